@@ -1,0 +1,171 @@
+"""Fetch the course's data files, and check that they are the course's.
+
+    python data/download.py [--to DIR] [--url BASE] [file or group names ...]
+
+A file is written to NAME.part, checked, and only then gets its NAME: it lands whole or not at all. A download
+that was cut short goes on from where it stopped. The check is git's own id of a file's content, as the
+course's repository lists it, so whoever serves the files need not be trusted.
+"""
+
+import argparse
+import hashlib
+import http.client
+import os
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+URL = "https://raw.githubusercontent.com/gpoesia/minbert-default-final-project/HEAD/data/"
+TRIES = 4  # requests for one file before it is given up
+PAUSE = 1.0  # seconds before the second of them; 2x before the third, 3x before the fourth
+TIMEOUT = 30  # seconds without a byte
+CHUNK = 1 << 16  # bytes
+NETWORK_ERRORS = (
+    urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError
+)  # fmt: skip
+
+GROUPS = {  # group -> file -> git blob id
+    "sst": {
+        "ids-sst-train.csv": "9cb7333cb1dae49c2bd2a4b56a24882a6e8704b5",
+        "ids-sst-dev.csv": "3171aa629a340809d2db4a50df8f6e5ec9420ab0",
+        "ids-sst-test-student.csv": "bbd2313758825f86e24416d6aad64cd93370cf7a",
+    },
+    "cfimdb": {
+        "ids-cfimdb-train.csv": "cd57bcbd2f7214ea6dd1783d3e885d324b1f478d",
+        "ids-cfimdb-dev.csv": "8a0f5dcf3d40189b96c801a12cd79bf8003e61de",
+        "ids-cfimdb-test-student.csv": "1e789c709b3ca0511f027a309b6d8bd21cde41b2",
+    },
+    "quora": {
+        "quora-train.csv": "a3b5546f6a0e65b60a328a5d294d1038f5bed1da",
+        "quora-dev.csv": "de7cfa32428fd470b93f778fccc45a619e01336f",
+        "quora-test-student.csv": "f257ef00558555afb50819578a58205732b16354",
+    },
+    "sts": {
+        "sts-train.csv": "12b17760e7795fee35aeeabc290d5651de02622a",
+        "sts-dev.csv": "9392860e584717976b8d817cc40c9e6ceeec27e0",
+        "sts-test-student.csv": "25f0cf8fafdd1f82b9e2bb460c708af34341ce60",
+    },
+}
+BLOB_IDS = {name: blob_id for files in GROUPS.values() for name, blob_id in files.items()}
+
+
+class DownloadError(Exception):
+    """A file could not be had; the message is one line that says which, why, and what to do."""
+
+
+def git_blob_id(path: str | Path) -> str:
+    """What `git hash-object` says of `path`: the hex sha1 of b"blob SIZE\\0" and the bytes."""
+    path = Path(path)
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _receive(url: str, part: Path, name: str) -> None:
+    """One request: write `url` to `part`, or only the rest of it where `part` already has a beginning."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        if response.status != 206:  # the whole file comes, whatever was asked for
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        bar = tqdm(total=total, initial=have, desc=name, unit="B", unit_scale=True, disable=None)
+        with bar, part.open("ab" if have else "wb") as file:
+            while chunk := response.read(CHUNK):
+                have += file.write(chunk)
+                bar.update(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+    if total is not None and have != total:
+        raise http.client.HTTPException(f"{have} of {total} bytes came")
+
+
+def _download(url: str, part: Path, name: str) -> None:
+    """Fill `part` from `url`, trying again, from where it broke off, when the network or the server fails."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return _receive(url, part, name)
+        except NETWORK_ERRORS as error:
+            status = getattr(error, "code", None)
+            if status == 416:  # `part` is as long as the file or longer: nothing can be added to it
+                part.unlink()
+            if attempt == TRIES or status in (401, 403, 404, 410):
+                reason = f"HTTP {status}" if status else getattr(error, "reason", error)
+                raise DownloadError(
+                    f"{name}: cannot fetch {url} ({reason}); check the connection and run this again, "
+                    "or copy the file here yourself"
+                ) from error
+            time.sleep(PAUSE * attempt)
+
+
+def fetch(url: str, path: str | Path, blob_id: str) -> str:
+    """Make `path` the file at `url` whose git blob id is `blob_id`; say what was done.
+
+    Returns "already there" or "downloaded"; another file of that name is kept as NAME.old. Raises
+    DownloadError where the file cannot be had, OSError where it cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and git_blob_id(path) == blob_id:
+        return "already there"
+    part = path.with_name(path.name + ".part")
+    for _ in range(2):  # a wrong file may come of a stale beginning: once more, from nothing
+        _download(url, part, path.name)
+        actual = git_blob_id(part)
+        if actual == blob_id:
+            old = path.exists()
+            if old:  # the same name, but not the course's: somebody may want it back
+                os.replace(path, path.with_name(path.name + ".old"))
+            os.replace(part, path)
+            return f"downloaded (what had its name is {path.name}.old)" if old else "downloaded"
+        part.unlink()
+    raise DownloadError(
+        f"{path.name}: expected git blob id {blob_id} but {url} gives {actual}; nothing of it was kept; it "
+        "was changed there or on the way: try another network or --url, or copy the file here yourself"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Fetch the files named on the command line; the exit status."""
+    parser = argparse.ArgumentParser(description="Fetch and check the course's data files.")
+    parser.add_argument("names", nargs="*", metavar="NAME",
+                        help=f"a file, or a group of files: {', '.join(GROUPS)} (default: all)")  # fmt: skip
+    parser.add_argument("--to", type=Path, default=Path(__file__).resolve().parent, metavar="DIR",
+                        help="where the files go (default: the folder of this script)")  # fmt: skip
+    parser.add_argument("--url", default=URL, metavar="BASE",
+                        help="where the files come from (default: %(default)s)")  # fmt: skip
+    args = parser.parse_args(argv)
+    if not args.url.startswith(("https://", "http://")):
+        parser.error(f"--url {args.url}: it must begin with https:// or http://")
+    names: list[str] = []
+    for name in args.names or GROUPS:
+        if name not in GROUPS and name not in BLOB_IDS:
+            parser.error(f"{name} is neither a file nor a group ({', '.join(GROUPS)})")
+        names += GROUPS.get(name, [name])
+
+    try:
+        args.to.mkdir(parents=True, exist_ok=True)
+        for name in dict.fromkeys(names):
+            done = fetch(args.url.rstrip("/") + "/" + name, args.to / name, BLOB_IDS[name])
+            print(f"{name}: {done}, checked", flush=True)
+    except DownloadError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: cannot write to {args.to}: {error.strerror or error}; make room there, or choose "
+              "another folder with --to", file=sys.stderr)  # fmt: skip
+    except KeyboardInterrupt:
+        print("interrupted; run this again to go on from here", file=sys.stderr)
+    else:
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

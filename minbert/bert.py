@@ -1,0 +1,175 @@
+"""BERT, top to bottom in the order in which a sentence passes through it (Devlin et al. 2019).
+
+    token ids ─ embed ─▶ vectors ─ L × (attention, feed-forward) ─▶ vectors in context ─ pool ─▶ one vector
+
+BERT is the encoder half of the Transformer (Vaswani et al. 2017), with LayerNorm after each sub-layer:
+
+    x   = LN(word + position + token type)                   embeddings
+    x'  = LN(x  + dense(attention(x)))                       every layer: tokens look at one another,
+    x'' = LN(x' + dense(GELU(dense(x'))))                        then each thinks for itself
+    u   = tanh(W·x''_[CLS] + b)                              pooler: the sentence, from its first token
+
+Dimensions, here and everywhere after:  B sentences, T tokens each (padded), C hidden size, H heads, D = C / H.
+Class, method and parameter names are those of the course's `bert.py`. Nothing in this file knows about tasks,
+training or the techniques that other files add.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minbert.config import BertConfig
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.Dropout) -> Tensor:
+    """softmax(QKᵀ/√D + mask)·V, as the paper writes it (Vaswani et al. 2017, eq. 1).
+
+    q, k, v: (B, H, T, D). mask: (B, 1, 1, T), 0 for a token and hugely negative for a pad, so that after the
+    softmax nobody attends to pads. Dropout falls on the probabilities. Returns (B, H, T, D).
+    """
+    D = q.shape[-1]
+    scores = q @ k.transpose(-2, -1) / math.sqrt(D) + mask  # (B, H, T, T): row = who looks, column = at whom
+    return dropout(scores.softmax(dim=-1)) @ v
+
+
+def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.Dropout) -> Tensor:
+    """The same numbers by PyTorch's fused kernel, which never holds the (T, T) scores of all heads at once."""
+    p = dropout.p if dropout.training else 0.0
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+
+
+ATTENTION: dict[str, Callable] = {"plain": plain_attention, "sdpa": sdpa_attention}
+
+
+class BertSelfAttention(nn.Module):
+    """Multi-head self-attention: every token asks (query), answers (key) and tells (value), H times over."""
+
+    def __init__(self, config: BertConfig, attention: str = "plain"):
+        super().__init__()
+        C = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.query = nn.Linear(C, C)
+        self.key = nn.Linear(C, C)
+        self.value = nn.Linear(C, C)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+        self.attention = ATTENTION[attention]
+
+    def transform(self, x: Tensor, linear_layer: nn.Linear) -> Tensor:
+        """Project, then split the width into heads: (B, T, C) → (B, H, T, D)."""
+        B, T, C = x.shape
+        H, D = self.num_heads, C // self.num_heads
+        return linear_layer(x).view(B, T, H, D).transpose(1, 2)
+
+    def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, C) and the additive mask (B, 1, 1, T) → (B, T, C)."""
+        q = self.transform(hidden_states, self.query)
+        k = self.transform(hidden_states, self.key)
+        v = self.transform(hidden_states, self.value)
+        heads = self.attention(q, k, v, mask, self.dropout)  # (B, H, T, D)
+        return heads.transpose(1, 2).flatten(2)  # (B, T, H·D) = (B, T, C)
+
+
+class BertLayer(nn.Module):
+    """One encoder layer: self-attention, then a feed-forward network, each with residual and LayerNorm."""
+
+    def __init__(self, config: BertConfig, attention: str = "plain"):
+        super().__init__()
+        C, F_ = config.hidden_size, config.intermediate_size
+        self.self_attention = BertSelfAttention(config, attention)
+        self.attention_dense = nn.Linear(C, C)
+        self.attention_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
+        self.attention_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.interm_dense = nn.Linear(C, F_)
+        self.out_dense = nn.Linear(F_, C)
+        self.out_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
+        self.out_dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def add_norm(self, input: Tensor, output: Tensor, dense_layer: nn.Linear, dropout: nn.Dropout,
+                 ln_layer: nn.LayerNorm) -> Tensor:  # fmt: skip
+        """Close a sub-layer: LN(input + dropout(dense(output))). All (B, T, ·); returns (B, T, C)."""
+        return ln_layer(input + dropout(dense_layer(output)))
+
+    def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, C) and the additive mask (B, 1, 1, T) → (B, T, C)."""
+        attended = self.add_norm(hidden_states, self.self_attention(hidden_states, mask),
+                                 self.attention_dense, self.attention_dropout, self.attention_layer_norm)  # fmt: skip
+        thought = F.gelu(self.interm_dense(attended))  # exact GELU, x·Φ(x)
+        return self.add_norm(attended, thought, self.out_dense, self.out_dropout, self.out_layer_norm)
+
+
+class BertModel(nn.Module):
+    """The whole of BERT: `embed`, `encode`, and `forward`, which does both and pools.
+
+    config: the sizes. attention: "plain" or "sdpa", two ways to the same numbers.
+    The weights start random; `BertModel.from_pretrained(name)` loads real ones.
+    """
+
+    def __init__(self, config: BertConfig, attention: str = "plain"):
+        super().__init__()
+        self.config = config
+        C = config.hidden_size
+        self.word_embedding = nn.Embedding(config.vocab_size, C, padding_idx=config.pad_token_id)
+        self.pos_embedding = nn.Embedding(config.max_position_embeddings, C)
+        self.tk_type_embedding = nn.Embedding(config.type_vocab_size, C)
+        self.embed_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
+        self.embed_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.bert_layers = nn.ModuleList(BertLayer(config, attention) for _ in range(config.num_hidden_layers))
+        self.pooler_dense = nn.Linear(C, C)
+        self.apply(self._init_weights)
+
+    def _init_weights(self, module: nn.Module):
+        """Fresh weights as in BERT: N(0, 0.02²), zero biases, and a zero vector for [PAD]."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])
+
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Token ids (B, T) → vectors (B, T, C): LN(word + position + token type), dropout.
+
+        token_type_ids: (B, T), 0 in a first and 1 in a second sentence; None is all zeros.
+        """
+        T = input_ids.shape[1]
+        if T > self.config.max_position_embeddings:
+            raise ValueError(f"{T} tokens, but this BERT has {self.config.max_position_embeddings} positions")
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        positions = torch.arange(T, device=input_ids.device)
+        embedded = (
+            self.word_embedding(input_ids)
+            + self.pos_embedding(positions)  # (T, C): the same for every sentence
+            + self.tk_type_embedding(token_type_ids)
+        )
+        return self.embed_dropout(self.embed_layer_norm(embedded))
+
+    def encode(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Vectors (B, T, C) → vectors in context (B, T, C). attention_mask: (B, T), 1 for a token, 0 for a pad."""
+        lowest = torch.finfo(hidden_states.dtype).min
+        mask = (1 - attention_mask[:, None, None, :].to(hidden_states.dtype)) * lowest  # (B, 1, 1, T)
+        for layer in self.bert_layers:
+            hidden_states = layer(hidden_states, mask)
+        return hidden_states
+
+    def pool(self, hidden_states: Tensor) -> Tensor:
+        """The sentence's vector, from its first token [CLS]: (B, T, C) → tanh(W·h_[CLS] + b), (B, C)."""
+        return torch.tanh(self.pooler_dense(hidden_states[:, 0]))
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Ids and mask (B, T) → {"last_hidden_state": (B, T, C), "pooler_output": (B, C)}."""
+        hidden_states = self.encode(self.embed(input_ids, token_type_ids), attention_mask)
+        return {"last_hidden_state": hidden_states, "pooler_output": self.pool(hidden_states)}
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, attention: str = "plain") -> "BertModel":
+        """A BERT with real weights: a hub name, a directory, or "minilm" (see `pretrained.load_bert`)."""
+        from minbert.pretrained import load_bert  # the one look ahead: loading is a later chapter
+
+        return load_bert(name, attention)

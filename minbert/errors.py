@@ -1,0 +1,76 @@
+"""Errors that a user can cause: one line that says what was wrong, where, and what to do; and the flags to cause them.
+
+Every module raises `UserError` for these; the scripts run their `main` inside `one_line_errors`, which prints
+the line and leaves with a non-zero status. Anything else is our mistake and keeps its traceback.
+"""
+
+import argparse
+import sys
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """What was wrong, where (file, line, flag, tensor), and what to do about it, in one line."""
+
+
+@contextmanager
+def one_line_errors():
+    """Turn a `UserError` or a failed file operation into one line on stderr and exit status 1 (130 for Ctrl-C)."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of our output went away: `... | head`
+        sys.stderr.close()
+        sys.exit(1)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{error.strerror or error}")
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, and whose help says every flag's default."""
+
+    def __init__(self, **options):
+        super().__init__(usage="%(prog)s [flags]", formatter_class=_Help, allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30, width=100)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        """Say a default where there is one to say: not for switches, not where the text itself explains it."""
+        if action.default in (None, False) or "default" in (action.help or ""):
+            return action.help or ""
+        return super()._get_help_string(action)
+
+
+def at_least(kind: type, low: float, above: bool = False):
+    """A flag's type: a number of `kind` that is ≥ `low`, or > `low`."""
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not (value > low if above else value >= low) or value == float("inf"):
+            name = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {name} {'above' if above else 'of at least'} {low}")
+        return value
+
+    return parse
+
+
+def rate(text: str) -> float:
+    """A flag's type: a dropout rate, from 0 to less than 1."""
+    value = at_least(float, 0)(text)
+    if not value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate from 0 to less than 1")
+    return value

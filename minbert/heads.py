@@ -1,0 +1,212 @@
+"""Heads: from sentence vectors to a task's outputs.
+
+A head sees what BERT made of an example, an `Encoded`, and returns (B, outputs) raw: logits, or a number on the
+labels' scale. The loss adds softmax or sigmoid, so none stands here. Heads share one signature and are chosen by
+name from the table `HEADS`; u and v are the two sentences' vectors:
+
+    linear           W·u + b                        sst; and a pair that BERT read as one row (joint)
+    concat           W·[u; v] + b                   a pair read as two rows (separate), as all that follow
+    difference       W·[u; v; |u-v|] + b            what SBERT found to matter (Reimers & Gurevych 2019, §3)
+    hadamard         W·(u⊙v)/(‖u‖‖v‖) + b           "feature-wise cosine": with all weights 1 it is cos(u, v)
+    dot              (Pu)·(Pv)/√C + b               one projection P for both, then their dot product
+    cosine           5·cos(u, v)                    on the labels' scale: identical sentences score 5; no weights
+    cross_attention  each sentence's tokens look at the other's, then compare
+    relational       one layer shared by Quora and STS, then a linear layer each (Hollister et al. 2023, §3.3)
+
+Swapping the sentences changes nothing for hadamard, dot, cosine and cross_attention.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minbert.bert import plain_attention
+from minbert.errors import UserError
+from minbert.tasks import Task
+
+
+class Encoded(NamedTuple):
+    """B examples after BERT. What ends in v is None where an example is one row.
+
+    u, v: (B, C), the vectors of the first and the second sentence. tokens_u, tokens_v: (B, T, C), their tokens'
+    vectors. mask_u, mask_v: (B, T), 1 for a token, 0 for a pad.
+    """
+
+    u: Tensor
+    v: Tensor | None = None
+    tokens_u: Tensor | None = None
+    tokens_v: Tensor | None = None
+    mask_u: Tensor | None = None
+    mask_v: Tensor | None = None
+
+
+def mean_pool(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the tokens' vectors, pads not counted: (B, T, C), (B, T) → (B, C)."""
+    mask = mask[:, :, None].to(tokens.dtype)  # (B, T, 1)
+    return (tokens * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+# ------------------------------------------------------------------------------------------ pair features
+
+
+def concat(u: Tensor, v: Tensor) -> Tensor:
+    """[u; v]: (B, C), (B, C) → (B, 2C)."""
+    return torch.cat([u, v], dim=-1)
+
+
+def difference(u: Tensor, v: Tensor) -> Tensor:
+    """[u; v; |u-v|]: (B, C), (B, C) → (B, 3C)."""
+    return torch.cat([u, v, (u - v).abs()], dim=-1)
+
+
+def hadamard(u: Tensor, v: Tensor) -> Tensor:
+    """(u⊙v)/(‖u‖‖v‖): (B, C), (B, C) → (B, C), whose sum over C is the cosine."""
+    return F.normalize(u, dim=-1) * F.normalize(v, dim=-1)
+
+
+# ------------------------------------------------------------------------------------------ heads
+
+
+class LinearHead(nn.Module):
+    """Dropout, then one linear layer, on u alone or on features of (u, v).
+
+    width: how many numbers the features are. start: the bias to begin with.
+    """
+
+    def __init__(self, width: int, outputs: int, dropout: float, start: float, features: Callable | None = None):
+        super().__init__()
+        self.features = features
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(width, outputs)
+        nn.init.constant_(self.linear.bias, start)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        features = self.features(encoded.u, encoded.v) if self.features else encoded.u
+        return self.linear(self.dropout(features))
+
+
+class CosineHead(nn.Module):
+    """top·cos(u, v): no parameters; `top` is the label of two sentences that mean the same."""
+
+    def __init__(self, top: float):
+        super().__init__()
+        self.top = top
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        return self.top * F.cosine_similarity(encoded.u, encoded.v, dim=-1)[:, None]
+
+
+class DotHead(nn.Module):
+    """(Pu)·(Pv)/√C + b after dropout, the same projection P for both sentences."""
+
+    def __init__(self, C: int, dropout: float, start: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(C, C)
+        self.bias = nn.Parameter(torch.tensor([start]))
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        u, v = (self.project(self.dropout(x)) for x in (encoded.u, encoded.v))
+        return (u * v).sum(dim=-1, keepdim=True) / u.shape[-1] ** 0.5 + self.bias
+
+
+class CrossAttentionHead(nn.Module):
+    """Each sentence retells itself in the other's words; where they mean the same, little changes.
+
+    Every token of u attends to the tokens of v, softmax(QKᵀ/√C)V with one Q, K, V for both directions; the
+    answers' mean is ũ, and ṽ the other way round. Then a linear layer on the symmetric [|ũ-ṽ|; ũ⊙ṽ].
+    """
+
+    def __init__(self, C: int, outputs: int, dropout: float, start: float):
+        super().__init__()
+        self.query, self.key, self.value = nn.Linear(C, C), nn.Linear(C, C), nn.Linear(C, C)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(2 * C, outputs)
+        nn.init.constant_(self.linear.bias, start)
+
+    def retell(self, tokens: Tensor, mask: Tensor, others: Tensor, others_mask: Tensor) -> Tensor:
+        """(B, T, C) in the words of `others` (B, S, C), its mean: (B, C)."""
+        pads = (1 - others_mask[:, None, None, :].to(tokens.dtype)) * torch.finfo(tokens.dtype).min
+        q, k, v = self.query(tokens)[:, None], self.key(others)[:, None], self.value(others)[:, None]  # one head
+        return mean_pool(plain_attention(q, k, v, pads, self.dropout)[:, 0], mask)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        _, _, tokens_u, tokens_v, mask_u, mask_v = encoded
+        u = self.retell(tokens_u, mask_u, tokens_v, mask_v)
+        v = self.retell(tokens_v, mask_v, tokens_u, mask_u)
+        return self.linear(self.dropout(torch.cat([(u - v).abs(), u * v], dim=-1)))
+
+
+class RelationalLayer(nn.Module):
+    """LeakyReLU(W·[u; v; |u-v|; (u⊙v)/(‖u‖‖v‖)] + b): (B, C), (B, C) → (B, C). Quora teaches it for STS."""
+
+    def __init__(self, C: int):
+        super().__init__()
+        self.linear = nn.Linear(4 * C, C)
+
+    def forward(self, u: Tensor, v: Tensor) -> Tensor:
+        return F.leaky_relu(self.linear(torch.cat([difference(u, v), hadamard(u, v)], dim=-1)))
+
+
+class RelationalHead(nn.Module):
+    """A linear layer of the task's own on the relational layer, which the tasks share."""
+
+    def __init__(self, shared: RelationalLayer, C: int, outputs: int, dropout: float, start: float):
+        super().__init__()
+        self.shared = shared
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(C, outputs)
+        nn.init.constant_(self.linear.bias, start)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        return self.linear(self.dropout(self.shared(encoded.u, encoded.v)))
+
+
+# ------------------------------------------------------------------------------------------ the table
+
+
+def middle(task: Task) -> float:
+    """Where a task's outputs should start: half-way up the labels if they are numbers, 0 if logits."""
+    return 0.0 if task.whole else sum(task.label_range) / 2
+
+
+HEADS: dict[str, Callable[[Task, int, float], nn.Module]] = {  # (task, C, dropout) → head
+    "linear": lambda task, C, p: LinearHead(C, task.outputs, p, middle(task)),
+    "concat": lambda task, C, p: LinearHead(2 * C, task.outputs, p, middle(task), concat),
+    "difference": lambda task, C, p: LinearHead(3 * C, task.outputs, p, middle(task), difference),
+    "hadamard": lambda task, C, p: LinearHead(C, task.outputs, p, middle(task), hadamard),
+    "dot": lambda task, C, p: DotHead(C, p, middle(task)),
+    "cosine": lambda task, C, p: CosineHead(task.label_range[1]),
+    "cross_attention": lambda task, C, p: CrossAttentionHead(C, task.outputs, p, middle(task)),
+    "relational": lambda task, C, p: RelationalHead(RelationalLayer(C), C, task.outputs, p, middle(task)),
+}
+PAIR_HEADS = {  # the heads that a task may choose for separate pairs, its default first
+    "para": ("difference", "concat", "dot", "relational"),
+    "sts": ("cosine", "dot", "difference", "hadamard", "cross_attention", "relational"),
+}
+
+
+def build_heads(names: dict[str, str], tasks: dict[str, Task], C: int, dropout: float) -> nn.ModuleDict:
+    """A head for every task in `names`; relational heads share one relational layer."""
+    heads = nn.ModuleDict({name: HEADS[head](tasks[name], C, dropout) for name, head in names.items()})
+    relational = [head for head in heads.values() if isinstance(head, RelationalHead)]
+    for head in relational:
+        head.shared = relational[0].shared
+    return heads
+
+
+def choose_head(task: Task, pairs: str, name: str | None = None) -> str:
+    """The head of a task: `name`, or the plain one. UserError where `name` cannot work with these pairs."""
+    two = task.is_pair and pairs == "separate"
+    choices = PAIR_HEADS[task.name] if two else ("linear",)
+    if name is None:
+        return choices[0]
+    if name not in choices:
+        flag = f"--{task.name}_head {name}"
+        if not two:
+            raise UserError(f"{flag} wants two sentence vectors, but --pairs joint makes one of a pair; leave one out")
+        raise UserError(f"{flag} does not go with --pairs separate; it takes {', '.join(choices)}")
+    return name

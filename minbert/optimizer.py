@@ -1,0 +1,103 @@
+"""AdamW: Adam with decoupled weight decay, in the form of the course's handout.
+
+Adam (Kingma & Ba 2015, Algorithm 1) keeps two running means per weight, of the gradient and of its square:
+
+    m_t = β₁·m_{t-1} + (1 - β₁)·g_t
+    v_t = β₂·v_{t-1} + (1 - β₂)·g_t²
+
+Both start at zero and are too small at first; the "efficient" form at the end of the paper's section 2 folds the
+two corrections into the step size, α_t = α·√(1 - β₂ᵗ)/(1 - β₁ᵗ), and updates
+
+    p ← p - α_t·m_t/(√v_t + ε)
+
+Then the weights decay, apart from the gradient (Loshchilov & Hutter 2019), by the plain rate:  p ← p - α·λ·p.
+
+`torch.optim.AdamW` is the same method in its textbook form: it corrects v before the root, so its ε is ours
+divided by √(1 - β₂ᵗ), and it decays before the update, from the old p. tests/test_optimizer.py derives the rest.
+
+At the end: how the learning rate changes over a run.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay.
+
+    params: tensors, or dicts of parameter groups that may set any of the following for themselves.
+    lr: the step size α. betas: (β₁, β₂). eps: ε. weight_decay: λ. correct_bias: use α_t (else plain α).
+
+    A parameter whose `.grad` is None is left exactly as it is: no step, no decay, no count.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        correct_bias: bool = True,
+    ):
+        super().__init__(
+            params,
+            dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, correct_bias=correct_bias),
+        )
+        for group in self.param_groups:
+            for name in ("lr", "eps", "weight_decay"):
+                if not group[name] >= 0.0:
+                    raise ValueError(f"{name} must be at least 0, not {group[name]}")
+            if not all(0.0 <= beta < 1.0 for beta in group["betas"]):
+                raise ValueError(f"betas must lie in [0, 1), not {group['betas']}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None):
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+
+        for group in self.param_groups:
+            alpha, (beta1, beta2), eps, decay = (group[k] for k in ("lr", "betas", "eps", "weight_decay"))
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                g, state = p.grad, self.state[p]
+                if not state:
+                    state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+                state["step"] += 1
+                t, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
+
+                m.lerp_(g, 1 - beta1)  # m = β₁m + (1-β₁)g
+                v.mul_(beta2).addcmul_(g, g, value=1 - beta2)  # v = β₂v + (1-β₂)g²
+                alpha_t = alpha
+                if group["correct_bias"]:
+                    alpha_t *= math.sqrt(1 - beta2**t) / (1 - beta1**t)  # α_t = α√(1-β₂ᵗ)/(1-β₁ᵗ)
+                p.addcdiv_(m, v.sqrt().add_(eps), value=-alpha_t)  # p = p - α_t·m/(√v+ε)
+                if decay:
+                    p.mul_(1 - alpha * decay)  # p = p - αλp
+        return loss
+
+
+def lr_factor(step: int, total: int, warmup: float = 0.0, decay: str = "constant") -> float:
+    """What to multiply the learning rate with at `step` = 0 … total - 1: warm up linearly, then stay or go to zero.
+
+    warmup: the share of all steps, from 0 to 1, in which the rate rises to its full height. decay: "constant", or
+    "linear" from there to zero at step `total` (Devlin et al. 2019, §A.2).
+    """
+    rise = warmup * total
+    if step + 1 <= rise:
+        return (step + 1) / rise
+    return 1.0 if decay == "constant" else min(1.0, (total - step) / (total - rise))
+
+
+def set_lr(optimizer: Optimizer, factor: float):
+    """Give every parameter group `factor` times the learning rate that it began with."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor

@@ -1,0 +1,170 @@
+"""One update from several tasks' gradients: their sum, or a sum of gradients that were made to agree first.
+
+Tasks that share a BERT can pull it in opposite directions: gᵢ·gⱼ < 0, and a step for one undoes the other. Gradient
+surgery takes out of each gradient the part that opposes another (PCGrad, Yu et al. 2020, Algorithm 1):
+
+    gᵢ' = gᵢ;  for every j ≠ i in random order, if gᵢ'·gⱼ < 0:   gᵢ' ← gᵢ' - (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ
+    the update follows Σᵢ gᵢ'
+
+with gⱼ always the original. So every gᵢ' stays a mix of the originals, gᵢ' = Σⱼ Wᵢⱼ gⱼ, and all that the algorithm
+asks about the millions of numbers in them is the T×T table of products Kᵢⱼ = gᵢ·gⱼ. The functions here compute K once,
+play the algorithm on rows of W, and mix once; T gradients are held in memory and nothing more.
+
+    sum_gradients   Σᵢ gᵢ
+    pcgrad          as above
+    gradvac         aims at a cosine learned for each pair, not just at no conflict (Wang et al. 2021)
+    cagrad          the direction near the mean that helps the worst-off task most (Liu et al. 2021)
+
+All have one signature, (gradients, memory) → gradient, where a gradient is a list of tensors, one a parameter, and
+`memory` is what a run must remember between steps. Only parameters that every task reaches take part; heads keep their
+own gradients.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor, nn
+
+Gradient = list[Tensor]  # one tensor a parameter
+BETA = 1e-2  # GradVac: how fast the targets follow
+CAGRAD_C = 0.5  # CAGrad: how far from the mean gradient the update may be, c in [0, 1)
+
+
+class Memory:
+    """What a run must remember between steps: the chance behind PCGrad's orders, and GradVac's targets."""
+
+    def __init__(self, seed: int):
+        self.random = torch.Generator().manual_seed(seed)
+        self.targets: Tensor | None = None  # (T, T), GradVac's moving averages of the cosines
+
+    def state_dict(self) -> dict:
+        return {"random": self.random.get_state(), "targets": self.targets}
+
+    def load_state_dict(self, state: dict):
+        self.random.set_state(state["random"])
+        self.targets = state["targets"]
+
+
+def products(gradients: list[Gradient]) -> Tensor:
+    """K with Kᵢⱼ = gᵢ·gⱼ, (T, T) float64 on the CPU."""
+    K = torch.zeros(len(gradients), len(gradients), dtype=torch.float64)
+    for i, g_i in enumerate(gradients):
+        for j, g_j in enumerate(gradients[: i + 1]):
+            dots = [torch.dot(a.flatten(), b.flatten()) for a, b in zip(g_i, g_j, strict=True)]
+            K[i, j] = K[j, i] = torch.stack(dots).double().sum() if dots else 0.0
+    return K
+
+
+def mix(gradients: list[Gradient], weights: Tensor) -> Gradient:
+    """Σᵢ wᵢ gᵢ, computed inside the first gradient's memory. weights: (T,)."""
+    first, *others = weights.tolist()
+    for parts in zip(*gradients, strict=True):
+        if first != 1.0:
+            parts[0].mul_(first)
+        for part, weight in zip(parts[1:], others, strict=True):
+            parts[0].add_(part, alpha=weight)
+    return gradients[0]
+
+
+def orders(T: int, memory: Memory) -> Iterable[tuple[int, list[int]]]:
+    """For every task i, the others in a fresh random order."""
+    for i in range(T):
+        yield i, [j for j in torch.randperm(T, generator=memory.random).tolist() if j != i]
+
+
+def sum_gradients(gradients: list[Gradient], memory: Memory) -> Gradient:
+    """Σᵢ gᵢ: the gradient of the summed losses."""
+    return mix(gradients, torch.ones(len(gradients)))
+
+
+def pcgrad(gradients: list[Gradient], memory: Memory) -> Gradient:
+    """Project conflicting gradients onto one another's normal planes, then sum (Yu et al. 2020)."""
+    T, K = len(gradients), products(gradients)
+    W = torch.eye(T, dtype=torch.float64)  # row i: gᵢ' as a mix of the originals
+    for i, others in orders(T, memory):
+        for j in others:
+            dot = W[i] @ K[:, j]  # gᵢ'·gⱼ
+            if dot < 0 and K[j, j] > 0:
+                W[i, j] -= dot / K[j, j]  # gᵢ' ← gᵢ' - (gᵢ'·gⱼ)/‖gⱼ‖²·gⱼ
+    return mix(gradients, W.sum(dim=0))
+
+
+def gradvac(gradients: list[Gradient], memory: Memory) -> Gradient:
+    """Gradient vaccine (Wang et al. 2021, Algorithm 1): raise each pair's cosine φ to its target φ̂, then sum.
+
+    gᵢ' ← gᵢ' + ‖gᵢ'‖(φ̂√(1-φ²) - φ√(1-φ̂²)) / (‖gⱼ‖√(1-φ̂²)) · gⱼ  where φ < φ̂;  always φ̂ ← (1-β)φ̂ + βφ.
+    """
+    T, K = len(gradients), products(gradients)
+    if memory.targets is None:
+        memory.targets = torch.zeros(T, T, dtype=torch.float64)
+    W = torch.eye(T, dtype=torch.float64)
+    for i, others in orders(T, memory):
+        for j in others:
+            norm_i, norm_j = (W[i] @ K @ W[i]).clamp(min=0).sqrt().item(), K[j, j].sqrt().item()
+            if norm_i == 0 or norm_j == 0:
+                continue
+            phi = min(1.0, max(-1.0, (W[i] @ K[:, j]).item() / (norm_i * norm_j)))
+            target = memory.targets[i, j].item()
+            if phi < target:
+                sine = math.sqrt(1 - target**2)
+                W[i, j] += norm_i * (target * math.sqrt(1 - phi**2) - phi * sine) / (norm_j * sine)
+            memory.targets[i, j] = (1 - BETA) * target + BETA * phi
+    return mix(gradients, W.sum(dim=0))
+
+
+def cagrad(gradients: list[Gradient], memory: Memory) -> Gradient:
+    """Conflict-averse gradient (Liu et al. 2021, Algorithm 1).
+
+    With g₀ the mean gradient, g_w = Σᵢ wᵢgᵢ/T and φ = c²‖g₀‖²: find the w on the simplex that minimises
+    g_w·g₀ + √φ‖g_w‖, and follow g₀ + √φ/‖g_w‖·g_w. Being near a mean, its steps are T times shorter than a sum's.
+    """
+    T, K = len(gradients), products(gradients).numpy()
+    K = K / (K.diagonal().max() or 1.0)  # so that the solver's tolerance means the same at every size of gradient
+    mean = np.full(T, 1 / T)
+    radius = CAGRAD_C * math.sqrt(max(mean @ K @ mean, 0.0))  # √φ
+
+    def objective(w):
+        return w @ K @ mean + radius * math.sqrt(max(w @ K @ w, 1e-16))
+
+    on_simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
+    found = minimize(objective, mean, bounds=[(0, 1)] * T, constraints=on_simplex, tol=1e-12)
+    w = torch.from_numpy(found.x)
+    norm = math.sqrt(max(found.x @ K @ found.x, 0.0))
+    return mix(gradients, torch.from_numpy(mean) + (radius / norm * w if norm > 0 else 0 * w))
+
+
+COMBINE: dict[str, Callable[[list[Gradient], Memory], Gradient]] = {
+    "separate": sum_gradients,  # a step a task: there is one gradient at a time
+    "sum": sum_gradients,
+    "pcgrad": pcgrad,
+    "gradvac": gradvac,
+    "cagrad": cagrad,
+}
+
+
+def take_gradients(parameters: Iterable[nn.Parameter]) -> dict[nn.Parameter, Tensor]:
+    """Take the gradients off some parameters, so that the next task's backward pass starts from none."""
+    taken = {p: p.grad for p in parameters if p.grad is not None}
+    for p in taken:
+        p.grad = None
+    return taken
+
+
+def give_gradients(taken: list[dict[nn.Parameter, Tensor]], combine: Callable, memory: Memory):
+    """Combine what `take_gradients` took from each task, and put the result where the optimizer looks.
+
+    Parameters that only some tasks reach get the plain sum; those that none reaches keep no gradient.
+    """
+    shared = {p: None for p in taken[0] if all(p in gradients for gradients in taken)}  # an ordered set
+    for gradients in taken:
+        for p, g in gradients.items():
+            if p not in shared:
+                p.grad = g if p.grad is None else p.grad + g
+    if len(taken) == 1:
+        combine = sum_gradients
+    combined = combine([[gradients[p] for p in shared] for gradients in taken], memory)
+    for p, g in zip(shared, combined, strict=True):
+        p.grad = g

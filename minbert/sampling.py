@@ -1,0 +1,176 @@
+"""Which tasks, and with what batch sizes, does each step of an epoch train on?
+
+Quora has sixteen times the examples of STS: shall a model see all of it, and what becomes of the small tasks then?
+
+    sequential    all of one task, then all of the next, every epoch
+    round_robin   a batch of every task, as often as the smallest task has batches
+    interleaved   a batch of every task, but the smaller the task the smaller its batch: all of the largest is seen
+    quora_first   most of the largest task once, at the start; then round_robin
+    proportional  one task at a time, drawn with p_i ∝ N_i
+    sqrt          the same with p_i ∝ √N_i
+    uniform       the same with all p_i alike
+    annealed      the same with p_i ∝ N_i^α, α falling from 1 to 0.2 over the epochs (Stickland & Murray 2019, §4.2)
+    priority      p_i batches of task i, p_i falling while its dev score stands still (Trujillo & Mahvash 2024, §3.2)
+
+(round_robin, interleaved and quora_first: Hollister, Cooper & Brink 2023, §3.2.) N_i is a task's number of training
+examples. A schedule is a function of a `Plan` and the epoch's number; it returns the epoch's steps, each a list of
+tasks that take a batch. What is random depends on (seed, epoch) alone, so there is nothing to save but the plan's
+history: to take up a run in the middle of an epoch, compute the epoch again and skip what is done.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+Step = list[str]  # the tasks that one step trains on, a batch of each
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a schedule may know.
+
+    sizes: training examples a task, N_i. batch_size: examples in a full batch. epochs: E, how many there will be.
+    seed: of the draws. steps_per_epoch: None for the schedule's own number. history: the dev scores of the tasks
+    after each epoch so far; the trainer appends to it.
+    """
+
+    sizes: Mapping[str, int]
+    batch_size: int
+    epochs: int = 1
+    seed: int = 0
+    steps_per_epoch: int | None = None
+    history: list[Mapping[str, float]] = field(default_factory=list)
+
+    @property
+    def largest(self) -> str:
+        return max(self.sizes, key=self.sizes.__getitem__)
+
+    @property
+    def smallest(self) -> str:
+        return min(self.sizes, key=self.sizes.__getitem__)
+
+    def batches(self, task: str) -> int:
+        """How many batches it takes to see all of a task: ⌈N_i / batch size⌉."""
+        return -(-self.sizes[task] // self.batch_size)
+
+
+def _stretch(steps: list[Step], plan: Plan) -> list[Step]:
+    """Cut or repeat an epoch to `plan.steps_per_epoch` steps."""
+    n = plan.steps_per_epoch or len(steps)
+    return [steps[i % len(steps)] for i in range(n)]
+
+
+def sequential(plan: Plan, epoch: int) -> list[Step]:
+    """⌈N_i / batch⌉ steps of each task in turn. (A number of steps cannot be asked of it.)"""
+    return [[task] for task in plan.sizes for _ in range(plan.batches(task))]
+
+
+def round_robin(plan: Plan, epoch: int) -> list[Step]:
+    """⌊N_min / batch⌋ steps of every task, at least one."""
+    return _stretch([list(plan.sizes)] * max(1, plan.sizes[plan.smallest] // plan.batch_size), plan)
+
+
+def interleaved(plan: Plan, epoch: int) -> list[Step]:
+    """⌈N_max / batch⌉ steps of every task, with the batches of `proportional_sizes`."""
+    return _stretch([list(plan.sizes)] * plan.batches(plan.largest), plan)
+
+
+def quora_first(plan: Plan, epoch: int) -> list[Step]:
+    """In the first epoch nine tenths of the largest task, then (and ever after) round_robin."""
+    first = [[plan.largest]] * -(-9 * plan.batches(plan.largest) // 10) if epoch == 0 else []
+    return first + round_robin(plan, epoch)
+
+
+def _draw(plan: Plan, epoch: int, alpha: float) -> list[Step]:
+    """One task a step, p_i ∝ N_i^α; as many steps as it takes to see as much as all tasks hold."""
+    steps = plan.steps_per_epoch or sum(map(plan.batches, plan.sizes))
+    random = np.random.default_rng((plan.seed, epoch))
+    return [[str(task)] for task in random.choice(list(plan.sizes), size=steps, p=probabilities(plan, alpha))]
+
+
+def probabilities(plan: Plan, alpha: float) -> list[float]:
+    """p_i = N_i^α / Σ_j N_j^α, in the order of `plan.sizes`."""
+    powers = [size**alpha for size in plan.sizes.values()]
+    return [power / sum(powers) for power in powers]
+
+
+def proportional(plan: Plan, epoch: int) -> list[Step]:
+    """p_i ∝ N_i."""
+    return _draw(plan, epoch, 1.0)
+
+
+def sqrt(plan: Plan, epoch: int) -> list[Step]:
+    """p_i ∝ √N_i."""
+    return _draw(plan, epoch, 0.5)
+
+
+def uniform(plan: Plan, epoch: int) -> list[Step]:
+    """All p_i alike."""
+    return _draw(plan, epoch, 0.0)
+
+
+def annealed(plan: Plan, epoch: int) -> list[Step]:
+    """p_i ∝ N_i^α with α = 1 - 0.8·(e-1)/(E-1) in epoch e = 1 … E; α = 1 where there is one epoch."""
+    return _draw(plan, epoch, 1 - 0.8 * epoch / max(1, plan.epochs - 1))
+
+
+def priority(plan: Plan, epoch: int) -> list[Step]:
+    """⌊N_min / batch⌋ iterations of p_i batches of task i, with the p_i of `priorities`."""
+    p, _ = priorities(plan)
+    iteration = [[task] for task in plan.sizes for _ in range(p[task])]
+    return _stretch(iteration * max(1, plan.sizes[plan.smallest] // plan.batch_size), plan)
+
+
+def priorities(plan: Plan) -> tuple[dict[str, int], bool]:
+    """p_i after the scores in `plan.history`, and whether the end phase has begun.
+
+    p_i starts at round(N_i / N_min). A task saturates when an epoch's dev score is no better than its best so far;
+    each such epoch lowers its p_i by one, to zero at the least. Once every task has saturated comes the end phase:
+    every p_i is 1, and the smoothness term, if there is one, is switched on.
+    """
+    p = {task: round(size / plan.sizes[plan.smallest]) for task, size in plan.sizes.items()}
+    best: dict[str, float] = {}
+    saturated = set()
+    for scores in plan.history:
+        for task in p:
+            if scores[task] > best.get(task, -np.inf):
+                best[task] = scores[task]
+            else:
+                saturated.add(task)
+                p[task] = max(0, p[task] - 1)
+        if saturated == set(p):
+            return dict.fromkeys(p, 1), True
+    return p, False
+
+
+def equal_sizes(plan: Plan) -> dict[str, int]:
+    """The same batch size for every task."""
+    return dict.fromkeys(plan.sizes, plan.batch_size)
+
+
+def proportional_sizes(plan: Plan) -> dict[str, int]:
+    """⌊batch · N_i / N_max⌋, at least 1: (64, 3, 2) for Quora's 141,506, SST's 8,544 and STS's 6,040."""
+    return {task: max(1, plan.batch_size * size // plan.sizes[plan.largest]) for task, size in plan.sizes.items()}
+
+
+class Schedule(NamedTuple):
+    """A way to choose: the steps of an epoch, the batch size of each task, and whether a step has several tasks."""
+
+    steps: Callable[[Plan, int], list[Step]]
+    sizes: Callable[[Plan], dict[str, int]] = equal_sizes
+    together: bool = False
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "sequential": Schedule(sequential),
+    "round_robin": Schedule(round_robin, together=True),
+    "interleaved": Schedule(interleaved, proportional_sizes, together=True),
+    "quora_first": Schedule(quora_first, together=True),
+    "proportional": Schedule(proportional),
+    "sqrt": Schedule(sqrt),
+    "uniform": Schedule(uniform),
+    "annealed": Schedule(annealed),
+    "priority": Schedule(priority),
+}

@@ -1,0 +1,127 @@
+"""The tasks, as a table: a row says what a data set asks, and the rest of the program reads the row.
+
+    sst     SST-5        how positive is a sentence from a film review, 0 to 4        5 logits   accuracy
+    para    Quora        do two questions ask the same?                               1 logit    accuracy
+    sts     STS-B        how alike are two sentences, 0.0 to 5.0                      1 number   Pearson's r
+    cfimdb  CFIMDB       is a film review positive?                                   2 logits   accuracy
+
+Outputs of a head are (B, outputs). Losses take them as they are: cross-entropy and BCE contain the softmax and the
+sigmoid, so no head may apply its own. STS labels are real numbers (2.6 stays 2.6) and its output is read as it is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from scipy.stats import pearsonr
+from torch import Tensor
+
+
+def classification_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy. outputs: (B, K) logits; labels: (B,) class numbers."""
+    return F.cross_entropy(outputs, labels.long())
+
+
+def binary_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean binary cross-entropy. outputs: (B, 1) logits; labels: (B,) 0 or 1."""
+    return F.binary_cross_entropy_with_logits(outputs[:, 0], labels)
+
+
+def regression_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared error. outputs: (B, 1) on the labels' scale; labels: (B,)."""
+    return F.mse_loss(outputs[:, 0], labels)
+
+
+def cosine_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean cosine-embedding loss with graded labels: y·(1 - cos) + (1 - y)·max(0, cos), y = label/5.
+
+    outputs: (B, 1), 5·cos(u, v). Pulls two sentences together as far as they are alike, else apart to a right angle.
+    It ranks well but does not calibrate: it asks more of a middling pair than a middling cosine.
+    """
+    cos, y = outputs[:, 0] / 5, labels / 5
+    return (y * (1 - cos) + (1 - y) * cos.clamp(min=0)).mean()
+
+
+STS_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": regression_loss, "cosine": cosine_loss}
+
+
+def predict_class(outputs: Tensor) -> np.ndarray:
+    """(B, K) logits → (B,) int64, the likeliest class."""
+    return outputs.argmax(dim=-1).numpy()
+
+
+def predict_binary(outputs: Tensor) -> np.ndarray:
+    """(B, 1) logits → (B,) float32, 1.0 where p > ½, as the course writes it."""
+    return outputs[:, 0].sigmoid().round().numpy()
+
+
+def predict_number(outputs: Tensor) -> np.ndarray:
+    """(B, 1) → (B,) float32, as it is."""
+    return outputs[:, 0].numpy()
+
+
+def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """The share of predictions that equal the label."""
+    return float(np.mean(predictions == labels))
+
+
+def pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Pearson's correlation; 0 where it is not defined (fewer than two rows, or one side constant)."""
+    if len(labels) < 2 or np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+        return 0.0
+    return float(pearsonr(predictions.astype(np.float64), labels.astype(np.float64)).statistic)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table."""
+
+    name: str
+    title: str
+    texts: tuple[str, ...]  # the columns that hold the sentence, or the two sentences
+    label: str  # the column that holds the label, absent from a test file
+    label_range: tuple[float, float]  # both ends belong to it
+    whole: bool  # labels are whole numbers
+    outputs: int
+    loss: Callable[[Tensor, Tensor], Tensor]
+    predict: Callable[[Tensor], np.ndarray]
+    score: Callable[[np.ndarray, np.ndarray], float]
+    score_name: str
+    header: str  # of the prediction's column in the course's files, its spelling
+    words: tuple[str, ...] = ()  # what the labels mean
+
+    @property
+    def is_pair(self) -> bool:
+        return len(self.texts) == 2
+
+    def normalised(self, score: float) -> float:
+        """The score on a scale from 0 to 1, as the course's overall score takes it: (r + 1)/2 for Pearson's r."""
+        return (score + 1) / 2 if self.score is pearson else score
+
+
+SENTIMENTS = ("negative", "somewhat negative", "neutral", "somewhat positive", "positive")
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "sst", "SST-5 sentiment", ("sentence",), "sentiment", (0, 4), True, 5,
+            classification_loss, predict_class, accuracy, "accuracy", "Predicted_Sentiment", SENTIMENTS,
+        ),
+        Task(
+            "para", "Quora paraphrase", ("sentence1", "sentence2"), "is_duplicate", (0, 1), True, 1,
+            binary_loss, predict_binary, accuracy, "accuracy", "Predicted_Is_Paraphrase",
+            ("different questions", "the same question"),
+        ),
+        Task(
+            "sts", "STS-B similarity", ("sentence1", "sentence2"), "similarity", (0, 5), False, 1,
+            regression_loss, predict_number, pearson, "Pearson r", "Predicted_Similiary",
+        ),
+        Task(
+            "cfimdb", "CFIMDB sentiment", ("sentence",), "sentiment", (0, 1), True, 2,
+            classification_loss, predict_class, accuracy, "accuracy", "Predicted_Sentiment",
+            ("negative", "positive"),
+        ),
+    )
+}  # fmt: skip

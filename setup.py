@@ -1,0 +1,25 @@
+"""Install minBERT:  pip install -e .   (`.[test]` for the tests' oracles, `.[plots]` for pictures)."""
+
+from setuptools import setup
+
+setup(
+    name="minbert",
+    version="0.1.0",
+    description="BERT by hand, with real weights, three tasks at once, and techniques as plain modules",
+    license="Apache-2.0",
+    packages=["minbert"],
+    python_requires=">=3.11",
+    install_requires=[
+        "torch>=2.6,<2.14",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "tokenizers>=0.20",
+        "tqdm>=4.66",
+        "huggingface_hub>=0.26",
+        "safetensors>=0.4.5",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "transformers>=4.48", "ruff>=0.9"],
+        "plots": ["matplotlib>=3.8"],
+    },
+)

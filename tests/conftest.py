@@ -1,0 +1,49 @@
+"""What several tests share: the real data where they are, the sample data, and a tiny BERT with real files."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from minbert.bert import BertModel
+from minbert.config import BertConfig
+from minbert.pretrained import save_pretrained
+from minbert.tokenizer import SPECIAL, BertTokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the course's files, named by the environment variable MINBERT_DATA."""
+    folder = os.environ.get("MINBERT_DATA")
+    if not folder:
+        pytest.skip("MINBERT_DATA does not name a folder of the course's files")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """The folder of our own small files."""
+    return ROOT / "data" / "sample"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, sample) -> Path:
+    """A weights directory: a random BERT of 2 layers, 16 wide, whose vocabulary is the sample data's words."""
+    folder = tmp_path_factory.mktemp("tiny")
+    words = set()
+    for file in sorted(sample.glob("*.csv")):
+        words |= set("".join(c if c.isalnum() else " " for c in file.read_text("utf-8").lower()).split())
+    letters = [chr(c) for c in range(33, 127)]
+    vocab = [*SPECIAL, *letters, *(f"##{c}" for c in letters), *sorted(w for w in words if len(w) > 1)]
+    config = BertConfig(
+        vocab_size=len(vocab), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=128,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    save_pretrained(BertModel(config), BertTokenizer(vocab), folder)
+    return folder

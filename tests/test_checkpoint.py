@@ -1,0 +1,132 @@
+"""minbert/checkpoint.py: one file that holds all it takes to answer."""
+
+import pytest
+import torch
+
+from minbert.bert import BertModel
+from minbert.checkpoint import load_model, save_model
+from minbert.config import BertConfig
+from minbert.data import Dataset, Example
+from minbert.errors import UserError
+from minbert.multitask import MultitaskBert
+from minbert.pretrained import load_bert, load_tokenizer
+from minbert.tasks import TASKS
+from minbert.tokenizer import SPECIAL, BertTokenizer
+
+VOCAB = [*SPECIAL, "A", "b", "c", "##d", "é"]
+CONFIG = BertConfig(
+    vocab_size=len(VOCAB), hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
+    max_position_embeddings=16,
+)  # fmt: skip
+TEXTS = ("A b", "bd c c é")
+
+
+def build(**options) -> MultitaskBert:
+    return MultitaskBert(BertModel(CONFIG), ["sst", "para", "sts"], **options)
+
+
+def answers(model: MultitaskBert, tokenizer: BertTokenizer) -> list[torch.Tensor]:
+    """The model's outputs for a pair of texts, by each of its tasks."""
+    model.eval()
+    results = []
+    for name in model.build["tasks"]:
+        texts = TEXTS if TASKS[name].is_pair else TEXTS[:1]
+        data = Dataset(TASKS[name], [Example("x", texts, None)], tokenizer, model.build["pairs"])
+        results.append(model(data.batch([0])))
+    return results
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    model, tokenizer = build(), BertTokenizer(VOCAB, lowercase=False, max_length=9)
+    path = tmp_path / "run" / "model.pt"
+    save_model(path, model, tokenizer, flags={"lr": 1e-5}, score=0.5)
+    return path, model, tokenizer
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pooling": "mean", "heads": {"sts": "difference", "para": "concat"}},
+        {"pairs": "joint", "dropout": 0.1},
+    ],
+)
+def test_what_was_saved_answers_the_same(tmp_path, options):
+    model, tokenizer = build(**options), BertTokenizer(VOCAB, lowercase=False, max_length=9)
+    save_model(tmp_path / "model.pt", model, tokenizer)
+    again, its_tokenizer = load_model(tmp_path / "model.pt")
+    assert again.build == model.build and again.bert.config == CONFIG
+    for before, after in zip(answers(model, tokenizer), answers(again, its_tokenizer), strict=True):
+        assert torch.equal(before, after)
+    other = answers(build(**options), tokenizer)  # random weights do not answer the same by chance
+    assert not torch.equal(other[0], answers(again, its_tokenizer)[0])
+
+
+def test_the_vocabulary_comes_along(saved):
+    path, _, tokenizer = saved
+    _, again = load_model(path)
+    assert (again.vocab, again.lowercase, again.max_length) == (VOCAB, False, 9)
+    assert again.encode(["A bd é"]) == tokenizer.encode(["A bd é"]) == [[5, 6, 8, 9]]
+
+
+def test_the_attention_can_be_another(saved):
+    path, model, tokenizer = saved
+    for before, after in zip(answers(model, tokenizer), answers(*load_model(path, "sdpa")), strict=True):
+        torch.testing.assert_close(before, after)
+
+
+def test_notes_are_kept(saved):
+    assert torch.load(saved[0], weights_only=True)["notes"] == {"flags": {"lr": 1e-5}, "score": 0.5}
+
+
+def test_its_bert_is_a_starting_point(saved):
+    path, model, _ = saved
+    bert = load_bert(path)
+    assert bert.config == CONFIG
+    for name, tensor in model.bert.state_dict().items():
+        assert torch.equal(tensor, bert.state_dict()[name])
+    assert load_tokenizer(path).vocab == VOCAB
+
+
+def refusal(path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_model(path)
+    assert "model.pt" in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_another_programs_file(tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "model.pt")
+    assert "not a checkpoint of this trainer" in refusal(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_file_cut_short(saved, share):
+    path = saved[0]
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    refusal(path)
+
+
+@pytest.mark.parametrize("name", ["bert.pooler_dense.bias", "heads.sst.linear.weight"])
+def test_a_missing_tensor_is_named(saved, name):
+    path = saved[0]
+    content = torch.load(path, weights_only=True)
+    del content["model"][name]
+    torch.save(content, path)
+    assert f"{name} is missing" in refusal(path)
+
+
+def test_an_entry_too_few_is_one_line(saved):
+    path = saved[0]
+    content = torch.load(path, weights_only=True)
+    for entry in ("model", "config", "vocab"):
+        torch.save({key: value for key, value in content.items() if key != entry}, path)
+        refusal(path)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises((UserError, FileNotFoundError)):
+        load_model(tmp_path / "absent.pt")
