@@ -10,6 +10,7 @@ The whole story is in `train`: choose the tasks of a step, compute their losses,
 
 import argparse
 import json
+import math
 import random
 import sys
 import time
@@ -39,8 +40,8 @@ FILES = {"sst": "ids-sst-{}.csv", "para": "quora-{}.csv", "sts": "sts-{}.csv", "
 SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
 MULTITASK = ("sst", "para", "sts")
 QUICKSTART = {
-    "pretrained": "minilm", "data": str(HERE / "data" / "sample"), "out": "runs/quickstart", "mode": "full-model",
-    "pooling": "mean", "para_head": "dot", "epochs": 4, "batch_size": 16, "lr": 1e-4,
+    "pretrained": "minilm", "data": str(HERE / "data" / "sample"), "out": "runs/quickstart",
+    "pooling": "mean", "epochs": 4, "batch_size": 16, "lr": 1e-4,
 }  # fmt: skip
 
 Data = dict[str, dict[str, Dataset]]  # task → split → data set
@@ -52,6 +53,10 @@ Data = dict[str, dict[str, Dataset]]  # task → split → data set
 def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: argparse.Namespace) -> None:
     """Train on data[task]["train"], and keep the model with the best overall dev score in OUT/best.pt."""
     learners = [task for task in data if any(p.requires_grad for p in model.parameters_of(task))]
+    if not learners:
+        raise UserError(
+            "nothing to learn: --fine-tune-mode last-linear-layer with --sts_head cosine, which has no weights"
+        )
     train_sets = {task: data[task]["train"] for task in learners}
     dev_sets = {task: splits["dev"] for task, splits in data.items()}
     loss_of = {task: TASKS[task].loss for task in learners}
@@ -91,6 +96,9 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: argp
             optimizer.step()
 
         log.stop()
+        for task, loss in log.mean_losses.items():
+            if not math.isfinite(loss):
+                raise UserError(f"epoch {epoch + 1}: the loss of {task} became {loss}; lower --lr, or --clip 1")
         scores = {"dev": evaluate(model, dev_sets)}
         if args.eval_train:
             scores["train"] = evaluate(model, train_sets)
@@ -154,7 +162,7 @@ def report_epoch(args: argparse.Namespace, epoch: int, log: EpochLog, scores: di
 def seed_everything(seed: int):
     """Fix every source of chance (dropout and fresh heads draw from torch's; data order has its own)."""
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)  # all that numpy takes
     torch.manual_seed(seed)
 
 
@@ -230,6 +238,7 @@ def answer(args: argparse.Namespace):
     if not path.exists():
         raise UserError(f"{path}: no trained model there; train one, or name the run's folder with --out")
     model, tokenizer = load_model(path, args.attention)
+    model.to("cuda" if args.use_gpu else "cpu").precision = args.precision
     texts = tuple(args.predict)
     tasks = [TASKS[name] for name in model.build["tasks"] if TASKS[name].is_pair == (len(texts) == 2)]
     if not tasks:
@@ -257,8 +266,8 @@ def common_flags(parser: Parser) -> dict[str, argparse._ArgumentGroup]:
     add = groups["model"].add_argument
     add("--pretrained", metavar="NAME", default="bert-base-uncased",
         help="a BERT of the Hugging Face hub, a directory, a checkpoint (.pt), or `minilm` (small, 90 MB)")
-    add("--fine-tune-mode", dest="mode", choices=("last-linear-layer", "full-model"), default="last-linear-layer",
-        help="train the heads alone, or BERT too")
+    add("--fine-tune-mode", dest="mode", choices=("last-linear-layer", "full-model"),
+        help="train the heads alone, or BERT too (default: last-linear-layer)")
     add("--option", choices=("pretrain", "finetune"),
         help="the same in the words of 2023: pretrain = last-linear-layer, finetune = full-model")
     add("--pooling", choices=("cls", "mean"), default="cls",
@@ -355,6 +364,10 @@ def finish_multitask(parser: Parser, args: argparse.Namespace) -> argparse.Names
             elif name not in args.tasks:
                 parser.error(f"--{name}_{split}_out needs {name} among --tasks")
 
+    if args.quickstart and not args.option:
+        args.mode = args.mode or "full-model"
+    if args.quickstart and args.pairs == "separate" and "para" in args.tasks:
+        args.para_head = args.para_head or "dot"  # learns the most from 300 pairs
     args.heads = {"para": args.para_head, "sts": args.sts_head}
     for name, head in args.heads.items():
         if head and name not in args.tasks:
@@ -378,8 +391,13 @@ def finish_multitask(parser: Parser, args: argparse.Namespace) -> argparse.Names
     try:
         args.task_weights = dict(zip(args.tasks, map(at_least(float, 0), weights), strict=True))
     except (ValueError, argparse.ArgumentTypeError):
-        parser.error(f"--task_weights {args.task_weights}: give a number of at least 0 for each of {args.tasks}")
+        parser.error(
+            f"--task_weights {args.task_weights}: give {len(args.tasks)} numbers of at least 0, "
+            f"one for each of --tasks {','.join(args.tasks)}"
+        )
     finish_args(parser, args)
+    if args.sts_loss == "cosine" and args.mode == "last-linear-layer":
+        parser.error(f"--sts_loss cosine trains BERT alone; --fine-tune-mode {args.mode} freezes it")
     if args.combine in ("pcgrad", "gradvac", "cagrad") and args.mode == "last-linear-layer":
         parser.error(f"--combine {args.combine} works on a BERT that trains; --fine-tune-mode {args.mode} freezes it")
     return args
@@ -389,9 +407,10 @@ def finish_args(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
     """What both scripts settle after reading their flags: the mode's two names, its learning rate, the device."""
     if args.option:
         mode = {"pretrain": "last-linear-layer", "finetune": "full-model"}[args.option]
-        if args.mode not in (parser.get_default("mode"), mode):
+        if args.mode and args.mode != mode:
             parser.error(f"--option {args.option} and --fine-tune-mode {args.mode} contradict each other")
         args.mode = mode
+    args.mode = args.mode or "last-linear-layer"
     if args.lr is None:
         args.lr = 1e-3 if args.mode == "last-linear-layer" else 1e-5
     if args.no_decay_norms and not args.weight_decay:
@@ -410,7 +429,8 @@ def run(args: argparse.Namespace):
     model = build_model(args)
     args.out.mkdir(parents=True, exist_ok=True)
     remove_strays(args.out)
-    (args.out / "metrics.jsonl").unlink(missing_ok=True)
+    for name in ("metrics.jsonl", "best.pt"):  # of an earlier run; nobody shall take them for this one's
+        (args.out / name).unlink(missing_ok=True)
     train(model, tokenizer, data, args)
     if not args.skip_predictions:
         write_all_predictions(args, data)

@@ -1,14 +1,14 @@
-"""minBERT: BERT by hand, real weights, three tasks at once, and the techniques that five course reports tried.
+"""minBERT: BERT by hand, real weights, three tasks at once, and the techniques that course reports tried.
 
 The modules read as a tutorial in this order (each imports only from those above it):
 
-    config  optimizer  lora  smart  pcgrad  sampling     pieces that need nothing but torch
-    bert  tokenizer  tasks                               the model, its input, its three questions
-    pretrained  pals  heads  data                        real weights, layers and answers on top, real data
-    multitask  pretraining                               the model that answers all three
-    evaluation  checkpoint  report  sanity  experiments  scores, files, pictures, checks
+    config  optimizer  pcgrad  sampling     pieces that need nothing but torch
+    bert  tokenizer  tasks                  the model, its input, its questions
+    pretrained  heads  data                 real weights, answers on top, real data
+    multitask                               the model that answers all the questions
+    evaluation  checkpoint                  scores, prediction files, a model in one file
 
-`multitask_classifier.py` holds the training loop that uses them all.
+`errors` and `files` are helpers. `multitask_classifier.py` holds the training loop that uses them all.
 """
 
 __version__ = "0.1.0"

@@ -205,7 +205,7 @@ class Dataset:
             task=self.task.name,
             indices=list(indices),
             **self.tokenizer.pad(rows),
-            labels=None if None in labels else torch.tensor(labels),
+            labels=None if None in labels else torch.tensor(labels, dtype=torch.float32),
         )
 
 

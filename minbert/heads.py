@@ -88,6 +88,14 @@ class LinearHead(nn.Module):
         return self.linear(self.dropout(features))
 
 
+class HadamardHead(LinearHead):
+    """W·(u⊙v)/(‖u‖‖v‖) + b, "feature-wise cosine": starts as the cosine head (all weights `top`), learns to weigh."""
+
+    def __init__(self, C: int, dropout: float, top: float):
+        super().__init__(C, 1, dropout, 0.0, hadamard)
+        nn.init.constant_(self.linear.weight, top)
+
+
 class CosineHead(nn.Module):
     """top·cos(u, v): no parameters; `top` is the label of two sentences that mean the same."""
 
@@ -177,7 +185,7 @@ HEADS: dict[str, Callable[[Task, int, float], nn.Module]] = {  # (task, C, dropo
     "linear": lambda task, C, p: LinearHead(C, task.outputs, p, middle(task)),
     "concat": lambda task, C, p: LinearHead(2 * C, task.outputs, p, middle(task), concat),
     "difference": lambda task, C, p: LinearHead(3 * C, task.outputs, p, middle(task), difference),
-    "hadamard": lambda task, C, p: LinearHead(C, task.outputs, p, middle(task), hadamard),
+    "hadamard": lambda task, C, p: HadamardHead(C, p, task.label_range[1]),
     "dot": lambda task, C, p: DotHead(C, p, middle(task)),
     "cosine": lambda task, C, p: CosineHead(task.label_range[1]),
     "cross_attention": lambda task, C, p: CrossAttentionHead(C, task.outputs, p, middle(task)),

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+torch.set_num_threads(1)  # the models here are tiny; more threads only wait for one another
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

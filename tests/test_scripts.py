@@ -214,3 +214,28 @@ def test_a_run_in_a_pipe_prints_no_progress_bar(tiny, sample, tmp_path):
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0 and "\r" not in run.stdout + run.stderr
     assert re.search(r"epoch 1/1 \| loss .* \| dev .* \| overall .* examples/s", run.stdout)
+
+
+def test_a_run_that_diverges_says_so_and_shows_no_older_runs_model(tiny, sample, tmp_path, capsys):
+    multitask_classifier.main(flags(tiny, sample, tmp_path))
+    argv = flags(tiny, sample, tmp_path, "--lr", "1e30", "--epochs", "2")
+    assert "became nan; lower --lr" in run_fails(multitask_classifier.main, argv, capsys)
+    assert not (tmp_path / "best.pt").exists()
+
+
+def test_nothing_to_learn_is_one_line(tiny, sample, tmp_path, capsys):
+    argv = flags(tiny, sample, tmp_path, "--tasks", "sts", "--fine-tune-mode", "last-linear-layer")
+    assert "--sts_head cosine" in run_fails(multitask_classifier.main, argv, capsys)
+
+
+def test_bf16_is_near_fp32_but_not_it(tiny, sample, tmp_path):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        more = ["--precision", precision, "--hidden_dropout_prob", "0", "--bert_dropout", "0"]
+        multitask_classifier.main(flags(tiny, sample, out, "--tasks", "sst", "--skip_predictions", *more))
+        losses[precision] = json.loads((out / "metrics.jsonl").read_text())["loss"]["sst"]
+        assert (
+            torch.load(out / "best.pt", weights_only=True)["model"]["bert.pooler_dense.weight"].dtype == torch.float32
+        )
+    assert losses["bf16"] != losses["fp32"] and losses["bf16"] == pytest.approx(losses["fp32"], rel=1e-2)
