@@ -49,3 +49,19 @@ def tiny(tmp_path_factory, sample) -> Path:
     torch.manual_seed(1)
     save_pretrained(BertModel(config), BertTokenizer(vocab), folder)
     return folder
+
+
+@pytest.fixture
+def refusal(capsys):
+    """A function that runs a script's `main`, which must fail, and returns its one line of complaint."""
+
+    def refuse(main, argv: list[str]) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        text = stop.value.code if isinstance(stop.value.code, str) else capsys.readouterr().err
+        assert stop.value.code not in (0, None)
+        lines = text.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: "), text
+        return lines[0]
+
+    return refuse

@@ -34,15 +34,6 @@ CONFIGS = {
 LENGTHS = {"one head": [12, 12], "odd sizes": [7, 1, 5, 13], "many heads": [3, 2]}  # of a batch's rows, before pads
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small take many times as long where threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # ---------------------------------------------------------------------------------------------- the oracle
 
 

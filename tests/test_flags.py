@@ -58,15 +58,6 @@ FLAGS = flags_of(parser_of(multitask_classifier.get_args))
 # ------------------------------------------------------------------------------------------ a run
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices as small as these are slower on several cores than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def copy_rows(source: Path, target: Path, start: int, stop: int):
     """Some rows of a file, with its header."""
     header, *rows = source.read_text("utf-8").splitlines(keepends=True)
@@ -457,17 +448,6 @@ def test_attention_goes_another_way_to_the_same_numbers(run, monkeypatch):
 # ------------------------------------------------------------------------------------------ refused
 
 
-def refusal(main, argv: list[str], capsys) -> str:
-    """Run a script that must refuse its flags; its one line."""
-    with pytest.raises(SystemExit) as stop:
-        main(argv)
-    text = stop.value.code if isinstance(stop.value.code, str) else capsys.readouterr().err
-    assert stop.value.code not in (0, None)
-    lines = text.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), text
-    return lines[0]
-
-
 SURGERY = ("pcgrad", "gradvac", "cagrad")
 REFUSED = [  # the flags, and what the one line must name
     *(((f"--pairs joint --sts_head {head}"), ("--pairs joint", f"--sts_head {head}")) for head in ("cosine", "dot")),
@@ -504,8 +484,8 @@ REFUSED = [  # the flags, and what the one line must name
 
 
 @pytest.mark.parametrize(("flags", "named"), REFUSED, ids=[flags.replace("/", "|") for flags, _ in REFUSED])
-def test_what_cannot_work_is_refused_in_one_line_that_names_the_flags(capsys, flags, named):
-    line = refusal(multitask_classifier.main, flags.split(), capsys)
+def test_what_cannot_work_is_refused_in_one_line_that_names_the_flags(refusal, flags, named):
+    line = refusal(multitask_classifier.main, flags.split())
     assert all(flag in line for flag in named), line
 
 
@@ -525,10 +505,10 @@ def test_the_neighbours_of_what_is_refused_are_accepted():
         assert multitask_classifier.get_args(flags.split())
 
 
-def test_a_pair_needs_no_more_than_the_flags_that_disagree(capsys):
+def test_a_pair_needs_no_more_than_the_flags_that_disagree(refusal):
     """The complaint comes while the flags are read: no weights are looked for, no data."""
     flags = "--pretrained /no/such/weights --data /no/such/data --pairs joint --sts_head cosine"
-    assert "/no/such" not in refusal(multitask_classifier.main, flags.split(), capsys)
+    assert "/no/such" not in refusal(multitask_classifier.main, flags.split())
 
 
 # ------------------------------------------------------------------------------------------ classifier.py
@@ -624,6 +604,6 @@ def test_classifier_files_of_ones_own(classify, places, tmp_path):
         ("--pairs joint", ("--pairs",)),  # a flag of the other script
     ],
 )
-def test_what_classifier_cannot_do_is_refused(capsys, flags, named):
-    line = refusal(classifier.main, flags.split(), capsys)
+def test_what_classifier_cannot_do_is_refused(refusal, flags, named):
+    line = refusal(classifier.main, flags.split())
     assert all(flag in line for flag in named), line

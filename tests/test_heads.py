@@ -22,15 +22,6 @@ SYMMETRIC = {"hadamard", "dot", "cosine", "cross_attention"}
 STS, PARA = TASKS["sts"], TASKS["para"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices as small as these are slower on several cores than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def set_weights(module: nn.Module, **values):
     """Give parameters by name, with _ for the dots: set_weights(head, linear__weight=[[1, 2]])."""
     with torch.no_grad():
