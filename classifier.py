@@ -10,12 +10,13 @@ the training loop of multitask_classifier.py with a single task.
 """
 
 import argparse
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from minbert.data import read_examples
-from minbert.errors import Parser, at_least, one_line_errors
+from minbert.errors import Parser, UserError, at_least, one_line_errors
 from minbert.tasks import TASKS
-from multitask_classifier import FILES, SPLITS, common_flags, finish_args, run
+from multitask_classifier import FILES, SPLITS, check_out, common_flags, finish_args, run
 
 SETS = ("sst", "cfimdb")
 
@@ -24,10 +25,10 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the flags; whatever cannot work is refused here, in one line."""
     parser = Parser(description=__doc__)
     group = common_flags(parser)
-    group["training"].add_argument("--cfimdb_batch_size", metavar="N", type=at_least(int, 1), default=8,
-                                   help="examples a batch of CFIMDB, whose reviews are long")  # fmt: skip
+    group["training"].add_argument("--cfimdb_batch_size", metavar="N", type=at_least(int, 1),
+                                   help="examples a batch of CFIMDB, whose reviews are long (default: 8)")  # fmt: skip
     data = group["data"]
-    data.add_argument("--tasks", metavar="LIST", default="sst,cfimdb", help="which data sets, with commas")
+    data.add_argument("--tasks", metavar="LIST", help="which data sets, with commas (default: sst,cfimdb)")
     for split in SPLITS:
         data.add_argument(f"--{split}", metavar="FILE", help=f"{split} file of your own, in place of the two sets")
     for split in ("dev", "test"):
@@ -35,7 +36,10 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
                                      help=f"its {split} predictions (default: OUT/{split}-output.txt)")  # fmt: skip
     args = parser.parse_args(argv)
 
-    args.tasks = list(dict.fromkeys(args.tasks.split(",")))
+    for flag in ("tasks", "cfimdb_batch_size"):
+        if getattr(args, flag) and args.train:
+            parser.error(f"--{flag} is of the course's two data sets; with --train there is one, of your own")
+    args.tasks = list(dict.fromkeys((args.tasks or ",".join(SETS)).split(",")))
     for name in args.tasks:
         if name not in SETS:
             parser.error(f"--tasks {name}: the data sets are {' and '.join(SETS)}")
@@ -46,7 +50,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{flag} goes with --train and --dev")
     if args.test_out and not args.test:
         parser.error("--test_out goes with --test")
-    args.pairs, args.schedule, args.combine, args.heads = "separate", "round_robin", "separate", {}
+    args.pairs, args.schedule, args.combine, args.heads = "separate", "interleaved", "separate", {}
     return finish_args(parser, args)
 
 
@@ -64,7 +68,7 @@ def for_task(args: argparse.Namespace, name: str) -> argparse.Namespace:
         outs = {s: args.out / f"predictions/{mode}-{name}-{s}-out.csv" for s in ("dev", "test")}
         task.out = args.out / name
         if name == "cfimdb":
-            task.batch_size = args.cfimdb_batch_size
+            task.batch_size = args.cfimdb_batch_size or 8
     for split, path in paths.items():
         setattr(task, f"{name}_{split}", path)
     for split, path in outs.items():
@@ -74,15 +78,25 @@ def for_task(args: argparse.Namespace, name: str) -> argparse.Namespace:
 
 def which_task(path: str) -> str:
     """SST or CFIMDB? A training file that holds no label above 1 has two classes."""
-    labels = {example.label for example in read_examples(path, TASKS["sst"])}
+    with redirect_stderr(None):  # what is to say of its rows is said when it is read for training
+        labels = {example.label for example in read_examples(path, TASKS["sst"])}
     return "cfimdb" if labels <= {0, 1} else "sst"
 
 
 def main(argv: list[str] | None = None):
     with one_line_errors():
         args = get_args(argv)
-        for name in [which_task(args.train)] if args.train else args.tasks:
-            run(for_task(args, name))
+        if args.train:
+            args.tasks = [which_task(args.train)]
+            args.limit = dict.fromkeys(args.tasks, *args.limit.values()) if args.limit else {}
+        runs = [for_task(args, name) for name in args.tasks]
+        for task in runs:  # find what is missing before the first of them trains
+            check_out(task.out, args.overwrite)
+            for split in ("train", "dev"):
+                if not (path := Path(getattr(task, f"{task.tasks[0]}_{split}"))).exists():
+                    raise UserError(f"{path}: no such file (data/download.py fetches the course's)")
+        for task in runs:
+            run(task)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fine-tune one BERT on three tasks at once: sentiment (SST), paraphrase (Quora), similarity (STS).
 
-  python multitask_classifier.py --quickstart                    two minutes on a laptop, with the sample data
+  python multitask_classifier.py --quickstart                    about a minute, with the sample data
   python multitask_classifier.py --fine-tune-mode full-model     the course's run, with the course's files in data/
   python multitask_classifier.py --out runs/quickstart --predict "A film to remember."
 
@@ -11,19 +11,17 @@ The whole story is in `train`: choose the tasks of a step, compute their losses,
 import argparse
 import json
 import math
-import random
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from minbert.bert import ATTENTION
 from minbert.checkpoint import load_model, save_model
 from minbert.data import Batches, Dataset, Example, read_examples
-from minbert.errors import Parser, UserError, at_least, one_line_errors, rate
+from minbert.errors import Parser, UserError, at_least, one_line_errors, rate, seed
 from minbert.evaluation import chance, evaluate, in_words, outputs, overall, predict, score, write_predictions
 from minbert.files import remove_strays
 from minbert.heads import PAIR_HEADS, choose_head
@@ -41,7 +39,7 @@ SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
 MULTITASK = ("sst", "para", "sts")
 QUICKSTART = {
     "pretrained": "minilm", "data": str(HERE / "data" / "sample"), "out": "runs/quickstart",
-    "pooling": "mean", "epochs": 4, "batch_size": 16, "lr": 1e-4,
+    "pooling": "mean", "epochs": 4, "batch_size": 16, "head_lr": 1e-3, "lr_decay": "linear", "overwrite": True,
 }  # fmt: skip
 
 Data = dict[str, dict[str, Dataset]]  # task → split → data set
@@ -92,13 +90,11 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: argp
             give_gradients(gradients, COMBINE[args.combine], memory)
             if args.clip:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
-            set_lr(optimizer, lr_factor(epoch * len(steps) + i, args.epochs * len(steps), args.warmup, args.lr_decay))
+            done, total = epoch * len(steps) + i, args.epochs * len(steps)  # an epoch counts as one, however long
+            set_lr(optimizer, lr_factor(done, total, args.warmup, args.lr_decay))
             optimizer.step()
 
         log.stop()
-        for task, loss in log.mean_losses.items():
-            if not math.isfinite(loss):
-                raise UserError(f"epoch {epoch + 1}: the loss of {task} became {loss}; lower --lr, or --clip 1")
         scores = {"dev": evaluate(model, dev_sets)}
         if args.eval_train:
             scores["train"] = evaluate(model, train_sets)
@@ -135,8 +131,19 @@ class EpochLog:
     def add(self, task: str, loss: torch.Tensor, examples: int):
         self.losses[task].append(loss.detach())  # not .item(), which would wait for the GPU
         self.examples += examples
+        if len(self.losses[task]) % 100 == 0:
+            self.check(task)
+
+    def check(self, task: str):
+        """Stop a run whose loss has become infinite or NaN: nothing that follows would be worth having."""
+        loss = self.losses[task][-1].item()
+        if not math.isfinite(loss):
+            raise UserError(f"the loss of {task} became {loss}; lower --lr, or add --clip 1")
 
     def stop(self):
+        for task, losses in self.losses.items():
+            if losses:
+                self.check(task)
         self.mean_losses = {task: torch.stack(ls).mean().item() for task, ls in self.losses.items() if ls}
         self.seconds = time.perf_counter() - self.start
 
@@ -160,9 +167,7 @@ def report_epoch(args: argparse.Namespace, epoch: int, log: EpochLog, scores: di
 
 
 def seed_everything(seed: int):
-    """Fix every source of chance (dropout and fresh heads draw from torch's; data order has its own)."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # all that numpy takes
+    """Fix dropout and fresh heads, which draw from torch's generator; what else is random has its own."""
     torch.manual_seed(seed)
 
 
@@ -179,9 +184,9 @@ def load_data(args: argparse.Namespace, tokenizer: BertTokenizer) -> Data:
             if split == "test" and not Path(path).exists() and name not in args.asked_test:
                 print(f"{path}: not there, so there will be no test predictions for {name}", file=sys.stderr)
                 continue
-            examples = read_examples(path, TASKS[name], None if split == "test" else args.limit)
+            examples = read_examples(path, TASKS[name], None if split == "test" else args.limit.get(name))
             if split != "test" and None in [example.label for example in examples]:
-                raise UserError(f"{path}: has no column {TASKS[name].label!r}, but a {split} file needs labels")
+                raise UserError(f"{path}: not every row has a {TASKS[name].label}, but a {split} file needs labels")
             data[name][split] = Dataset(TASKS[name], examples, tokenizer, args.pairs)
         counts = ", ".join(f"{len(d):,} {split}" for split, d in data[name].items())
         print(f"{TASKS[name].title:18} {counts}")
@@ -229,7 +234,7 @@ def write_all_predictions(args: argparse.Namespace, data: Data):
     if len(scores) > 1:
         print(f"  {'overall':28} {overall(scores):.3f}")
     if args.limit:
-        print(f"--limit {args.limit} holds for dev files too: so do their predictions", file=sys.stderr)
+        print("--limit holds for dev files too, and so for their predictions", file=sys.stderr)
 
 
 def answer(args: argparse.Namespace):
@@ -261,7 +266,8 @@ def common_flags(parser: Parser) -> dict[str, argparse._ArgumentGroup]:
     add = groups["data"].add_argument
     add("--data", metavar="DIR", default=str(HERE / "data"),
         help="folder of the course's files (default: data/ beside this script)")
-    add("--limit", metavar="N", type=count, help="use N examples, always the same, of each train and dev file")
+    add("--limit", metavar="N", default="",
+        help="use N examples, always the same, of each train and dev file; or a list: a number for each of --tasks")
 
     add = groups["model"].add_argument
     add("--pretrained", metavar="NAME", default="bert-base-uncased",
@@ -276,17 +282,18 @@ def common_flags(parser: Parser) -> dict[str, argparse._ArgumentGroup]:
     add("--bert_dropout", metavar="P", type=rate,
         help="dropout inside BERT (default: what its config.json says, usually 0.1)")
     add("--attention", choices=tuple(ATTENTION), default="plain",
-        help="written out, or by PyTorch's fused kernel; the same numbers")
+        help="written out, or by PyTorch's fused kernel; the same but for dropout's draws")
 
     add = groups["training"].add_argument
-    add("--seed", metavar="N", type=at_least(int, 0), default=11711, help="of dropout, fresh heads and data order")
+    add("--seed", metavar="N", type=seed, default=11711, help="of dropout, fresh heads and data order")
     add("--epochs", metavar="N", type=count, default=10, help="rounds of training")
-    add("--steps_per_epoch", metavar="N", type=count, help="length of a round (default: what the schedule makes it)")
+    add("--steps_per_epoch", metavar="N", type=count,
+        help="steps a round, each of one or several tasks (default: what the schedule makes it)")
     add("--batch_size", metavar="N", type=count, default=8, help="examples a batch")
     add("--lr", metavar="RATE", type=positive,
         help="learning rate (default: 1e-3 for last-linear-layer, 1e-5 for full-model)")
     add("--head_lr", metavar="RATE", type=positive, help="learning rate of the heads (default: --lr)")
-    add("--warmup", metavar="SHARE", type=rate, default=0.0, help="share of all steps in which the rates rise from 0")
+    add("--warmup", metavar="SHARE", type=rate, default=0.0, help="share of the epochs in which the rates rise from 0")
     add("--lr_decay", choices=("constant", "linear"), default="constant", help="then they stay, or fall to 0")
     add("--weight_decay", metavar="RATE", type=number, default=0.0, help="AdamW's, of every weight that trains")
     add("--no_decay_norms", action="store_true", help="but not of biases and LayerNorms")
@@ -297,6 +304,7 @@ def common_flags(parser: Parser) -> dict[str, argparse._ArgumentGroup]:
 
     add = groups["output"].add_argument
     add("--out", metavar="DIR", default=".", help="folder for best.pt, metrics.jsonl and predictions/")
+    add("--overwrite", action="store_true", help="let an earlier run's best.pt and metrics.jsonl in OUT go")
     add("--skip_predictions", action="store_true", help="end after training, without prediction files")
     add("--eval_train", action="store_true", help="score the training data each epoch as well (slow)")
     return groups
@@ -364,10 +372,10 @@ def finish_multitask(parser: Parser, args: argparse.Namespace) -> argparse.Names
             elif name not in args.tasks:
                 parser.error(f"--{name}_{split}_out needs {name} among --tasks")
 
-    if args.quickstart and not args.option:
-        args.mode = args.mode or "full-model"
+    if args.quickstart and not (args.option or args.mode):
+        args.mode, args.lr = "full-model", args.lr or 1e-4
     if args.quickstart and args.pairs == "separate" and "para" in args.tasks:
-        args.para_head = args.para_head or "dot"  # learns the most from 300 pairs
+        args.para_head = args.para_head or "relational"  # learns the most from 300 pairs
     args.heads = {"para": args.para_head, "sts": args.sts_head}
     for name, head in args.heads.items():
         if head and name not in args.tasks:
@@ -385,16 +393,11 @@ def finish_multitask(parser: Parser, args: argparse.Namespace) -> argparse.Names
         together = ", ".join(name for name, schedule in SCHEDULES.items() if schedule.together)
         parser.error(f"--combine {args.combine} needs several tasks in a step; --schedule {args.schedule} has one "
                      f"(several: {together})")  # fmt: skip
+    if args.schedule == "quora_first" and "para" not in args.tasks:
+        parser.error("--schedule quora_first needs para among --tasks")
     if args.steps_per_epoch and args.schedule == "sequential":
         parser.error("--steps_per_epoch does not go with --schedule sequential, which sees all of every task")
-    weights = args.task_weights.split(",") if args.task_weights else ["1"] * len(args.tasks)
-    try:
-        args.task_weights = dict(zip(args.tasks, map(at_least(float, 0), weights), strict=True))
-    except (ValueError, argparse.ArgumentTypeError):
-        parser.error(
-            f"--task_weights {args.task_weights}: give {len(args.tasks)} numbers of at least 0, "
-            f"one for each of --tasks {','.join(args.tasks)}"
-        )
+    args.task_weights = per_task("--task_weights", args.task_weights or "1", args.tasks, float, parser)
     finish_args(parser, args)
     if args.sts_loss == "cosine" and args.mode == "last-linear-layer":
         parser.error(f"--sts_loss cosine trains BERT alone; --fine-tune-mode {args.mode} freezes it")
@@ -403,8 +406,20 @@ def finish_multitask(parser: Parser, args: argparse.Namespace) -> argparse.Names
     return args
 
 
+def per_task(flag: str, text: str, tasks: list[str], kind: type, parser: Parser) -> dict:
+    """A flag's one number for all tasks, or its list of one for each: {"sst": 1.0, "para": 2.0, "sts": 1.0}."""
+    words = text.split(",")
+    if len(words) == 1:
+        words *= len(tasks)
+    try:
+        return dict(zip(tasks, map(at_least(kind, 0, above=True), words), strict=True))
+    except (ValueError, argparse.ArgumentTypeError):
+        parser.error(f"{flag} {text}: give a number above 0, or one for each of --tasks {','.join(tasks)}")
+
+
 def finish_args(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
     """What both scripts settle after reading their flags: the mode's two names, its learning rate, the device."""
+    args.limit = per_task("--limit", args.limit, args.tasks, int, parser) if args.limit else {}
     if args.option:
         mode = {"pretrain": "last-linear-layer", "finetune": "full-model"}[args.option]
         if args.mode and args.mode != mode:
@@ -421,8 +436,15 @@ def finish_args(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
+def check_out(out: Path, overwrite: bool):
+    """Refuse to write a run over another."""
+    if (out / "best.pt").exists() and not overwrite:
+        raise UserError(f"{out / 'best.pt'}: an earlier run's; name another folder with --out, or add --overwrite")
+
+
 def run(args: argparse.Namespace):
     """Load, train, reload the best, predict."""
+    check_out(args.out, args.overwrite)
     seed_everything(args.seed)
     tokenizer = load_tokenizer(args.pretrained)
     data = load_data(args, tokenizer)

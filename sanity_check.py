@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Is this BERT a BERT, and this AdamW an AdamW? Two closed forms and stored outputs of the real weights.
+"""Is this BERT a BERT, and this AdamW an AdamW? One layer done by hand, the course's own check, real weights.
 
   python sanity_check.py                                   fetches the small real model, minilm (90 MB), if need be
   python sanity_check.py --pretrained bert-base-uncased    the course's own check of BERT (440 MB)

@@ -2,7 +2,7 @@
 
 The modules read as a tutorial in this order (each imports only from those above it):
 
-    config  optimizer  pcgrad  sampling     pieces that need nothing but torch
+    config  optimizer  pcgrad  sampling     pieces that know nothing of BERT
     bert  tokenizer  tasks                  the model, its input, its questions
     pretrained  heads  data                 real weights, answers on top, real data
     multitask                               the model that answers all the questions

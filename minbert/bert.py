@@ -10,8 +10,8 @@ BERT is the encoder half of the Transformer (Vaswani et al. 2017), with LayerNor
     u   = tanh(W·x''_[CLS] + b)                              pooler: the sentence, from its first token
 
 Dimensions, here and everywhere after:  B sentences, T tokens each (padded), C hidden size, H heads, D = C / H.
-Class, method and parameter names are those of the course's `bert.py`. Nothing in this file knows about tasks,
-training or the techniques that other files add.
+Classes and parameters have the names of the course's `bert.py`, and so have most methods. Nothing in this file knows
+about tasks, training or the techniques that other files add.
 """
 
 import math
@@ -37,7 +37,8 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.D
 
 
 def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.Dropout) -> Tensor:
-    """The same numbers by PyTorch's fused kernel, which never holds the (T, T) scores of all heads at once."""
+    """The same by PyTorch's fused kernels, which need not hold the (T, T) scores of all heads (on a CPU, with dropout,
+    they still do). Without dropout the numbers are the same; with it, other probabilities are dropped."""
     p = dropout.p if dropout.training else 0.0
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
 
@@ -56,7 +57,7 @@ class BertSelfAttention(nn.Module):
         self.key = nn.Linear(C, C)
         self.value = nn.Linear(C, C)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
-        self.attention = ATTENTION[attention]
+        self.attend = ATTENTION[attention]
 
     def transform(self, x: Tensor, linear_layer: nn.Linear) -> Tensor:
         """Project, then split the width into heads: (B, T, C) → (B, H, T, D)."""
@@ -69,7 +70,7 @@ class BertSelfAttention(nn.Module):
         q = self.transform(hidden_states, self.query)
         k = self.transform(hidden_states, self.key)
         v = self.transform(hidden_states, self.value)
-        heads = self.attention(q, k, v, mask, self.dropout)  # (B, H, T, D)
+        heads = self.attend(q, k, v, mask, self.dropout)  # (B, H, T, D)
         return heads.transpose(1, 2).flatten(2)  # (B, T, H·D) = (B, T, C)
 
 

@@ -1,4 +1,4 @@
-"""The shape of a BERT: nine numbers and two dropout rates.
+"""The shape of a BERT: its sizes and its dropout rates.
 
 A pretrained model comes with a `config.json` that names them; `BertConfig.from_json` reads it, and everything
 after this file takes its sizes from the object. The defaults are BERT-base (Devlin et al. 2019, section 3):

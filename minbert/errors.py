@@ -8,6 +8,8 @@ import argparse
 import sys
 from contextlib import contextmanager
 
+import torch
+
 
 class UserError(Exception):
     """What was wrong, where (file, line, flag, tensor), and what to do about it, in one line."""
@@ -23,6 +25,8 @@ def one_line_errors():
         sys.exit(1)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except torch.OutOfMemoryError:
+        sys.exit("error: the GPU's memory is full; lower --batch_size, or try --precision bf16")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror or error}")
@@ -47,7 +51,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
     def _get_help_string(self, action: argparse.Action) -> str:
         """Say a default where there is one to say: not for switches, not where the text itself explains it."""
-        if action.default in (None, False) or "default" in (action.help or ""):
+        if action.default in (None, "") or action.default is False or "default" in (action.help or ""):
             return action.help or ""
         return super()._get_help_string(action)
 
@@ -66,6 +70,14 @@ def at_least(kind: type, low: float, above: bool = False):
         return value
 
     return parse
+
+
+def seed(text: str) -> int:
+    """A flag's type: a seed, from 0 to 2³² - 1."""
+    value = at_least(int, 0)(text)
+    if value >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed from 0 to {2**32 - 1}")
+    return value
 
 
 def rate(text: str) -> float:

@@ -33,7 +33,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())  # on the disk before it gets its name
         umask = os.umask(0)
         os.umask(umask)

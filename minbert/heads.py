@@ -5,15 +5,16 @@ labels' scale. The loss adds softmax or sigmoid, so none stands here. Heads shar
 name from the table `HEADS`; u and v are the two sentences' vectors:
 
     linear           W·u + b                        sst; and a pair that BERT read as one row (joint)
-    concat           W·[u; v] + b                   a pair read as two rows (separate), as all that follow
-    difference       W·[u; v; |u-v|] + b            what SBERT found to matter (Reimers & Gurevych 2019, §3)
-    hadamard         W·(u⊙v)/(‖u‖‖v‖) + b           "feature-wise cosine": with all weights 1 it is cos(u, v)
-    dot              (Pu)·(Pv)/√C + b               one projection P for both, then their dot product
-    cosine           5·cos(u, v)                    on the labels' scale: identical sentences score 5; no weights
-    cross_attention  each sentence's tokens look at the other's, then compare
-    relational       one layer shared by Quora and STS, then a linear layer each (Hollister et al. 2023, §3.3)
+    concat           W·[u; v] + b                   a pair read as two rows (separate), as all that follow [D]
+    difference       W·[u; v; |u-v|] + b            as in SBERT (Reimers & Gurevych 2019) [B]
+    hadamard         W·(u⊙v)/(‖u‖‖v‖) + b           "feature-wise cosine": with all weights 1 it is cos(u, v) [A]
+    dot              (Pu+c)·(Pv+c)/√C + b           one projection for both, then their dot product [E]
+    cosine           5·cos(u, v)                    on the labels' scale: identical sentences score 5; no weights [B, D]
+    cross_attention  each sentence's tokens look at the other's, then compare [A]
+    relational       one layer shared by Quora and STS, then a linear layer each [B, §3.3]
 
-Swapping the sentences changes nothing for hadamard, dot, cosine and cross_attention.
+Swapping the sentences changes nothing for hadamard, dot, cosine and cross_attention. The letters are course reports:
+A Trujillo & Mahvash 2024, B Hollister, Cooper & Brink 2023, D Mo & Ho, E Zhang, Pan & Tao.
 """
 
 from collections.abc import Callable
@@ -108,7 +109,7 @@ class CosineHead(nn.Module):
 
 
 class DotHead(nn.Module):
-    """(Pu)·(Pv)/√C + b after dropout, the same projection P for both sentences."""
+    """(Pu+c)·(Pv+c)/√C + b after dropout, the same projection for both sentences."""
 
     def __init__(self, C: int, dropout: float, start: float):
         super().__init__()
@@ -160,11 +161,11 @@ class RelationalLayer(nn.Module):
 
 
 class RelationalHead(nn.Module):
-    """A linear layer of the task's own on the relational layer, which the tasks share."""
+    """A linear layer of the task's own on the relational layer, which `build_heads` lets the tasks share."""
 
-    def __init__(self, shared: RelationalLayer, C: int, outputs: int, dropout: float, start: float):
+    def __init__(self, C: int, outputs: int, dropout: float, start: float):
         super().__init__()
-        self.shared = shared
+        self.shared = RelationalLayer(C)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(C, outputs)
         nn.init.constant_(self.linear.bias, start)
@@ -189,7 +190,7 @@ HEADS: dict[str, Callable[[Task, int, float], nn.Module]] = {  # (task, C, dropo
     "dot": lambda task, C, p: DotHead(C, p, middle(task)),
     "cosine": lambda task, C, p: CosineHead(task.label_range[1]),
     "cross_attention": lambda task, C, p: CrossAttentionHead(C, task.outputs, p, middle(task)),
-    "relational": lambda task, C, p: RelationalHead(RelationalLayer(C), C, task.outputs, p, middle(task)),
+    "relational": lambda task, C, p: RelationalHead(C, task.outputs, p, middle(task)),
 }
 PAIR_HEADS = {  # the heads that a task may choose for separate pairs, its default first
     "para": ("difference", "concat", "dot", "relational"),

@@ -10,7 +10,7 @@ with gⱼ always the original. So every gᵢ' stays a mix of the originals, gᵢ
 asks about the millions of numbers in them is the T×T table of products Kᵢⱼ = gᵢ·gⱼ. The functions here compute K once,
 play the algorithm on rows of W, and mix once; T gradients are held in memory and nothing more.
 
-    sum_gradients   Σᵢ gᵢ
+    sum_gradients   Σᵢ gᵢ, the gradient of the summed losses
     pcgrad          as above
     gradvac         aims at a cosine learned for each pair, not just at no conflict (Wang et al. 2021)
     cagrad          the direction near the mean that helps the worst-off task most (Liu et al. 2021)
@@ -51,10 +51,15 @@ class Memory:
 def products(gradients: list[Gradient]) -> Tensor:
     """K with Kᵢⱼ = gᵢ·gⱼ, (T, T) float64 on the CPU."""
     K = torch.zeros(len(gradients), len(gradients), dtype=torch.float64)
+    if not gradients[0]:
+        return K
+    dots = []
     for i, g_i in enumerate(gradients):
-        for j, g_j in enumerate(gradients[: i + 1]):
-            dots = [torch.dot(a.flatten(), b.flatten()) for a, b in zip(g_i, g_j, strict=True)]
-            K[i, j] = K[j, i] = torch.stack(dots).double().sum() if dots else 0.0
+        for g_j in gradients[: i + 1]:
+            parts = [torch.dot(a.flatten(), b.flatten()) for a, b in zip(g_i, g_j, strict=True)]
+            dots.append(torch.stack(parts).double().sum())
+    i, j = torch.tril_indices(*K.shape)  # in the order of the loops
+    K[i, j] = K[j, i] = torch.stack(dots).cpu()  # all at once: a GPU is waited for a single time
     return K
 
 
@@ -118,8 +123,8 @@ def gradvac(gradients: list[Gradient], memory: Memory) -> Gradient:
 def cagrad(gradients: list[Gradient], memory: Memory) -> Gradient:
     """Conflict-averse gradient (Liu et al. 2021, Algorithm 1).
 
-    With g₀ the mean gradient, g_w = Σᵢ wᵢgᵢ/T and φ = c²‖g₀‖²: find the w on the simplex that minimises
-    g_w·g₀ + √φ‖g_w‖, and follow g₀ + √φ/‖g_w‖·g_w. Being near a mean, its steps are T times shorter than a sum's.
+    With g₀ the mean gradient, g_w = Σᵢ wᵢgᵢ and φ = c²‖g₀‖²: find the w on the simplex that minimises
+    g_w·g₀ + √φ‖g_w‖, and follow g₀ + √φ/‖g_w‖·g_w. A mean, not a sum: --clip sees a norm T times smaller.
     """
     T, K = len(gradients), products(gradients).numpy()
     K = K / (K.diagonal().max() or 1.0)  # so that the solver's tolerance means the same at every size of gradient

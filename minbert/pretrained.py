@@ -53,11 +53,12 @@ def load_bert(name: str | Path, attention: str = "plain", dropout: float | None 
     dropout: replaces both of BERT's dropout rates where given. Raises UserError if anything does not fit.
     """
     path = find(name)
-    weights = bert_weights(read_weights(path))
     if path.is_dir():
-        config = BertConfig.from_json(path / "config.json")
+        config, weights = BertConfig.from_json(path / "config.json"), bert_weights(read_weights(path))
     else:
-        config = _checkpoint_config(path, weights)
+        saved = safe_load(path)
+        weights = bert_weights(_table_of_weights(saved, path))
+        config = _checkpoint_config(saved, weights, path)
     if dropout is not None:
         config = BertConfig.from_dict(
             config.to_dict() | {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
@@ -107,27 +108,28 @@ def load_strictly(module: torch.nn.Module, weights: dict[str, Tensor], source: s
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights directory or of a checkpoint file, under the names that they have there."""
-    if path.is_dir():
-        files = [path / name for name in WEIGHTS if (path / name).exists()]
-        if not files:
-            raise UserError(f"{path}: holds neither {' nor '.join(WEIGHTS)}")
-        path = files[0]
+    """The tensors of a weights directory, under the names that they have there."""
+    files = [path / name for name in WEIGHTS if (path / name).exists()]
+    if not files:
+        raise UserError(f"{path}: holds neither {' nor '.join(WEIGHTS)}")
+    path = files[0]
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
             raise UserError(f"{path}: damaged or cut short ({error}); delete it and fetch it again") from error
-    saved = safe_load(path)
+    return _table_of_weights(safe_load(path), path)
+
+
+def _table_of_weights(saved: dict, path: Path) -> dict[str, Tensor]:
     weights = saved.get("model", saved)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path}: holds something other than a table of weights")
     return weights
 
 
-def _checkpoint_config(path: Path, weights: dict[str, Tensor]) -> BertConfig:
+def _checkpoint_config(saved: dict, weights: dict[str, Tensor], path: Path) -> BertConfig:
     """The sizes of a checkpoint: this trainer's says them; the course's shows them, with heads of width 64."""
-    saved = safe_load(path)
     if "config" in saved:
         return BertConfig.from_dict(saved["config"])
     try:
@@ -235,6 +237,8 @@ def save_pretrained(bert: BertModel, tokenizer: BertTokenizer, directory: str | 
 
 def find(name: str | Path) -> Path:
     """Where the files of `name` are on this machine, a directory or a checkpoint file; fetched if need be."""
+    if str(name) == "minilm":  # always the short name; a folder of that name is ./minilm
+        return _minilm()
     path = Path(name)
     if path.is_file():
         if path.suffix in (".safetensors", ".bin", ".json", ".txt"):
@@ -245,8 +249,6 @@ def find(name: str | Path) -> Path:
         if absent:
             raise UserError(f"{path}: holds no {' and no '.join(absent)}, which a weights directory must")
         return path
-    if str(name) == "minilm":
-        return _minilm()
     if path.suffix in (".pt", ".bin") or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         raise UserError(f"--pretrained {name}: no such file or directory")
     cached = _in_hub_cache(str(name))
@@ -310,7 +312,7 @@ def _from_hub(repo: str) -> Path:
 
 
 def _why(error: OSError) -> str:
-    return str(error).splitlines()[0]
+    return next(filter(None, str(error).splitlines()), type(error).__name__)
 
 
 def _minilm() -> Path:

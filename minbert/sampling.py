@@ -1,15 +1,15 @@
 """Which tasks, and with what batch sizes, does each step of an epoch train on?
 
-Quora has sixteen times the examples of STS: shall a model see all of it, and what becomes of the small tasks then?
+Quora has twenty-three times the examples of STS: shall a model see all of it, and what becomes of the small tasks then?
 
-    sequential    all of one task, then all of the next, every epoch
+    sequential    all of one task, then all of the next, every epoch (Zhang, Pan & Tao)
     round_robin   a batch of every task, as often as the smallest task has batches
     interleaved   a batch of every task, but the smaller the task the smaller its batch: all of the largest is seen
-    quora_first   most of the largest task once, at the start; then round_robin
+    quora_first   most of Quora once, at the start; then round_robin
     proportional  one task at a time, drawn with p_i ∝ N_i
     sqrt          the same with p_i ∝ √N_i
     uniform       the same with all p_i alike
-    annealed      the same with p_i ∝ N_i^α, α falling from 1 to 0.2 over the epochs (Stickland & Murray 2019, §4.2)
+    annealed      the same with p_i ∝ N_i^α, α falling from 1 to 0.2 over the epochs (Stickland & Murray 2019)
     priority      p_i batches of task i, p_i falling while its dev score stands still (Trujillo & Mahvash 2024, §3.2)
 
 (round_robin, interleaved and quora_first: Hollister, Cooper & Brink 2023, §3.2.) N_i is a task's number of training
@@ -78,8 +78,8 @@ def interleaved(plan: Plan, epoch: int) -> list[Step]:
 
 
 def quora_first(plan: Plan, epoch: int) -> list[Step]:
-    """In the first epoch nine tenths of the largest task, then (and ever after) round_robin."""
-    first = [[plan.largest]] * -(-9 * plan.batches(plan.largest) // 10) if epoch == 0 else []
+    """In the first epoch nine tenths of Quora, then (and ever after) round_robin, of `steps_per_epoch`."""
+    first = [["para"]] * -(-9 * plan.batches("para") // 10) if epoch == 0 else []
     return first + round_robin(plan, epoch)
 
 
@@ -117,18 +117,24 @@ def annealed(plan: Plan, epoch: int) -> list[Step]:
 
 
 def priority(plan: Plan, epoch: int) -> list[Step]:
-    """⌊N_min / batch⌋ iterations of p_i batches of task i, with the p_i of `priorities`."""
+    """⌊N_min / batch⌋ iterations of p_i batches of task i, in a fresh order each, with the p_i of `priorities`."""
     p, _ = priorities(plan)
-    iteration = [[task] for task in plan.sizes for _ in range(p[task])]
-    return _stretch(iteration * max(1, plan.sizes[plan.smallest] // plan.batch_size), plan)
+    iteration = [task for task in plan.sizes for _ in range(p[task])]
+    count = max(1, plan.sizes[plan.smallest] // plan.batch_size)
+    if plan.steps_per_epoch:
+        count = -(-plan.steps_per_epoch // len(iteration))
+    random = np.random.default_rng((plan.seed, epoch))
+    steps = [[str(task)] for _ in range(count) for task in random.permutation(iteration)]
+    return steps[: plan.steps_per_epoch]
 
 
 def priorities(plan: Plan) -> tuple[dict[str, int], bool]:
     """p_i after the scores in `plan.history`, and whether the end phase has begun.
 
-    p_i starts at round(N_i / N_min). A task saturates when an epoch's dev score is no better than its best so far;
-    each such epoch lowers its p_i by one, to zero at the least. Once every task has saturated comes the end phase:
-    every p_i is 1, and the smoothness term, if there is one, is switched on.
+    p_i starts at round(N_i / N_min). A task is saturated while its dev score is no better than its best so far: each
+    such epoch halves its p_i, in the end to zero; when it improves again, p_i is at least 1. Once all tasks are
+    saturated together comes the end phase: every p_i is 1, and the smoothness term, if there is one, is switched on.
+    (The report says "gradually decrease, even to zero"; the halving and the way back are ours.)
     """
     p = {task: round(size / plan.sizes[plan.smallest]) for task, size in plan.sizes.items()}
     best: dict[str, float] = {}
@@ -137,9 +143,11 @@ def priorities(plan: Plan) -> tuple[dict[str, int], bool]:
         for task in p:
             if scores[task] > best.get(task, -np.inf):
                 best[task] = scores[task]
+                saturated.discard(task)
+                p[task] = max(1, p[task])
             else:
                 saturated.add(task)
-                p[task] = max(0, p[task] - 1)
+                p[task] //= 2
         if saturated == set(p):
             return dict.fromkeys(p, 1), True
     return p, False

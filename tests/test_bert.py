@@ -200,7 +200,7 @@ def move(owner: nn.Module, dropout: str, module: nn.Module | None = None, after:
 
 def attend(attention):
     """Surgery that puts another attention function into every layer."""
-    return each_layer(lambda layer: setattr(layer.self_attention, "attention", attention))
+    return each_layer(lambda layer: setattr(layer.self_attention, "attend", attention))
 
 
 def each_layer(change):

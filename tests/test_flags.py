@@ -145,7 +145,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 # flag → the values that it is flipped to, and the flags that it needs beside it (the base run has those as well)
 TRAINING: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--data": ([["{other}"]], FULL),
-    "--limit": ([["12"]], FULL),
+    "--limit": ([["12"], ["24,12,24"]], FULL),
     "--tasks": ([["sst,para"], ["sts"]], FULL),
     "--sst_train": ([["{other}/ids-sst-train.csv"]], FULL),
     "--para_train": ([["{other}/quora-train.csv"]], FULL),
@@ -174,7 +174,7 @@ TRAINING: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--precision": ([["bf16"]], FULL),
     "--schedule": ([[name] for name in SCHEDULES if name != "round_robin"], FULL),
     "--combine": ([["sum"], ["pcgrad"], ["gradvac"], ["cagrad"]], FULL),
-    "--task_weights": ([["1,2,3"], ["1,1,0"]], FULL),
+    "--task_weights": ([["1,2,3"], ["1,1,.01"]], FULL),
 }
 DEFAULTS = {  # choices that say the default in so many words: equal to it by the test below, and in need of no case
     ("--option", "pretrain"): (),
@@ -278,14 +278,6 @@ def test_epochs_and_steps_are_as_many_as_asked_for(run, monkeypatch):
         updates.clear()
         run.fresh(*FULL, *more)
         assert len(updates) == expected, more
-
-
-def test_a_weight_of_zero_leaves_a_task_out_of_its_head(run):
-    base, without = run(*FULL, "--sts_head", "dot"), run(*FULL, "--sts_head", "dot", "--task_weights", "1,1,0")
-    heads = [name for name in base.weights if name.startswith("heads.sts")]
-    assert heads and not any(torch.equal(base.weights[name], without.weights[name]) for name in heads)
-    untouched = run(*FULL, "--sts_head", "dot", "--task_weights", "0,0,0")  # nothing learns: what the run began with
-    assert equal({n: without.weights[n] for n in heads}, {n: untouched.weights[n] for n in heads})
 
 
 def test_head_lr_is_the_heads_rate_alone(run, monkeypatch):
@@ -392,6 +384,18 @@ def test_predict_answers_and_leaves_everything_as_it_was(run, capsys):
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
+@sees("--overwrite")
+def test_a_run_is_not_written_over_unless_asked(places, tmp_path, refusal):
+    argv = ["--pretrained", str(places["weights"]), "--data", str(places["data"]), "--out", str(tmp_path)]
+    argv += ["--epochs", "1", "--limit", "8", "--skip_predictions", *FULL]
+    multitask_classifier.main(argv)
+    first = (tmp_path / "best.pt").read_bytes()
+    assert "--overwrite" in refusal(multitask_classifier.main, [*argv, "--seed", "1"])
+    assert (tmp_path / "best.pt").read_bytes() == first
+    multitask_classifier.main([*argv, "--seed", "1", "--overwrite"])
+    assert (tmp_path / "best.pt").read_bytes() != first
+
+
 @sees("--quickstart")
 def test_quickstart_changes_defaults_and_every_flag_beside_it_still_counts(places, tmp_path):
     plain, quick = multitask_classifier.get_args([]), multitask_classifier.get_args(["--quickstart"])
@@ -401,7 +405,7 @@ def test_quickstart_changes_defaults_and_every_flag_beside_it_still_counts(place
     own = ["--quickstart", "--pretrained", str(places["weights"]), "--data", str(places["data"]), "--epochs", "2"]
     multitask_classifier.main([*own, "--out", str(tmp_path)])
     run = Run(tmp_path)
-    assert len(run.metrics) == 2 and run.build["pooling"] == "mean" and run.build["heads"]["para"] == "dot"
+    assert len(run.metrics) == 2 and run.build["pooling"] == "mean" and run.build["heads"]["para"] == "relational"
 
 
 @sees("--use_gpu")
@@ -468,6 +472,12 @@ REFUSED = [  # the flags, and what the one line must name
     ("--steps_per_epoch 5 --schedule sequential", ("--steps_per_epoch", "--schedule sequential")),
     ("--task_weights 1,2", ("--task_weights",)),
     ("--task_weights 1,2 --tasks sst", ("--task_weights", "sst")),
+    ("--task_weights 1,1,0", ("--task_weights",)),
+    ("--limit 0", ("--limit",)),
+    ("--limit 10,10", ("--limit",)),
+    ("--limit 1.5", ("--limit",)),
+    ("--seed 4294967296", ("--seed",)),
+    ("--schedule quora_first --tasks sst,sts", ("--schedule quora_first", "--tasks")),
     ("--task_weights=-1,1,1", ("--task_weights",)),
     ("--task_weights 1,x,1", ("--task_weights",)),
     ("--task_weights 1,nan,1", ("--task_weights",)),
@@ -497,7 +507,7 @@ def test_the_neighbours_of_what_is_refused_are_accepted():
         "--combine sum", "--combine sum --schedule interleaved", "--combine sum --tasks sst",
         "--combine pcgrad --fine-tune-mode full-model", "--combine cagrad --option finetune --tasks sst,sts",
         "--combine pcgrad --fine-tune-mode full-model --schedule quora_first",
-        "--steps_per_epoch 5 --schedule priority", "--schedule sequential", "--task_weights 1,0,2.5",
+        "--steps_per_epoch 5 --schedule priority", "--schedule sequential", "--task_weights 1,.1,2.5",
         "--task_weights 2 --tasks sst", "--no_decay_norms --weight_decay 0.01", "--para_train x --tasks para",
         "--option finetune --fine-tune-mode full-model", "--quickstart --tasks sst", "--quickstart --pairs joint",
     ]  # fmt: skip

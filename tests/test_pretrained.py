@@ -684,3 +684,12 @@ def test_a_cached_minilm_needs_nobody(minilm, monkeypatch, tmp_path):
     assert dataclasses.asdict(load_bert("minilm").config).items() >= {
         "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "vocab_size": 30522,
     }.items()  # fmt: skip
+
+
+def test_the_short_name_is_not_shadowed_by_a_folder_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "minilm").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrained, "_minilm", lambda: Path("the real one"))
+    assert pretrained.find("minilm") == Path("the real one")
+    with pytest.raises(UserError, match=r"config\.json"):
+        pretrained.find("./minilm")

@@ -74,9 +74,14 @@ def test_quora_first_begins_with_nine_tenths_of_the_largest():
 
 
 def test_priority_begins_with_the_ratio_of_the_sizes():
-    """141506/6040 = 23.4 and 8544/6040 = 1.4: batches (1, 23, 1), ⌊6040/64⌋ = 94 times."""
-    assert steps("priority") == ([["sst"]] + [["para"]] * 23 + [["sts"]]) * 94
-    assert steps("priority", SMALL, batch_size=3) == ([["sst"]] + [["para"]] * 5 + [["sts"]]) * 2  # 1.43, 4.71
+    """141506/6040 = 23.4 and 8544/6040 = 1.4: iterations of (1, 23, 1) batches, ⌊6040/64⌋ = 94 of them, shuffled."""
+    epoch = [task for (task,) in steps("priority")]
+    assert len(epoch) == 25 * 94
+    iterations = [epoch[i : i + 25] for i in range(0, len(epoch), 25)]
+    assert all(Counter(iteration) == {"sst": 1, "para": 23, "sts": 1} for iteration in iterations)
+    assert len({iteration.index("sst") for iteration in iterations}) > 10  # not Quora in a row, and not always first
+    assert steps("priority", seed=1) != steps("priority") == steps("priority")
+    assert batches(steps("priority", SMALL, batch_size=3)) == {"sst": 2, "para": 10, "sts": 2}  # 1.43, 4.71
 
 
 def test_a_step_has_every_task_in_the_schedules_that_say_so():
@@ -176,8 +181,10 @@ def test_steps_per_epoch_cuts_an_epoch_or_repeats_it(name, n):
     """In the second epoch, that is: `quora_first` begins with its Quora, whatever is asked."""
     asked, whole = steps(name, epoch=1, epochs=2, steps_per_epoch=n), steps(name, epoch=1, epochs=2)
     assert len(asked) == n
-    if name not in [*DRAWN, "annealed"]:
+    if name not in [*DRAWN, "annealed", "priority"]:  # those draw
         assert asked == (whole * 60)[:n]
+    if name == "priority":
+        assert asked[:2350] == whole[:n]
 
 
 def test_steps_per_epoch_and_the_two_schedules_that_want_to_see_all():
@@ -197,36 +204,39 @@ def p_after(*history: tuple[float, float, float], of=priorities, sizes=THREE) ->
 
 
 def check_script(of=priorities):
-    """A run, epoch by epoch: b stands still and gives way, step by step, down to nothing; c and a improve, then not."""
+    """A run, epoch by epoch: b stands still, gives way by halves, down to nothing, improves again; then all stall."""
     run = [(0.1, 0.5, 0.3)]
     assert p_after(of=of) == p_after(*run, of=of) == ((1, 3, 2), False)
     for scores, p in (
         ((0.2, 0.6, 0.4), (1, 3, 2)),  # all improve: nobody gives way
-        ((0.3, 0.6, 0.5), (1, 2, 2)),  # b scores the same
-        ((0.4, 0.5, 0.6), (1, 1, 2)),  # b scores worse
-        ((0.5, 0.55, 0.7), (1, 1 - 1, 2)),  # better than the last time, but not than its best
-        ((0.6, 0.5, 0.8), (1, 0, 2)),  # nothing is the least
-        ((0.7, 0.9, 0.9), (1, 0, 2)),  # a new best lowers nothing, and gives nothing back
-        ((0.8, 0.9, 0.8), (1, 0, 1)),  # c's turn
-        ((0.9, 0.9, 1.0), (1, 0, 1)),
+        ((0.3, 0.6, 0.5), (1, 1, 2)),  # b scores the same: 3 // 2
+        ((0.4, 0.5, 0.6), (1, 0, 2)),  # b scores worse
+        ((0.5, 0.55, 0.7), (1, 0, 2)),  # better than the last time, but not than its best
+        ((0.6, 0.9, 0.8), (1, 1, 2)),  # a new best brings it back
+        ((0.6, 0.9, 0.9), (0, 0, 2)),  # a and b stall, c does not
+        ((0.7, 0.9, 0.8), (1, 0, 1)),  # c and b stall, a does not
     ):
         run.append(scores)
         assert p_after(*run, of=of) == (p, False)
-    run.append((0.9, 1.0, 1.0))  # now a, too, has once failed to improve: that was the last
+    run.append((0.7, 0.8, 0.8))  # now all do
     assert p_after(*run, of=of) == ((1, 1, 1), True)
     for scores in ((0.0, 0.0, 0.0), (2.0, 2.0, 2.0)):  # and it stays so, come what may
         run.append(scores)
         assert p_after(*run, of=of) == ((1, 1, 1), True)
 
 
-def literal(plan, floor=0, worse_than=max, ends=all, one_at_the_end=True):
-    """The rules said in another way, at once over the whole history. Every option is a way to get them wrong."""
-    columns = {task: [scores[task] for scores in plan.history] for task in plan.sizes}
-    stalls = {t: [e for e in range(1, len(x)) if not x[e] > worse_than(x[:e])] for t, x in columns.items()}
-    if ends(stalls.values()):
-        return {t: 1 if one_at_the_end else round(n / min(plan.sizes.values())) for t, n in plan.sizes.items()}, True
-    p = {t: round(n / min(plan.sizes.values())) - len(stalls[t]) for t, n in plan.sizes.items()}
-    return {t: max(n, floor) for t, n in p.items()}, False
+def literal(plan, lower=lambda p: p // 2, back=1, worse_than=max, ends=all, one_at_the_end=True):
+    """The rules said in another way, task by task. Every option is a way to get them wrong."""
+    smallest = min(plan.sizes.values())
+    stalls, p = {}, {}
+    for task, size in plan.sizes.items():
+        x = [scores[task] for scores in plan.history]
+        stalls[task] = [e > 0 and not x[e] > worse_than(x[:e]) for e in range(len(x))]
+        p[task] = round(size / smallest)
+        for stall in stalls[task]:
+            p[task] = lower(p[task]) if stall else max(back, p[task])
+    ended = any(ends(column) for column in zip(*stalls.values(), strict=True))
+    return (dict.fromkeys(p, 1) if ended and one_at_the_end else p), ended
 
 
 def test_priorities_over_a_run():
@@ -237,8 +247,9 @@ def test_priorities_over_a_run():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"floor": -9},
-        {"floor": 1},
+        {"lower": lambda p: p - 1},
+        {"lower": lambda p: max(1, p // 2)},
+        {"back": 0},
         {"worse_than": lambda before: before[-1]},  # compares with the last score, not with the best
         {"worse_than": lambda before: 9},  # lowers always
         {"ends": any},  # the first to saturate ends it for all
@@ -252,7 +263,9 @@ def test_wrong_priorities_show(wrong):
 
 
 scores = st.tuples(*[st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5])] * 3)
-some_sizes = st.dictionaries(st.sampled_from("abc"), st.integers(1, 5000), min_size=1)
+some_sizes = st.dictionaries(st.sampled_from(EVERY_TASK), st.integers(1, 5000), min_size=1).map(
+    lambda sizes: {"para": 1000} | sizes
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -272,11 +285,17 @@ def test_a_priority_epoch_follows_the_history():
     """The trainer appends to it, and the next epoch is another."""
     plan = Plan(THREE, 50)
     priority = SCHEDULES["priority"].steps
-    assert priority(plan, 0) == [["a"], ["b"], ["b"], ["b"], ["c"], ["c"]] * 2
+    assert batches(priority(plan, 0)) == {"a": 2, "b": 6, "c": 4}
     plan.history.extend([{"a": 0.1, "b": 0.5, "c": 0.1}, {"a": 0.2, "b": 0.4, "c": 0.2}])
-    assert priority(plan, 2) == [["a"], ["b"], ["b"], ["c"], ["c"]] * 2
+    assert batches(priority(plan, 2)) == {"a": 2, "b": 2, "c": 4}
     plan.history.append({"a": 0.1, "b": 0.4, "c": 0.1})
-    assert priority(plan, 3) == [["a"], ["b"], ["c"]] * 2
+    assert batches(priority(plan, 3)) == {"a": 2, "b": 2, "c": 2}
+
+
+def test_quora_first_begins_with_quora_whatever_the_sizes():
+    equal = dict.fromkeys(EVERY_TASK, 100)
+    assert steps("quora_first", equal, batch_size=10)[:9] == [["para"]] * 9
+    assert steps("quora_first", equal, batch_size=10, epoch=1)[0] == EVERY_TASK
 
 
 # ---------------------------------------------------------------------------------------------- whatever the sizes
@@ -289,7 +308,7 @@ def test_a_priority_epoch_follows_the_history():
     history=st.lists(scores, max_size=4),
 )  # fmt: skip
 def test_every_epoch_has_steps_and_every_step_has_tasks(name, sizes, batch_size, epochs, seed, history):
-    history = [dict(zip("abc", row, strict=True)) for row in history]
+    history = [dict(zip(EVERY_TASK, row, strict=True)) for row in history]
     plan = Plan(sizes, batch_size, epochs, seed, history=history)
     schedule = SCHEDULES[name]
     assert set(schedule.sizes(plan)) == set(sizes) and min(schedule.sizes(plan).values()) >= 1

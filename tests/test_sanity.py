@@ -29,7 +29,7 @@ def wrong_attention(**how):
     def build(config):
         model = BertModel(config)
         for layer in model.bert_layers:
-            layer.self_attention.attention = attention_with(**how)
+            layer.self_attention.attend = attention_with(**how)
         return model
 
     return build

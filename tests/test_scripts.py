@@ -162,6 +162,11 @@ def test_use_gpu_without_a_gpu_is_one_line(tiny, refusal, monkeypatch):
     assert "--use_gpu" in refusal(multitask_classifier.main, ["--use_gpu"])
 
 
+def test_classifier_finds_what_is_missing_before_it_trains(tiny, sample, tmp_path, refusal):
+    assert "ids-cfimdb-train.csv" in refusal(classifier.main, flags(tiny, sample, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_classifier_flags_that_need_one_another(refusal):
     assert "--train and --dev" in refusal(classifier.main, ["--train", "x"])
     assert "--dev_out" in refusal(classifier.main, ["--dev_out", "x"])
@@ -207,7 +212,7 @@ def test_a_run_in_a_pipe_prints_no_progress_bar(tiny, sample, tmp_path):
 
 def test_a_run_that_diverges_says_so_and_shows_no_older_runs_model(tiny, sample, tmp_path, refusal):
     multitask_classifier.main(flags(tiny, sample, tmp_path))
-    argv = flags(tiny, sample, tmp_path, "--lr", "1e30", "--epochs", "2")
+    argv = flags(tiny, sample, tmp_path, "--lr", "1e30", "--epochs", "2", "--overwrite")
     assert "became nan; lower --lr" in refusal(multitask_classifier.main, argv)
     assert not (tmp_path / "best.pt").exists()
 
