@@ -8,7 +8,7 @@ name from the table `HEADS`; u and v are the two sentences' vectors:
     concat           W·[u; v] + b                   a pair read as two rows (separate), as all that follow [D]
     difference       W·[u; v; |u-v|] + b            as in SBERT (Reimers & Gurevych 2019) [B]
     hadamard         W·(u⊙v)/(‖u‖‖v‖) + b           "feature-wise cosine": with all weights 1 it is cos(u, v) [A]
-    dot              (Pu+c)·(Pv+c)/√C + b           one projection for both, then their dot product [E]
+    dot              (Pu+c)·(Pv+c) + b              one projection for both, then their dot product [E]
     cosine           5·cos(u, v)                    on the labels' scale: identical sentences score 5; no weights [B, D]
     cross_attention  each sentence's tokens look at the other's, then compare [A]
     relational       one layer shared by Quora and STS, then a linear layer each [B, §3.3]
@@ -109,7 +109,7 @@ class CosineHead(nn.Module):
 
 
 class DotHead(nn.Module):
-    """(Pu+c)·(Pv+c)/√C + b after dropout, the same projection for both sentences."""
+    """(Pu+c)·(Pv+c) + b after dropout, the same projection for both sentences."""
 
     def __init__(self, C: int, dropout: float, start: float):
         super().__init__()
@@ -119,7 +119,7 @@ class DotHead(nn.Module):
 
     def forward(self, encoded: Encoded) -> Tensor:
         u, v = (self.project(self.dropout(x)) for x in (encoded.u, encoded.v))
-        return (u * v).sum(dim=-1, keepdim=True) / u.shape[-1] ** 0.5 + self.bias
+        return (u * v).sum(dim=-1, keepdim=True) + self.bias
 
 
 class CrossAttentionHead(nn.Module):

@@ -59,7 +59,7 @@ TOY = Encoded(torch.tensor([[3.0, 4.0]]), torch.tensor([[5.0, 12.0]]))
         ("hadamard", {"linear__weight": [1, 1], "linear__bias": [0]}, 63 / 65),  # all weights 1: the cosine
         ("hadamard", {"linear__weight": [1, 2], "linear__bias": [3]}, 15 / 65 + 2 * 48 / 65 + 3),
         # Pu = (3 + 8 + 1, 4) = (12, 4), Pv = (5 + 24 + 1, 12) = (30, 12), product 360 + 48
-        ("dot", {"project__weight": [1, 2, 0, 1], "project__bias": [1, 0], "bias": [0.5]}, 408 / math.sqrt(2) + 0.5),
+        ("dot", {"project__weight": [1, 2, 0, 1], "project__bias": [1, 0], "bias": [0.5]}, 408.5),
         ("cosine", {}, 5 * 63 / 65),
         (
             "relational",  # row 1 adds u, v and |u-v|: 34; row 2 is -65 times the cosine: -63, which leaks .01 of it
