@@ -50,6 +50,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{flag} goes with --train and --dev")
     if args.test_out and not args.test:
         parser.error("--test_out goes with --test")
+    if args.train:
+        args.tasks = [which_task(args.train)]
     args.pairs, args.schedule, args.combine, args.heads = "separate", "interleaved", "separate", {}
     return finish_args(parser, args)
 
@@ -86,9 +88,6 @@ def which_task(path: str) -> str:
 def main(argv: list[str] | None = None):
     with one_line_errors():
         args = get_args(argv)
-        if args.train:
-            args.tasks = [which_task(args.train)]
-            args.limit = dict.fromkeys(args.tasks, *args.limit.values()) if args.limit else {}
         runs = [for_task(args, name) for name in args.tasks]
         for task in runs:  # find what is missing before the first of them trains
             check_out(task.out, args.overwrite)

@@ -162,6 +162,13 @@ def test_use_gpu_without_a_gpu_is_one_line(tiny, refusal, monkeypatch):
     assert "--use_gpu" in refusal(multitask_classifier.main, ["--use_gpu"])
 
 
+def test_limit_counts_for_a_file_of_ones_own(tiny, sample, tmp_path, capsys):
+    paths = [x for split in ("train", "dev") for x in (f"--{split}", str(sample / f"ids-sst-{split}.csv"))]
+    argv = ["--pretrained", str(tiny), "--epochs", "1", "--limit", "12", "--skip_predictions", "--out", str(tmp_path)]
+    classifier.main([*argv, *paths])
+    assert "12 train, 12 dev" in capsys.readouterr().out
+
+
 def test_classifier_finds_what_is_missing_before_it_trains(tiny, sample, tmp_path, refusal):
     assert "ids-cfimdb-train.csv" in refusal(classifier.main, flags(tiny, sample, tmp_path))
     assert not list(tmp_path.iterdir())
