@@ -80,6 +80,12 @@ def seed(text: str) -> int:
     return value
 
 
+def betas(text: str) -> tuple[float, float]:
+    """A flag's type: a decay rate β from 0 to less than 1, or two of them with a comma between."""
+    first, _, second = text.partition(",")
+    return rate(first), rate(second or first)
+
+
 def rate(text: str) -> float:
     """A flag's type: a dropout rate, from 0 to less than 1."""
     value = at_least(float, 0)(text)

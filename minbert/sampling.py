@@ -164,11 +164,13 @@ def proportional_sizes(plan: Plan) -> dict[str, int]:
 
 
 class Schedule(NamedTuple):
-    """A way to choose: the steps of an epoch, the batch size of each task, and whether a step has several tasks."""
+    """A way to choose: the steps of an epoch, the batch size of each task, whether a step has several tasks, and
+    whether the smoothness term (`smart.py`), if a run has one, is on in the coming epoch."""
 
     steps: Callable[[Plan, int], list[Step]]
     sizes: Callable[[Plan], dict[str, int]] = equal_sizes
     together: bool = False
+    smooth: Callable[[Plan], bool] = lambda plan: True
 
 
 SCHEDULES: dict[str, Schedule] = {
@@ -180,5 +182,5 @@ SCHEDULES: dict[str, Schedule] = {
     "sqrt": Schedule(sqrt),
     "uniform": Schedule(uniform),
     "annealed": Schedule(annealed),
-    "priority": Schedule(priority),
+    "priority": Schedule(priority, smooth=lambda plan: priorities(plan)[1]),
 }

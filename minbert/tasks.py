@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from scipy.stats import pearsonr
 from torch import Tensor
 
+from minbert.smart import bernoulli_symmetric_kl, squared_error, symmetric_kl
+
 
 def classification_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy. outputs: (B, K) logits; labels: (B,) class numbers."""
@@ -49,6 +51,11 @@ def cosine_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 STS_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": regression_loss, "cosine": cosine_loss}
+
+
+def regression_divergence(a: Tensor, b: Tensor) -> Tensor:
+    """How far two outputs (B, 1) of 0…5 are apart, on the scale of `regression_loss`: ((a - b)/5)², (B,)."""
+    return squared_error(a / 5, b / 5)
 
 
 def predict_class(outputs: Tensor) -> np.ndarray:
@@ -90,6 +97,7 @@ class Task:
     whole: bool  # labels are whole numbers
     outputs: int
     loss: Callable[[Tensor, Tensor], Tensor]
+    divergence: Callable[[Tensor, Tensor], Tensor]  # ℓ_s of `smart.py`
     predict: Callable[[Tensor], np.ndarray]
     score: Callable[[np.ndarray, np.ndarray], float]
     score_name: str
@@ -112,20 +120,20 @@ TASKS: dict[str, Task] = {
     for task in (
         Task(
             "sst", "SST-5 sentiment", ("sentence",), "sentiment", (0, 4), True, 5,
-            classification_loss, predict_class, accuracy, "accuracy", "Predicted_Sentiment", SENTIMENTS,
+            classification_loss, symmetric_kl, predict_class, accuracy, "accuracy", "Predicted_Sentiment", SENTIMENTS,
         ),
         Task(
             "para", "Quora paraphrase", ("sentence1", "sentence2"), "is_duplicate", (0, 1), True, 1,
-            binary_loss, predict_binary, accuracy, "accuracy", "Predicted_Is_Paraphrase",
+            binary_loss, bernoulli_symmetric_kl, predict_binary, accuracy, "accuracy", "Predicted_Is_Paraphrase",
             ("different questions", "the same question"),
         ),
         Task(
             "sts", "STS-B similarity", ("sentence1", "sentence2"), "similarity", (0, 5), False, 1,
-            regression_loss, predict_number, pearson, "Pearson r", "Predicted_Similiary",
+            regression_loss, regression_divergence, predict_number, pearson, "Pearson r", "Predicted_Similiary",
         ),
         Task(
             "cfimdb", "CFIMDB sentiment", ("sentence",), "sentiment", (0, 1), True, 2,
-            classification_loss, predict_class, accuracy, "accuracy", "Predicted_Sentiment",
+            classification_loss, symmetric_kl, predict_class, accuracy, "accuracy", "Predicted_Sentiment",
             ("negative", "positive"),
         ),
     )

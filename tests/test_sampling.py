@@ -292,6 +292,17 @@ def test_a_priority_epoch_follows_the_history():
     assert batches(priority(plan, 3)) == {"a": 2, "b": 2, "c": 2}
 
 
+def test_the_smoothness_term_is_always_on_but_for_priority_before_its_end_phase():
+    """The plan is the one that the trainer appends its dev scores to."""
+    plan, switched = Plan(THREE, 50, epochs=5), []
+    for scores in ((0.5, 0.5, 0.5), (0.5, 0.6, 0.5), (0.5, 0.5, 0.5), (0.9, 0.9, 0.9), None):
+        switched.append({name: schedule.smooth(plan) for name, schedule in SCHEDULES.items()})
+        if scores:
+            plan.history.append(dict(zip(THREE, scores, strict=True)))
+    assert [epoch.pop("priority") for epoch in switched] == [False, False, False, True, True]  # the third stalls all
+    assert switched == [dict.fromkeys(SCHEDULES.keys() - {"priority"}, True)] * 5
+
+
 def test_quora_first_begins_with_quora_whatever_the_sizes():
     equal = dict.fromkeys(EVERY_TASK, 100)
     assert steps("quora_first", equal, batch_size=10)[:9] == [["para"]] * 9

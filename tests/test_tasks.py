@@ -19,6 +19,7 @@ from minbert.tasks import (
     predict_binary,
     predict_class,
     predict_number,
+    regression_divergence,
     regression_loss,
 )
 from minbert.tokenizer import SPECIAL, BertTokenizer
@@ -127,6 +128,48 @@ def test_the_table_trains_each_task_by_its_own_loss():
         assert right[name].shape == (1, task.outputs)
         assert task.loss(right[name], labels(label[name])).item() == 0.0
         assert task.loss(-right[name], labels(label[name])).item() > 1
+
+
+# ---------------------------------------------------------------------------------------------- divergences
+
+
+def test_the_table_tells_each_task_s_answers_apart_by_its_own_divergence():
+    """By hand: Σ (p - q)·log(p/q) over the answers, and for a number the squared difference on the loss's scale."""
+    p, q = torch.tensor([[0.1, 0.2, 0.4, 0.2, 0.1]]), torch.tensor([[0.4, 0.1, 0.2, 0.2, 0.1]])
+    half = torch.tensor([[0.5, 0.5]])
+    three_quarters = torch.tensor([[0.25, 0.75]])
+    pairs = {  # two outputs, and how far they are apart
+        "sst": (p.log(), q.log(), 0.3 * ln(4) + 0.1 * ln(2) + 0.2 * ln(2)),
+        "cfimdb": (half.log(), three_quarters.log(), 0.25 * ln(2) + 0.25 * ln(1.5)),
+        "para": (column(0), column(ln(3)), 0.25 * ln(2) + 0.25 * ln(1.5)),  # σ(0) = ½, σ(ln 3) = ¾
+        "sts": (column(3.5), column(1.0), 0.25),  # (2.5/5)²
+    }
+    assert set(pairs) == set(TASKS)
+    for name, (a, b, expected) in pairs.items():
+        divergence = TASKS[name].divergence
+        assert divergence(a, b).shape == (1,)
+        assert divergence(a, b).item() == pytest.approx(expected) == pytest.approx(divergence(b, a).item()), name
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_no_distance_between_equal_answers_and_each_example_its_own(name):
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 7, TASKS[name].outputs).unbind()
+    divergence = TASKS[name].divergence
+    assert divergence(a, a.clone()).tolist() == [0.0] * 7
+    apart = divergence(a, b)
+    assert apart.shape == (7,) and (apart > 0).all()
+    b[3] = a[3]
+    assert divergence(a, b).tolist() == [*apart[:3].tolist(), 0.0, *apart[4:].tolist()]
+
+
+def test_a_similarity_is_as_far_from_another_as_from_a_label():
+    """So that λ weighs the same against the loss of STS as against the others'."""
+    outputs, targets = column(2.6, 1.0, 5.5), labels(2.6, 3.0, 0.0)
+    assert TASKS["sts"].divergence(outputs, targets[:, None]).mean().item() == pytest.approx(
+        TASKS["sts"].loss(outputs, targets).item()
+    )
+    assert TASKS["sts"].divergence is regression_divergence
 
 
 # ---------------------------------------------------------------------------------------------- predictions
