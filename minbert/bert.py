@@ -88,6 +88,7 @@ class BertLayer(nn.Module):
         self.out_dense = nn.Linear(F_, C)
         self.out_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
         self.out_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.adapter: nn.Module | None = None  # a layer of a task's own beside this one, see pals.py
 
     def add_norm(self, input: Tensor, output: Tensor, dense_layer: nn.Linear, dropout: nn.Dropout,
                  ln_layer: nn.LayerNorm) -> Tensor:  # fmt: skip
@@ -99,6 +100,8 @@ class BertLayer(nn.Module):
         attended = self.add_norm(hidden_states, self.self_attention(hidden_states, mask),
                                  self.attention_dense, self.attention_dropout, self.attention_layer_norm)  # fmt: skip
         thought = F.gelu(self.interm_dense(attended))  # exact GELU, x·Φ(x)
+        if self.adapter is not None:
+            attended = attended + self.adapter(hidden_states, mask)
         return self.add_norm(attended, thought, self.out_dense, self.out_dropout, self.out_layer_norm)
 
 

@@ -1,0 +1,150 @@
+"""PALs and low-rank layers: a small layer of every task's own beside each layer of a BERT that all tasks share.
+
+Tasks that share every weight must agree on every weight. Stickland & Murray (2019) give each task a little room: next
+to a BERT layer with input h runs a task-specific function TS, and joins it at its end,
+
+    h' = LN(ffn_out + attn_out + TS(h))            TS(h) = V_D·g(V_E·h)        (B, T, C) → (B, T, size) → (B, T, C)
+
+    projected attention layer (PAL)    g is multi-head self-attention without an output matrix; a task has one V_E and
+                                       one V_D for all its layers, and the q, k, v of each layer
+    low-rank layer                     g is the identity, or GELU; a task has a V_E and a V_D in every layer
+
+V_D starts at zero, so that a BERT to which layers were added says what it said before, to the last bit. Only the layers
+of the task that is asked take part, `use_task`: the others get no gradient. Beside BERT-base a PAL of size 204 is
+1.82 million parameters a task, low-rank layers of size 100 are 1.85 million: 1.7% of BERT each.
+
+(TS stands beside the layer: Zhang, Pan & Tao's report prints it inside the attention's input, its code does not. The
+authors' own code has a GELU after a PAL's V_D, which their paper has not; here is the paper's.)
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minbert.bert import BertModel, BertSelfAttention
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda x: x, "gelu": F.gelu}  # g of a low-rank layer
+
+
+class PAL(nn.Module):
+    """V_D·attention(V_E·h). encode, decode: V_E and V_D, which a task's layers share."""
+
+    def __init__(self, encode: nn.Linear, attention: BertSelfAttention, decode: nn.Linear):
+        super().__init__()
+        self.encode, self.attention, self.decode = encode, attention, decode
+
+    def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, C) and the additive mask (B, 1, 1, T) → (B, T, C)."""
+        return self.decode(self.attention(self.encode(hidden_states), mask))
+
+
+class LowRank(nn.Module):
+    """V_D·g(V_E·h)."""
+
+    def __init__(self, encode: nn.Linear, g: Callable[[Tensor], Tensor], decode: nn.Linear):
+        super().__init__()
+        self.encode, self.g, self.decode = encode, g, decode
+
+    def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, C) → (B, T, C). Tokens do not look at one another here: no mask is needed."""
+        return self.decode(self.g(self.encode(hidden_states)))
+
+
+class TaskTable(nn.ModuleDict):
+    """What stands beside one BERT layer: a layer for each task, of which the one in use answers."""
+
+    active: str
+
+    def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        return self[self.active](hidden_states, mask)
+
+
+def add_pals(bert: BertModel, tasks: Iterable[str], size: int | None = None) -> BertModel:
+    """Add a projected attention layer to every layer of `bert` for every task, in place; returns bert.
+
+    size: the inner width, a multiple of BERT's number of heads; None for the published 204 to BERT-base's 768,
+    in proportion.
+    """
+    C, H = bert.config.hidden_size, bert.config.num_attention_heads
+    size = pal_size(C, H) if size is None else size
+    if size < 1 or size % H:
+        raise ValueError(f"a PAL's size must be a multiple of BERT's {H} heads, not {size}")
+    inner = dataclasses.replace(bert.config, hidden_size=size)
+
+    def layers(task: str) -> list[PAL]:
+        encode, decode = _pair(bert, size)  # one pair for all layers
+        pals = [PAL(encode, _fresh(bert, BertSelfAttention(inner)), decode) for _ in bert.bert_layers]
+        for pal, layer in zip(pals, bert.bert_layers, strict=True):
+            pal.attention.attend = layer.self_attention.attend
+        return pals
+
+    return _add(bert, tasks, layers)
+
+
+def add_low_rank(
+    bert: BertModel, tasks: Iterable[str], size: int | None = None, activation: str = "identity"
+) -> BertModel:
+    """Add a low-rank layer to every layer of `bert` for every task, in place; returns bert.
+
+    size: the rank; None for the published 100 to BERT-base's 768, in proportion. activation: g, from `ACTIVATIONS`.
+    """
+    size = low_rank_size(bert.config.hidden_size) if size is None else size
+    if size < 1 or activation not in ACTIVATIONS:
+        raise ValueError(f"a low-rank layer has a size of at least 1 and one of {', '.join(ACTIVATIONS)} inside")
+
+    def layers(task: str) -> list[LowRank]:
+        pairs = [_pair(bert, size) for _ in bert.bert_layers]
+        return [LowRank(encode, ACTIVATIONS[activation], decode) for encode, decode in pairs]
+
+    return _add(bert, tasks, layers)
+
+
+ADAPTERS: dict[str, Callable[..., BertModel]] = {"pal": add_pals, "low_rank": add_low_rank}
+
+
+def use_task(bert: BertModel, task: str):
+    """Let the added layers of `task` answer from now on, in every layer."""
+    for layer in bert.bert_layers:
+        if layer.adapter is not None:
+            layer.adapter.active = task
+
+
+def pal_size(C: int, H: int) -> int:
+    """204 for C = 768, in proportion for others, as the nearest multiple of the H heads."""
+    return max(1, round(204 * C / 768 / H)) * H
+
+
+def low_rank_size(C: int) -> int:
+    """100 for C = 768, in proportion for others."""
+    return max(1, round(100 * C / 768))
+
+
+def _pair(bert: BertModel, size: int) -> tuple[nn.Linear, nn.Linear]:
+    """V_E (C → size) with BERT's fresh weights, and V_D (size → C) with zeros."""
+    C = bert.config.hidden_size
+    decode = nn.Linear(size, C)
+    nn.init.zeros_(decode.weight)
+    nn.init.zeros_(decode.bias)
+    return _fresh(bert, nn.Linear(C, size)), decode
+
+
+def _fresh(bert: BertModel, module: nn.Module) -> nn.Module:
+    return module.apply(bert._init_weights)
+
+
+def _add(bert: BertModel, tasks: Iterable[str], layers: Callable[[str], list[nn.Module]]) -> BertModel:
+    """Hang what `layers` makes for each task, one module a BERT layer, beside the layers."""
+    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+    if not tasks:
+        raise ValueError("layers of a task's own need a task")
+    if any(layer.adapter is not None for layer in bert.bert_layers):
+        raise ValueError("this BERT has layers added already")
+    made = {task: layers(task) for task in tasks}
+    weight = bert.word_embedding.weight
+    for i, layer in enumerate(bert.bert_layers):
+        layer.adapter = TaskTable({task: made[task][i] for task in tasks}).to(weight.device, weight.dtype)
+        layer.adapter.train(layer.training)
+    use_task(bert, tasks[0])
+    return bert
