@@ -3,8 +3,9 @@
 The modules read as a tutorial in this order (each imports only from those above it):
 
     config  optimizer  pcgrad  sampling     pieces that know nothing of BERT
+    smart  lora                             two more: techniques that work on any module
     bert  tokenizer  tasks                  the model, its input, its questions
-    pretrained  heads  data                 real weights, answers on top, real data
+    pretrained  pals  heads  data           real weights, layers beside them, answers on top, real data
     multitask                               the model that answers all the questions
     evaluation  checkpoint                  scores, prediction files, a model in one file
 

@@ -1,9 +1,15 @@
 """A trained model in one file, written whole or not at all, read without running anything in it.
 
-The file is self-contained: the weights, BERT's sizes, how the heads were built, and the vocabulary. It is what
-`--predict` answers from, and `--pretrained FILE.pt` takes its BERT as a starting point.
+`save_model` writes a file that is self-contained: the weights, BERT's sizes, how the heads and what was added to BERT
+were built, and the vocabulary. It is what `--predict` answers from, and `--pretrained FILE.pt` takes its BERT as a
+starting point.
+
+Where BERT's pretrained weights stayed frozen, all that a run made is small: LoRA's additions, adapters, heads.
+`save_trained` writes these alone, with a fingerprint of the BERT that they belong to; `load_trained` puts them around
+that BERT again, and around no other.
 """
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -12,7 +18,7 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.errors import UserError
 from minbert.files import atomic, safe_load
-from minbert.multitask import MultitaskBert
+from minbert.multitask import MultitaskBert, part_of
 from minbert.pretrained import load_strictly
 from minbert.tokenizer import BertTokenizer
 
@@ -28,11 +34,7 @@ def save_model(path: str | Path, model: MultitaskBert, tokenizer: BertTokenizer,
         "max_length": tokenizer.max_length,
         "notes": notes,
     }
-    with atomic(path) as temporary:
-        try:
-            torch.save(saved, temporary)
-        except RuntimeError as error:  # how PyTorch's writer says that the disk is full
-            raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); is the disk full?") from error
+    _write(path, saved)
 
 
 def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBert, BertTokenizer]:
@@ -44,3 +46,52 @@ def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBer
     model = MultitaskBert(bert, **saved["build"])
     load_strictly(model, saved["model"], path)
     return model, BertTokenizer(saved["vocab"], saved["lowercase"], saved["max_length"])
+
+
+def save_trained(path: str | Path, model: MultitaskBert):
+    """Write what is not BERT's own: additions, adapters, heads, and which BERT they belong to.
+
+    Raises ValueError where BERT's own weights train, for then they are not those of any other BERT.
+    """
+    if any(p.requires_grad for name, p in model.named_parameters() if part_of(name) == "BERT"):
+        raise ValueError("BERT's own weights train in this model: save_model keeps them, save_trained would not")
+    weights = {name: tensor for name, tensor in model.state_dict().items() if part_of(name) != "BERT"}
+    _write(path, {"trained": weights, "build": model.build, "base": fingerprint(model.bert)})
+
+
+def load_trained(path: str | Path, bert: BertModel) -> MultitaskBert:
+    """Put what `save_trained` wrote around `bert`; UserError where that is not the BERT that it was trained on."""
+    saved = safe_load(Path(path))
+    kinds = {"trained": dict, "build": dict, "base": str}
+    if any(not isinstance(saved.get(key), kind) for key, kind in kinds.items()):
+        raise UserError(f"{path}: holds no LoRA additions, adapters and heads by themselves")
+    base = fingerprint(bert)
+    if base != saved["base"]:
+        raise UserError(f"{path}: belongs to a BERT with fingerprint {saved['base'][:12]}…, not to this ({base[:12]}…)")
+    try:
+        model = MultitaskBert(bert, **saved["build"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: cannot be put around this BERT ({error})") from error
+    model.freeze_bert()
+    own = {name: tensor for name, tensor in model.state_dict().items() if part_of(name) == "BERT"}
+    load_strictly(model, saved["trained"] | own, path)
+    return model
+
+
+def fingerprint(bert: BertModel) -> str:
+    """sha256 of BERT's own weights and sizes; what was added to it does not count, nor does dropout."""
+    sizes = {name: value for name, value in bert.config.to_dict().items() if "dropout" not in name}
+    digest = hashlib.sha256(repr(sorted(sizes.items())).encode())
+    for name, tensor in bert.state_dict().items():
+        if part_of(f"bert.{name}") == "BERT":
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _write(path: str | Path, saved: dict):
+    with atomic(path) as temporary:
+        try:
+            torch.save(saved, temporary)
+        except RuntimeError as error:  # how PyTorch's writer says that the disk is full
+            raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); is the disk full?") from error

@@ -26,7 +26,8 @@ def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
     try:
         with tqdm(total=len(data), desc=f"eval {data.task.name}", unit="ex", leave=False, disable=None) as bar:
             for batch in eval_batches(data):
-                results.append(model(batch.to(model.device)).float())
+                with model.autocast():
+                    results.append(model(batch.to(model.device)).float())
                 order += batch.indices
                 bar.update(len(batch))
     finally:

@@ -31,6 +31,7 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.errors import UserError
 from minbert.files import atomic, safe_load, sha256
+from minbert.lora import add_lora, merged_state_dict
 from minbert.tokenizer import BertTokenizer
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -53,19 +54,36 @@ def load_bert(name: str | Path, attention: str = "plain", dropout: float | None 
     dropout: replaces both of BERT's dropout rates where given. Raises UserError if anything does not fit.
     """
     path = find(name)
+    lora = None
     if path.is_dir():
         config, weights = BertConfig.from_json(path / "config.json"), bert_weights(read_weights(path))
     else:
         saved = safe_load(path)
         weights = bert_weights(_table_of_weights(saved, path))
         config = _checkpoint_config(saved, weights, path)
+        lora = _lora_of_all_tasks(saved, path)
     if dropout is not None:
         config = BertConfig.from_dict(
             config.to_dict() | {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
         )
+    if lora:
+        adapted = add_lora(BertModel(config), **lora)
+        load_strictly(adapted, weights, path)
+        weights = merged_state_dict(adapted)
     bert = BertModel(config, attention)
     load_strictly(bert, weights, path)
     return bert
+
+
+def _lora_of_all_tasks(saved: dict, path: Path) -> dict | None:
+    """How LoRA was added to a checkpoint's BERT, if it was; UserError where its tasks have not one BERT in common."""
+    build = saved.get("build", {})
+    lora = build.get("lora")
+    several = lora and len(lora.get("names", ())) > 1
+    flag = "--adapter" if build.get("adapter") else "--lora_per_task" if several else None
+    if flag:
+        raise UserError(f"{path}: was trained with {flag}: every task has a BERT of its own there, and none is the one")
+    return lora
 
 
 def load_tokenizer(name: str | Path) -> BertTokenizer:
@@ -213,10 +231,13 @@ def _their_name(ours: str) -> str:
 def save_pretrained(bert: BertModel, tokenizer: BertTokenizer, directory: str | Path):
     """Write config.json, vocab.txt, tokenizer_config.json and model.safetensors, as `transformers` reads them.
 
-    `transformers.BertModel.from_pretrained(directory)` and `--pretrained directory` both load the result.
+    `transformers.BertModel.from_pretrained(directory)` and `--pretrained directory` both load the result. LoRA's
+    additions that are in use are merged into the matrices that are written; `bert` stays as it is.
     """
     directory = Path(directory)
-    weights = {_their_name(name): tensor.cpu().contiguous() for name, tensor in bert.state_dict().items()}
+    if any(layer.adapter is not None for layer in bert.bert_layers):
+        raise UserError(f"{directory}: a BERT with PALs or low-rank layers has no Hugging Face form; save a checkpoint")
+    weights = {_their_name(name): tensor.cpu().contiguous() for name, tensor in merged_state_dict(bert).items()}
     with atomic(directory / "model.safetensors") as path:
         try:
             save_file(weights, path, metadata={"format": "pt"})

@@ -11,6 +11,7 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.data import Batch, Dataset, Example
 from minbert.errors import UserError
+from minbert.evaluation import outputs
 from minbert.heads import PAIR_HEADS, Encoded
 from minbert.multitask import MultitaskBert
 from minbert.pretrained import load_bert
@@ -152,17 +153,30 @@ def test_an_example_alone_and_in_a_batch_and_with_more_pads_scores_the_same(task
 
 @pytest.mark.parametrize("task", ["sst", "para", "sts"])
 def test_bf16_is_a_little_rough_inside_and_float32_outside(task):
-    """bfloat16 keeps 8 bits of a number: products are right to about 2⁻⁸, 0.4 %."""
+    """bfloat16 keeps 8 bits of a number: products are right to about 2⁻⁸, 0.4 %. Outside `autocast` nothing is."""
     model, batch = build(heads={"sts": "dot"}), batch_of(task)
     exact = model(batch)
     model.precision = "bf16"
-    rough = model(batch)
-    assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
+    assert torch.equal(model(batch), exact)
+    with model.autocast():
+        rough, embedded = model(batch), model.embed(batch)
+    assert rough.dtype == embedded.dtype == torch.float32 and not torch.equal(rough, exact)
     torch.testing.assert_close(rough, exact, atol=0.1, rtol=0.02)
     TASKS[task].loss(rough, batch.labels).backward()
     assert all(p.dtype == torch.float32 and (p.grad is None or p.grad.isfinite().all()) for p in model.parameters())
     model.precision = "fp32"
-    assert torch.equal(model(batch), exact)
+    with model.autocast():
+        assert torch.equal(model(batch), exact)
+
+
+def test_an_evaluation_is_in_the_models_precision():
+    examples = [Example(str(i), pair, label) for i, (pair, label) in enumerate(zip(PAIRS, LABELS["sts"], strict=True))]
+    model, data = build(heads={"sts": "dot"}), Dataset(TASKS["sts"], examples, TOKENIZER)
+    exact = outputs(model, data)
+    model.precision = "bf16"
+    rough = outputs(model, data)
+    assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, atol=0.1, rtol=0.02)
 
 
 # ------------------------------------------------------------------------------------------ what learns
@@ -264,7 +278,7 @@ def test_build_is_plain_values_with_the_default_heads_by_name():
     """So that a checkpoint can hold it, and a later default does not change what an old file means."""
     assert build().build == {
         "tasks": ["sst", "para", "sts"], "pairs": "separate", "pooling": "cls", "dropout": 0.3,
-        "heads": {"sst": "linear", "para": "difference", "sts": "cosine"},
+        "heads": {"sst": "linear", "para": "difference", "sts": "cosine"}, "adapter": None, "lora": None,
     }  # fmt: skip
     assert set(build(pairs="joint").build["heads"].values()) == {"linear"}
 
