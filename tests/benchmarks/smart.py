@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""What SMART costs: a training step with and without its terms, on the same batches, in turns, in one run.
+
+    python tests/benchmarks/smart.py --data DIR [--steps 10] [--batch_size 32] [--precision fp32]
+
+A forward pass is one unit of work, a backward pass to the weights two, to the embeddings alone one. A plain step takes
+3. With K = 1 and without dropout the loss and the term share the clean pass: 1 + (1 + 1) + 1 + 2·2 = 8, or 2.7 times.
+With dropout the term needs a clean pass of its own: 1 + 1 + (1 + 1) + 1 + 3·2 = 11, or 3.7 times. AdamW's work is the
+same in all. Peak memory is measured where PyTorch can (on a GPU).
+"""
+
+import argparse
+import statistics
+
+import torch
+from common import FILES, machine, parser, ratio, streams, take_turns
+
+from minbert.multitask import MultitaskBert
+from minbert.optimizer import AdamW
+from minbert.pretrained import load_bert, load_tokenizer
+from minbert.tasks import TASKS
+from multitask_classifier import SmartTerms
+
+OFF = dict(smart=0.0, bregman=0.0, bregman_beta=(0.995, 0.995), smart_tasks=list(FILES), seed=0)
+OFF |= dict(smart_epsilon=1e-5, smart_sigma=1e-5, smart_eta=1e-3, smart_steps=1, smart_noise="ball")
+WAYS = {
+    "plain": {},
+    "SMART, K = 1": dict(smart=5.0),
+    "SMART, K = 2": dict(smart=5.0, smart_steps=2),
+    "Bregman": dict(bregman=1.0),
+    "SMART + Bregman": dict(smart=5.0, bregman=1.0),
+}
+
+
+def main():
+    more = parser(__doc__)
+    more.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the loss's pass")
+    args = more.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = streams(args.data, load_tokenizer("minilm"), args.batch_size)
+    print(f"{machine()}, {args.precision}, batches of {args.batch_size}")
+    for title, dropout in (("dropout 0", 0.0), ("dropout .1 in BERT, .3 in the heads", 0.1)):
+        model = MultitaskBert(load_bert("minilm", dropout=dropout), FILES, dropout=3 * dropout).train().to(device)
+        model.precision = args.precision
+        optimizer = AdamW(model.parameters(), lr=1e-5)
+        peak = {}
+
+        def step(name, model=model, optimizer=optimizer, peak=peak):
+            terms = SmartTerms(model, list(FILES), argparse.Namespace(**OFF | WAYS[name]))
+
+            def run(batches):
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                for batch in batches:
+                    optimizer.zero_grad()
+                    with model.autocast():
+                        embedded = model.embed(batch)
+                        logits = model.logits(batch, embedded)
+                    for part in terms(batch, embedded, logits, TASKS[batch.task].loss(logits, batch.labels)):
+                        part.backward()
+                    optimizer.step()
+                    terms.after_step(1.0)
+                if device.type == "cuda":
+                    peak[name] = max(peak.get(name, 0), torch.cuda.max_memory_allocated())
+
+            return run
+
+        seconds = take_turns(
+            {name: step(name) for name in WAYS},
+            lambda: [stream.next().to(device) for stream in data.values()],
+            args.steps,
+        )
+        print(title)
+        for name, times in seconds.items():
+            memory = f"   peak {peak[name] / 2**20:.0f} MiB" if name in peak else ""
+            median = statistics.median(times) / len(FILES)
+            print(f"  {name:16} {median:.3f} s a step   {ratio(times, seconds['plain']):.2f} x{memory}")
+
+
+if __name__ == "__main__":
+    main()
