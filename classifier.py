@@ -53,13 +53,15 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.train:
         args.tasks = [which_task(args.train)]
     args.pairs, args.schedule, args.combine, args.heads = "separate", "interleaved", "separate", {}
+    args.lora_per_task, args.adapter, args.freeze_bert = False, "none", False
+    args.adapter_size = args.adapter_activation = None
     return finish_args(parser, args)
 
 
 def for_task(args: argparse.Namespace, name: str) -> argparse.Namespace:
     """The flags of one data set's run, as multitask_classifier.py's loop reads them."""
     task = argparse.Namespace(**vars(args))
-    task.tasks, task.task_weights = [name], {name: 1.0}
+    task.tasks, task.smart_tasks, task.task_weights = [name], [name], {name: 1.0}
     task.asked_test = [name] if args.test else []
     if args.train:
         paths = {split: getattr(args, split) for split in SPLITS}

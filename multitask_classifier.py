@@ -13,23 +13,27 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from minbert.bert import ATTENTION
-from minbert.checkpoint import load_model, save_model
-from minbert.data import Batches, Dataset, Example, read_examples
-from minbert.errors import Parser, UserError, at_least, one_line_errors, rate, seed
+from minbert.checkpoint import load_model, save_model, save_trained
+from minbert.data import Batch, Batches, Dataset, Example, read_examples
+from minbert.errors import Parser, UserError, at_least, betas, one_line_errors, rate, seed
 from minbert.evaluation import chance, evaluate, in_words, outputs, overall, predict, score, write_predictions
 from minbert.files import remove_strays
 from minbert.heads import PAIR_HEADS, choose_head
-from minbert.multitask import MultitaskBert
+from minbert.multitask import MultitaskBert, part_of
 from minbert.optimizer import AdamW, lr_factor, set_lr
+from minbert.pals import ACTIVATIONS, ADAPTERS
 from minbert.pcgrad import COMBINE, Memory, give_gradients, take_gradients
 from minbert.pretrained import load_bert, load_tokenizer
 from minbert.sampling import SCHEDULES, Plan
+from minbert.smart import EPSILON, NOISE, Proximal, exact, smoothness
 from minbert.tasks import STS_LOSSES, TASKS
 from minbert.tokenizer import BertTokenizer
 
@@ -69,11 +73,13 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: argp
     streams = {task: Batches(d, sizes[task], args.seed) for task, d in train_sets.items()}
     optimizer = AdamW(parameter_groups(model, args), lr=args.lr)
     memory = Memory(args.seed)
+    terms = SmartTerms(model, learners, args)
     best = -1.0
 
     for epoch in range(args.epochs):
         model.train()
         log = EpochLog(learners)
+        terms.smooth = schedule.smooth(plan)
         steps = schedule.steps(plan, epoch)
         if args.combine == "separate":
             steps = [[task] for step in steps for task in step]
@@ -83,16 +89,21 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: argp
             gradients = []
             for task in step:
                 batch = streams[task].next().to(model.device)
-                loss = loss_of[task](model(batch), batch.labels)
-                (args.task_weights[task] * loss).backward()
+                with model.autocast():
+                    embedded = model.embed(batch)
+                    logits = model.logits(batch, embedded)
+                loss = loss_of[task](logits, batch.labels)
+                for part in terms(batch, embedded, logits, loss):
+                    (args.task_weights[task] * part).backward()
                 gradients.append(take_gradients(model.bert.parameters()))
-                log.add(task, loss, len(batch))
+                log.add(task, len(batch), loss=loss, **terms.seen)
             give_gradients(gradients, COMBINE[args.combine], memory)
             if args.clip:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
             done, total = epoch * len(steps) + i, args.epochs * len(steps)  # an epoch counts as one, however long
             set_lr(optimizer, lr_factor(done, total, args.warmup, args.lr_decay))
             optimizer.step()
+            terms.after_step(done / total)
 
         log.stop()
         scores = {"dev": evaluate(model, dev_sets)}
@@ -102,6 +113,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: argp
         if overall(scores["dev"]) > best:
             best = overall(scores["dev"])
             save_model(args.out / "best.pt", model, tokenizer, epoch=epoch + 1, dev=scores["dev"])
+            if args.lora or args.freeze_bert:
+                save_trained(args.out / "trained.pt", model)
         report_epoch(args, epoch, log, scores)
 
 
@@ -121,46 +134,131 @@ def progress(steps: list, title: str) -> tqdm:
     return tqdm(steps, desc=title, unit="step", leave=False, disable=None)
 
 
+class SmartTerms:
+    """What --smart and --bregman add to the loss of a task: λ·R_s + μ·D of `minbert/smart.py`.
+
+    smooth: whether λ counts at present; some schedules switch it on late. seen: what to log of the last batch.
+    """
+
+    def __init__(self, model: MultitaskBert, tasks: list[str], args: argparse.Namespace):
+        self.model, self.smooth, self.seen = model, True, {}
+        self.lambdas = {task: args.smart if task in args.smart_tasks else 0.0 for task in tasks}
+        self.search = {name: getattr(args, f"smart_{name}") for name in ("epsilon", "sigma", "eta", "steps", "noise")}
+        self.random = torch.Generator(model.device).manual_seed(args.seed)
+        self.mu = args.bregman
+        self.proximal = Proximal(model, args.bregman_beta) if args.bregman else None
+        dropout = any(module.p for module in model.modules() if isinstance(module, nn.Dropout))
+        self.share = not dropout and model.precision == "fp32"  # then the loss's pass is as good as a clean one
+
+    def __call__(self, batch: Batch, embedded: Tensor, logits: Tensor, loss: Tensor) -> Iterator[Tensor]:
+        """The loss with its terms, in one part or in two that add up: send each backward before asking for the next.
+
+        Two where the terms need a clean pass of their own: then the activations of the loss's pass are gone before.
+        embedded, logits: what the loss was made of.
+        """
+        lambda_, model, divergence = self.lambdas[batch.task] * self.smooth, self.model, TASKS[batch.task].divergence
+        self.seen = {}
+        if not (lambda_ or self.proximal):
+            yield loss
+            return
+        if not self.share:
+            yield loss
+            loss = 0.0
+            with exact(model):
+                embedded = model.embed(batch)
+                logits = model.logits(batch, embedded)
+        if lambda_:
+            found = smoothness(model, embedded, divergence, lambda x: model.logits(batch, x), clean=logits,
+                               mask=batch.attention_mask, generator=self.random, **self.search)  # fmt: skip
+            loss = loss + lambda_ * found.term
+            self.seen = {"before": found.before, "after": found.term, "max_delta": found.delta.abs().max()}
+        if self.proximal:
+            self.seen["bregman"] = self.proximal(logits, divergence, batch)
+            loss = loss + self.mu * self.seen["bregman"]
+        yield loss
+
+    def after_step(self, progress: float):
+        """progress: the share of the training that is done."""
+        if self.proximal:
+            self.proximal.update(progress)
+
+
 class EpochLog:
-    """What happened in an epoch: each task's losses, how many examples were seen, how long it took."""
+    """What happened in an epoch: each task's losses and terms, how many examples were seen, how long it took."""
 
     def __init__(self, tasks: list[str]):
-        self.losses: dict[str, list[torch.Tensor]] = {task: [] for task in tasks}
+        self.values: dict[str, dict[str, list[Tensor]]] = {}  # name of a value → task → a number a batch
         self.examples, self.start = 0, time.perf_counter()
 
-    def add(self, task: str, loss: torch.Tensor, examples: int):
-        self.losses[task].append(loss.detach())  # not .item(), which would wait for the GPU
+    def add(self, task: str, examples: int, **values: Tensor):
+        for name, value in values.items():  # not value.item(), which would wait for the GPU
+            self.values.setdefault(name, {}).setdefault(task, []).append(value.detach())
         self.examples += examples
-        if len(self.losses[task]) % 100 == 0:
+        if len(self.values["loss"][task]) % 100 == 0:
             self.check(task)
 
     def check(self, task: str):
         """Stop a run whose loss has become infinite or NaN: nothing that follows would be worth having."""
-        loss = self.losses[task][-1].item()
+        loss = self.values["loss"][task][-1].item()
         if not math.isfinite(loss):
             raise UserError(f"the loss of {task} became {loss}; lower --lr, or add --clip 1")
 
     def stop(self):
-        for task, losses in self.losses.items():
-            if losses:
-                self.check(task)
-        self.mean_losses = {task: torch.stack(ls).mean().item() for task, ls in self.losses.items() if ls}
+        for task in self.values["loss"]:
+            self.check(task)
+        whole = {"max_delta": torch.max}  # all others are means
+        self.means = {
+            name: {task: whole.get(name, torch.mean)(torch.stack(values)).item() for task, values in by_task.items()}
+            for name, by_task in self.values.items()
+        }
         self.seconds = time.perf_counter() - self.start
+
+    def terms(self) -> dict[str, dict]:
+        """What SMART did, for metrics.jsonl; empty where it was off."""
+        found = {}
+        if "after" in self.means:
+            found["smoothness"] = {
+                task: {name: self.means[name][task] for name in ("before", "after", "max_delta")}
+                for task in self.means["after"]
+            }
+        if "bregman" in self.means:
+            found["bregman"] = self.means["bregman"]
+        return found
+
+
+def peak_memory() -> float:
+    """The most memory that the run has held so far, in GiB: of the GPU where one is in use, else of the process."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**30
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def report_epoch(args: argparse.Namespace, epoch: int, log: EpochLog, scores: dict[str, dict[str, float]]):
     """One line for the person, one of JSON for programs."""
     speed = log.examples / log.seconds
-    columns = {"loss": log.mean_losses, **scores}
+    columns = {"loss": log.means["loss"], **scores}
     text = [f"{name} " + "  ".join(f"{t} {x:.3f}" for t, x in values.items()) for name, values in columns.items()]
     print(
         f"epoch {epoch + 1}/{args.epochs} | {' | '.join(text)} | overall {overall(scores['dev']):.3f} | "
-        f"{log.seconds:.0f} s, {speed:.1f} examples/s",
+        f"{log.seconds:.0f} s, {speed:.1f} examples/s, {peak_memory():.1f} GiB",
         flush=True,
     )
-    line = {"epoch": epoch + 1, **columns, "overall": overall(scores["dev"])}
+    terms = log.terms()
+    text = [f"{t} {x['before']:.1e} → {x['after']:.1e}" for t, x in terms.get("smoothness", {}).items()]
+    if text:
+        largest = max(x["max_delta"] for x in terms["smoothness"].values())
+        print(f"  smoothness, before → after ascent: {',  '.join(text)};  max|δ| {largest:.1e}", flush=True)
+    if "bregman" in terms:
+        print(f"  bregman: {',  '.join(f'{t} {x:.1e}' for t, x in terms['bregman'].items())}", flush=True)
+    line = {"epoch": epoch + 1, **columns, "overall": overall(scores["dev"]), **terms}
+    line |= {"seconds": log.seconds, "examples_per_second": speed, "peak_memory_gib": peak_memory()}
     with open(args.out / "metrics.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line | {"seconds": log.seconds, "examples_per_second": speed}) + "\n")
+        file.write(json.dumps(line) + "\n")
 
 
 # ------------------------------------------------------------------------------------------------ before and after
@@ -196,21 +294,31 @@ def load_data(args: argparse.Namespace, tokenizer: BertTokenizer) -> Data:
 
 
 def build_model(args: argparse.Namespace) -> MultitaskBert:
-    """Pretrained BERT, fresh heads, on the device that was asked for; BERT frozen if only heads shall train."""
+    """Pretrained BERT, what is added to it, fresh heads, on the device that was asked for; BERT frozen if so asked."""
     bert = load_bert(args.pretrained, args.attention, args.bert_dropout)
-    model = MultitaskBert(bert, args.tasks, args.pairs, args.pooling, args.heads, args.hidden_dropout_prob).to(
-        "cuda" if args.use_gpu else "cpu"
-    )
-    model.precision = args.precision
-    if args.mode == "last-linear-layer":
+    try:
+        model = MultitaskBert(bert, args.tasks, args.pairs, args.pooling, args.heads, args.hidden_dropout_prob,
+                              args.lora, args.adapter_options)  # fmt: skip
+    except ValueError as error:  # what only the weights can tell
+        raise UserError(f"{'--lora_targets' if args.lora_targets else '--adapter_size'}: {error}") from error
+    model.to("cuda" if args.use_gpu else "cpu").precision = args.precision
+    if args.mode == "last-linear-layer" or args.freeze_bert:
         model.freeze_bert()
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in model.parameters())
-    print(f"{'parameters':18} {trained:,} trained of {total:,} ({trained / total:.1%})")
+    print_parameters(model)
     for task in args.tasks:
         if not any(p.requires_grad for p in model.parameters_of(task)):
             print(f"{task} has nothing to learn: its head has no weights and BERT is frozen", file=sys.stderr)
     return model
+
+
+def print_parameters(model: MultitaskBert):
+    """How many numbers the model has, how many of them train, and where they are."""
+    trained: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        trained[part_of(name)] = trained.get(part_of(name), 0) + parameter.requires_grad * parameter.numel()
+    total, parts = sum(p.numel() for p in model.parameters()), ", ".join(f"{k} {n:,}" for k, n in trained.items())
+    n = sum(trained.values())
+    print(f"{'parameters':18} {n:,} trained ({parts}) of {total:,}: {n / total:.1%}")
 
 
 def write_all_predictions(args: argparse.Namespace, data: Data):
@@ -260,7 +368,8 @@ def answer(args: argparse.Namespace):
 
 def common_flags(parser: Parser) -> dict[str, argparse._ArgumentGroup]:
     """Add the flags that classifier.py and multitask_classifier.py share; the groups, for each to add its own."""
-    groups = {title: parser.add_argument_group(title) for title in ("data", "model", "training", "output")}
+    titles = ("data", "model", "additions to BERT", "training", "SMART", "output")
+    groups = {title: parser.add_argument_group(title) for title in titles}
     number, positive, count = at_least(float, 0), at_least(float, 0, above=True), at_least(int, 1)
 
     add = groups["data"].add_argument
@@ -284,6 +393,13 @@ def common_flags(parser: Parser) -> dict[str, argparse._ArgumentGroup]:
     add("--attention", choices=tuple(ATTENTION), default="plain",
         help="written out, or by PyTorch's fused kernel; the same but for dropout's draws")
 
+    add = groups["additions to BERT"].add_argument
+    add("--lora_rank", metavar="R", type=at_least(int, 0), default=0,
+        help="freeze BERT and train rank-R additions to its matrices; 0 does not; see minbert/lora.py")
+    add("--lora_alpha", metavar="A", type=positive, help="scale α of the additions, of which α/R counts (default: 16)")
+    add("--lora_dropout", metavar="P", type=rate, help="dropout of what goes into them (default: 0)")
+    add("--lora_targets", metavar="LIST", help="which linear layers: query,value or others (default: all)")
+
     add = groups["training"].add_argument
     add("--seed", metavar="N", type=seed, default=11711, help="of dropout, fresh heads and data order")
     add("--epochs", metavar="N", type=count, default=10, help="rounds of training")
@@ -291,7 +407,7 @@ def common_flags(parser: Parser) -> dict[str, argparse._ArgumentGroup]:
         help="steps a round, each of one or several tasks (default: what the schedule makes it)")
     add("--batch_size", metavar="N", type=count, default=8, help="examples a batch")
     add("--lr", metavar="RATE", type=positive,
-        help="learning rate (default: 1e-3 for last-linear-layer, 1e-5 for full-model)")
+        help="learning rate (default: 1e-3 where BERT's weights are frozen, 1e-5 where they train)")
     add("--head_lr", metavar="RATE", type=positive, help="learning rate of the heads (default: --lr)")
     add("--warmup", metavar="SHARE", type=rate, default=0.0, help="share of the epochs in which the rates rise from 0")
     add("--lr_decay", choices=("constant", "linear"), default="constant", help="then they stay, or fall to 0")
@@ -299,8 +415,23 @@ def common_flags(parser: Parser) -> dict[str, argparse._ArgumentGroup]:
     add("--no_decay_norms", action="store_true", help="but not of biases and LayerNorms")
     add("--clip", metavar="NORM", type=number, default=0.0, help="cut the whole gradient to this norm; 0 does not")
     add("--precision", choices=("fp32", "bf16"), default="fp32",
-        help="of the matrix products: bf16 is faster on processors made for it, and a little rough")
+        help="of the matrix products: bf16 is a little rough; faster on processors made for it, far slower on others")
     add("--use_gpu", action="store_true", help="train on the first CUDA device")
+
+    add = groups["SMART"].add_argument
+    add("--smart", metavar="LAMBDA", type=number, default=0.0,
+        help="weight λ of the smoothness term (the paper's: 5); see minbert/smart.py")
+    add("--smart_epsilon", metavar="E", type=positive,
+        help="radius ε around the embeddings (default: 1e-5, the paper's; 0.05 for relative noise)")
+    add("--smart_sigma", metavar="S", type=positive, help="spread σ of the random start (default: 1e-5)")
+    add("--smart_eta", metavar="H", type=positive, help="step η of the ascent (default: 100 ε, the paper's 1e-3)")
+    add("--smart_steps", metavar="K", type=count, help="steps K of the ascent (default: 1)")
+    add("--smart_noise", choices=tuple(NOISE),
+        help="the worst point within ε (default: ball), or noise of a fixed share of each vector, not the paper's")
+    add("--bregman", metavar="MU", type=number, default=0.0,
+        help="weight μ of the nearness to a running mean of the weights (the paper's: 1)")
+    add("--bregman_beta", metavar="BETA", type=betas,
+        help="its β; or two, with a comma: in the first tenth, and after (default: 0.995; the paper's: 0.99,0.999)")
 
     add = groups["output"].add_argument
     add("--out", metavar="DIR", default=".", help="folder for best.pt, metrics.jsonl and predictions/")
@@ -317,6 +448,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help="minilm, the sample data, settings that suit them, in runs/quickstart")
     parser.add_argument("--predict", metavar="TEXT", nargs="+", help="ask the model in OUT about one sentence or two")
     groups = common_flags(parser)
+    count = at_least(int, 1)
 
     add = groups["data"].add_argument
     add("--tasks", metavar="LIST", default="sst,para,sts", help="which tasks, with commas")
@@ -331,12 +463,24 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sts_head", choices=PAIR_HEADS["sts"], help="of separate pairs (default: cosine)")
     add("--sts_loss", choices=tuple(STS_LOSSES), default="mse", help="squared error, or pull cosines up and down")
 
+    add = groups["additions to BERT"].add_argument
+    add("--lora_per_task", action="store_true", help="additions of each task's own, on one BERT")
+    add("--adapter", choices=("none", *ADAPTERS), default="none",
+        help="a layer of each task's own beside every layer of BERT; see minbert/pals.py")
+    add("--adapter_size", metavar="N", type=count,
+        help="its inner width (default: 204 for pal and 100 for low_rank, to BERT-base's 768, in proportion)")
+    add("--adapter_activation", choices=tuple(ACTIVATIONS), help="of low_rank (default: identity)")
+    add("--freeze_bert", action="store_true", help="train the adapters and the heads alone")
+
     add = groups["training"].add_argument
     add("--schedule", choices=tuple(SCHEDULES), default="round_robin",
         help="which tasks each step trains on; see minbert/sampling.py")
     add("--combine", choices=tuple(COMBINE), default="separate",
         help="one update from a step's several losses: an update each, or one of all; see minbert/pcgrad.py")
     add("--task_weights", metavar="LIST", help="a factor for each of the losses of --tasks (default: 1,1,1)")
+
+    add = groups["SMART"].add_argument
+    add("--smart_tasks", metavar="LIST", help="of which tasks the smoothness counts (default: all of --tasks)")
 
     add = groups["output"].add_argument
     for name in MULTITASK:
@@ -373,7 +517,9 @@ def finish_multitask(parser: Parser, args: argparse.Namespace) -> argparse.Names
                 parser.error(f"--{name}_{split}_out needs {name} among --tasks")
 
     if args.quickstart and not (args.option or args.mode):
-        args.mode, args.lr = "full-model", args.lr or 1e-4
+        args.mode = "full-model"
+        if not (args.lora_rank or args.freeze_bert):
+            args.lr = args.lr or 1e-4
     if args.quickstart and args.pairs == "separate" and "para" in args.tasks:
         args.para_head = args.para_head or "relational"  # learns the most from 300 pairs
     args.heads = {"para": args.para_head, "sts": args.sts_head}
@@ -397,12 +543,25 @@ def finish_multitask(parser: Parser, args: argparse.Namespace) -> argparse.Names
         parser.error("--schedule quora_first needs para among --tasks")
     if args.steps_per_epoch and args.schedule == "sequential":
         parser.error("--steps_per_epoch does not go with --schedule sequential, which sees all of every task")
+    if args.smart_tasks and not args.smart:
+        parser.error("--smart_tasks needs --smart above 0")
+    asked = args.smart_tasks
+    args.smart_tasks = list(dict.fromkeys(asked.split(","))) if asked else args.tasks
+    for name in args.smart_tasks:
+        if name not in args.tasks:
+            parser.error(f"--smart_tasks {name} needs {name} among --tasks")
     args.task_weights = per_task("--task_weights", args.task_weights or "1", args.tasks, float, parser)
     finish_args(parser, args)
     if args.sts_loss == "cosine" and args.mode == "last-linear-layer":
         parser.error(f"--sts_loss cosine trains BERT alone; --fine-tune-mode {args.mode} freezes it")
-    if args.combine in ("pcgrad", "gradvac", "cagrad") and args.mode == "last-linear-layer":
-        parser.error(f"--combine {args.combine} works on a BERT that trains; --fine-tune-mode {args.mode} freezes it")
+    if args.combine in ("pcgrad", "gradvac", "cagrad"):
+        nothing_shared = {f"--fine-tune-mode {args.mode}": args.mode == "last-linear-layer",
+                          "--freeze_bert": args.freeze_bert, "--lora_per_task": args.lora_per_task}  # fmt: skip
+        for flag in (flag for flag, on in nothing_shared.items() if on):
+            parser.error(f"--combine {args.combine} works on weights inside BERT that tasks share; {flag} leaves none")
+    frozen_cosine = args.mode == "last-linear-layer" and args.heads["sts"] == "cosine"
+    if asked and args.smart_tasks == ["sts"] and frozen_cosine:
+        parser.error(f"--smart_tasks sts: with --sts_head cosine and --fine-tune-mode {args.mode} sts learns nothing")
     return args
 
 
@@ -418,22 +577,71 @@ def per_task(flag: str, text: str, tasks: list[str], kind: type, parser: Parser)
 
 
 def finish_args(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
-    """What both scripts settle after reading their flags: the mode's two names, its learning rate, the device."""
+    """What both scripts settle after reading their flags: what trains, at which rate, on which device."""
     args.limit = per_task("--limit", args.limit, args.tasks, int, parser) if args.limit else {}
     if args.option:
         mode = {"pretrain": "last-linear-layer", "finetune": "full-model"}[args.option]
         if args.mode and args.mode != mode:
             parser.error(f"--option {args.option} and --fine-tune-mode {args.mode} contradict each other")
         args.mode = mode
-    args.mode = args.mode or "last-linear-layer"
+    inside = finish_surgery(parser, args)
+    args.mode = args.mode or ("full-model" if inside else "last-linear-layer")
+    if inside and args.mode == "last-linear-layer":
+        parser.error(f"{inside} trains inside BERT, --fine-tune-mode {args.mode} (--option pretrain) the heads alone")
     if args.lr is None:
-        args.lr = 1e-3 if args.mode == "last-linear-layer" else 1e-5
+        frozen = args.mode == "last-linear-layer" or args.freeze_bert or args.lora
+        args.lr = 1e-3 if frozen else 1e-5
+    finish_smart(parser, args)
     if args.no_decay_norms and not args.weight_decay:
         parser.error("--no_decay_norms needs a --weight_decay above 0")
     if args.use_gpu and not torch.cuda.is_available():
         parser.error("--use_gpu: this PyTorch sees no CUDA device; leave the flag out to train on the CPU")
     args.out = Path(args.out)
     return args
+
+
+def finish_surgery(parser: Parser, args: argparse.Namespace) -> str | None:
+    """Settle what is added to BERT, args.lora and args.adapter_options; the flag that asks for it."""
+    for flag in ("alpha", "dropout", "targets", "per_task"):
+        if getattr(args, f"lora_{flag}") and not args.lora_rank:
+            parser.error(f"--lora_{flag} needs --lora_rank above 0")
+    for flag in ("size", "activation"):
+        if getattr(args, f"adapter_{flag}") and args.adapter == "none":
+            parser.error(f"--adapter_{flag} needs an --adapter")
+    if args.adapter_activation and args.adapter != "low_rank":
+        parser.error(f"--adapter_activation {args.adapter_activation} goes with --adapter low_rank, not {args.adapter}")
+    if args.freeze_bert and args.lora_rank:
+        parser.error(f"--freeze_bert: --lora_rank {args.lora_rank} freezes BERT by itself")
+    if args.freeze_bert and args.adapter == "none":
+        parser.error("--freeze_bert needs an --adapter; for the heads alone: --fine-tune-mode last-linear-layer")
+    if args.lora_per_task and len(args.tasks) < 2:
+        parser.error(f"--lora_per_task needs two tasks or more; --tasks names {args.tasks[0]} alone")
+
+    args.lora = args.adapter_options = None
+    if args.lora_rank:
+        args.lora = {"rank": args.lora_rank, "alpha": args.lora_alpha or 16.0, "dropout": args.lora_dropout or 0.0,
+                     "targets": args.lora_targets.split(",") if args.lora_targets else None,
+                     "names": args.tasks if args.lora_per_task else ["all"]}  # fmt: skip
+    if args.adapter != "none":
+        options = {"kind": args.adapter, "size": args.adapter_size, "activation": args.adapter_activation}
+        args.adapter_options = {key: value for key, value in options.items() if value is not None}
+    if args.lora:
+        return f"--lora_rank {args.lora_rank}"
+    return f"--adapter {args.adapter}" if args.adapter_options else None
+
+
+def finish_smart(parser: Parser, args: argparse.Namespace):
+    """Settle the flags of SMART's two terms."""
+    for flag in ("epsilon", "sigma", "eta", "steps", "noise"):
+        if getattr(args, f"smart_{flag}") is not None and not args.smart:
+            parser.error(f"--smart_{flag} needs --smart above 0")
+    args.smart_noise = args.smart_noise or "ball"
+    args.smart_epsilon = args.smart_epsilon or EPSILON[args.smart_noise]
+    args.smart_sigma = args.smart_sigma or 1e-5
+    args.smart_steps = args.smart_steps or 1
+    if args.bregman_beta and not args.bregman:
+        parser.error("--bregman_beta needs --bregman above 0")
+    args.bregman_beta = args.bregman_beta or (0.995, 0.995)
 
 
 def check_out(out: Path, overwrite: bool):
@@ -451,7 +659,7 @@ def run(args: argparse.Namespace):
     model = build_model(args)
     args.out.mkdir(parents=True, exist_ok=True)
     remove_strays(args.out)
-    for name in ("metrics.jsonl", "best.pt"):  # of an earlier run; nobody shall take them for this one's
+    for name in ("metrics.jsonl", "best.pt", "trained.pt"):  # of an earlier run; nobody shall take them for this one's
         (args.out / name).unlink(missing_ok=True)
     train(model, tokenizer, data, args)
     if not args.skip_predictions:

@@ -81,9 +81,11 @@ def seed(text: str) -> int:
 
 
 def betas(text: str) -> tuple[float, float]:
-    """A flag's type: a decay rate β from 0 to less than 1, or two of them with a comma between."""
-    first, _, second = text.partition(",")
-    return rate(first), rate(second or first)
+    """A flag's type: a decay rate β above 0 and below 1, or two of them with a comma between."""
+    values = [at_least(float, 0, above=True)(word) for word in text.split(",")]
+    if len(values) > 2 or not max(values) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one rate or two, with a comma between, below 1")
+    return values[0], values[-1]
 
 
 def rate(text: str) -> float:

@@ -1,6 +1,7 @@
 """minbert/evaluation.py: scores worked by hand, prediction files to the byte, and nothing out of order."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -71,6 +72,7 @@ class Sums(nn.Module):
     """A model that says of an example the sum of the ids of its first row, pads being 0: it tells who is who."""
 
     device = torch.device("cpu")
+    autocast = staticmethod(nullcontext)
 
     def forward(self, batch):
         return batch.input_ids[: len(batch)].sum(dim=1, keepdim=True)

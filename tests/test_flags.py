@@ -8,6 +8,7 @@ flags is read from the parser: a new flag, or a new choice of an old one, fails 
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,20 @@ import torch.nn.functional as F
 
 import classifier
 import multitask_classifier
+from minbert.checkpoint import load_model, load_trained
 from minbert.data import read_examples
 from minbert.errors import Parser
-from minbert.multitask import MultitaskBert
+from minbert.multitask import MultitaskBert, part_of
+from minbert.pretrained import load_bert
 from minbert.sampling import SCHEDULES
 from minbert.tasks import TASKS
 
 FILES = {"sst": "ids-sst-{}.csv", "para": "quora-{}.csv", "sts": "sts-{}.csv", "cfimdb": "ids-cfimdb-{}.csv"}
 ROWS = {"sst": 24, "para": 96, "sts": 16}  # of the training files: unlike, so that the schedules have something to do
 FULL = ("--fine-tune-mode", "full-model")
+LORA = ("--lora_rank", "2")
+SMART = (*FULL, "--smart", "100", "--smart_epsilon", "0.1")  # at the paper's ε the term of a tiny BERT is 1e-12
+BREGMAN = (*FULL, "--bregman", "100")
 
 
 # ------------------------------------------------------------------------------------------ the parser's own list
@@ -175,13 +181,39 @@ TRAINING: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--schedule": ([[name] for name in SCHEDULES if name != "round_robin"], FULL),
     "--combine": ([["sum"], ["pcgrad"], ["gradvac"], ["cagrad"]], FULL),
     "--task_weights": ([["1,2,3"], ["1,1,.01"]], FULL),
+    "--lora_alpha": ([["32"]], LORA),
+    "--lora_dropout": ([["0.5"]], LORA),
+    "--adapter_size": ([["8"]], (*FULL, "--adapter", "pal")),
+    "--adapter_activation": ([["gelu"]], (*FULL, "--adapter", "low_rank")),
+    "--freeze_bert": ([[]], (*FULL, "--adapter", "pal")),
+    "--smart": ([["5"], ["100"]], FULL),  # some last bits, no more; test_smart_training.py has it where it counts
+    "--smart_epsilon": ([["0.1"], ["0.2"]], (*FULL, "--smart", "100")),
+    "--smart_sigma": ([["0.1"]], SMART),
+    "--smart_eta": ([["0.05"]], SMART),
+    "--smart_steps": ([["2"], ["3"]], SMART),
+    "--smart_noise": ([["relative"]], SMART),
+    "--smart_tasks": ([["sst"], ["para"], ["sts"], ["sts,sst"]], SMART),
+    "--bregman": ([["1"], ["100"]], FULL),
+    "--bregman_beta": ([["0.5"], ["0.99,0.999"], ["0.995,0.999"]], BREGMAN),
 }
-DEFAULTS = {  # choices that say the default in so many words: equal to it by the test below, and in need of no case
+DEFAULTS = {  # values that say the default in so many words: equal to it by the test below; choices need no case then
     ("--option", "pretrain"): (),
     ("--fine-tune-mode", "last-linear-layer"): (),
     ("--para_head", "difference"): FULL,
     ("--sts_head", "cosine"): FULL,
+    ("--smart", "0"): FULL,
+    ("--smart_epsilon", "1e-5"): (*FULL, "--smart", "100"),
+    ("--smart_epsilon", "0.05"): (*FULL, "--smart", "100", "--smart_noise", "relative"),
+    ("--smart_sigma", "1e-5"): SMART,
+    ("--smart_eta", "10"): SMART,  # 100·ε
+    ("--smart_steps", "1"): SMART,
+    ("--smart_noise", "ball"): SMART,
+    ("--smart_tasks", "sts,sst,para"): SMART,
+    ("--bregman", "0"): FULL,
+    ("--bregman_beta", "0.995"): BREGMAN,
+    ("--bregman_beta", "0.995,0.995"): BREGMAN,
 }
+DEFAULTS |= {("--adapter_activation", "identity"): (*FULL, "--adapter", "low_rank")}
 SEEN: dict[str, str] = {}  # flags of place and output → the test that sees their effect
 
 
@@ -234,11 +266,16 @@ def test_flipping_a_flag_changes_what_bert_learns(run, places, flag, value, besi
     assert not equal(base.bert, flipped.bert)
 
 
-@pytest.mark.parametrize("flag", ["--combine", "--schedule", "--sts_head", "--para_head", "--steps_per_epoch"])
+@pytest.mark.parametrize(
+    "flag",
+    ["--combine", "--schedule", "--sts_head", "--para_head", "--steps_per_epoch", "--smart_epsilon", "--smart_steps",
+     "--smart_tasks", "--bregman", "--bregman_beta"],
+)  # fmt: skip
 def test_the_choices_of_a_flag_differ_from_one_another(run, flag):
     """At one epoch `annealed` is `proportional` by its definition, α = 1; below they part."""
-    names = [value for (value,) in TRAINING[flag][0] if value != "annealed"]
-    runs = [run(*FULL, flag, name) for name in names]
+    values, beside = TRAINING[flag]
+    names = [value for (value,) in values if value != "annealed"]
+    runs = [run(*beside, flag, name) for name in names]
     for i, one in enumerate(runs):
         for j, other in enumerate(runs[:i]):
             assert not equal(one.bert, other.bert), (names[i], names[j])
@@ -310,6 +347,76 @@ def test_no_decay_norms_spares_biases_and_norms_alone(run, monkeypatch):
     for group in found:
         assert {p.dim() for p in group["params"]} == ({2} if group["weight_decay"] == 0.1 else {1})
     assert {group["weight_decay"] for group in found} == {0.0, 0.1}
+
+
+def pretrained(run: Run) -> dict[str, torch.Tensor]:
+    """BERT's own weights after a run, without what was added to it."""
+    return {name: tensor for name, tensor in run.bert.items() if part_of(name) == "BERT"}
+
+
+@sees("--lora_rank", "--lora_targets", "--lora_per_task")
+def test_lora_trains_what_it_adds_where_it_was_asked_to_and_nothing_else_of_bert(run, tiny):
+    """What a run without the flag does to BERT's own weights, one with it does to the additions."""
+    start, full = load_bert(tiny).state_dict(), run(*FULL)
+    layers = {name.removesuffix(".weight") for name, tensor in start.items() if name.endswith(("dense.weight",
+              "query.weight", "key.weight", "value.weight"))}  # fmt: skip
+    asked = {name for name in layers if name.endswith(("query", "value"))}
+    for flags, where, names in (((), layers, ["all"]), (("--lora_targets", "query,value"), asked, ["all"]),
+                                (("--lora_per_task",), layers, list(ROWS))):  # fmt: skip
+        lora = run(*LORA, *flags)
+        assert equal({f"bert.{name}": tensor for name, tensor in start.items()}, pretrained(lora))
+        added = {name: tensor for name, tensor in lora.bert.items() if ".lora_" in name}
+        assert set(added) == {f"bert.{layer}.lora_{x}.{name}" for layer in where for x in "AB" for name in names}
+        assert all(tensor.any() for name, tensor in added.items() if "lora_B" in name and "pooler" not in name)
+    assert not equal(pretrained(full), pretrained(lora))
+
+
+@sees("--adapter")
+@pytest.mark.parametrize("kind", ["pal", "low_rank"])
+def test_an_adapter_trains_beside_bert(run, kind):
+    base, added = run(*FULL), run(*FULL, "--adapter", kind)
+    assert not equal(base.bert, pretrained(added)) and base.bert.keys() == pretrained(added).keys()
+    ends = {name: tensor for name, tensor in added.bert.items() if name.endswith("decode.weight")}
+    assert len(ends) == 2 * len(ROWS) and all(tensor.any() for tensor in ends.values())  # they started at zero
+
+
+def test_frozen_runs_leave_what_they_made_beside_best(run, tiny):
+    """OUT/trained.pt around BERT as it was is OUT/best.pt; where BERT trained there is none."""
+    for flags in (LORA, (*FULL, "--adapter", "low_rank", "--freeze_bert")):
+        out = run(*flags).out
+        again = load_trained(out / "trained.pt", load_bert(tiny))
+        assert equal(load_model(out / "best.pt")[0].state_dict(), again.state_dict())
+    assert not (run(*FULL, "--adapter", "low_rank").out / "trained.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "trained"),
+    [
+        ((), "heads"),
+        (FULL, "BERT heads"),
+        (LORA, "LoRA heads"),
+        ((*FULL, "--adapter", "pal"), "BERT adapters heads"),
+        (("--adapter", "pal", "--freeze_bert"), "adapters heads"),
+        ((*LORA, "--adapter", "low_rank"), "LoRA adapters heads"),
+    ],
+)
+def test_what_trains_is_said_at_the_start(run, capsys, flags, trained):
+    saved = run.fresh(*flags)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("parameters")]
+    counted = {part: 0 for part in re.findall("(BERT|LoRA|adapters|heads) ", line)}
+    for name, tensor in {t.data_ptr(): (n, t) for n, t in saved.weights.items()}.values():  # shared ones once
+        counted[part_of(name)] += tensor.numel()
+    expected = {part: n if part in trained else 0 for part, n in counted.items()}
+    assert {part: int(n.replace(",", "")) for part, n in re.findall(r"(\w+) ([\d,]+)(?:, |\))", line)} == expected
+    assert f"{sum(expected.values()):,} trained" in line and f"of {sum(counted.values()):,}:" in line
+
+
+def test_the_rate_follows_what_is_frozen():
+    """The course's two, 1e-3 for a frozen BERT and 1e-5 for one that trains."""
+    for flags, rate in ((LORA, 1e-3), (("--adapter", "pal"), 1e-5), (("--adapter", "pal", "--freeze_bert"), 1e-3),
+                        (FULL, 1e-5), ((), 1e-3), ((*LORA, "--lr", "2e-4"), 2e-4)):  # fmt: skip
+        args = multitask_classifier.get_args(list(flags))
+        assert args.lr == rate and args.mode == ("full-model" if flags else "last-linear-layer")
 
 
 # ------------------------------------------------------------------------------------------ flags of place and output
@@ -453,6 +560,7 @@ def test_attention_goes_another_way_to_the_same_numbers(run, monkeypatch):
 
 
 SURGERY = ("pcgrad", "gradvac", "cagrad")
+SMART_FLAGS = {"epsilon": "1e-3", "sigma": "1e-3", "eta": "1e-3", "steps": "2", "noise": "ball"}  # and a value
 REFUSED = [  # the flags, and what the one line must name
     *(((f"--pairs joint --sts_head {head}"), ("--pairs joint", f"--sts_head {head}")) for head in ("cosine", "dot")),
     *(((f"--pairs joint --para_head {head}"), ("--pairs joint", f"--para_head {head}")) for head in ("dot", "concat")),
@@ -471,6 +579,22 @@ REFUSED = [  # the flags, and what the one line must name
     ),
     ("--steps_per_epoch 5 --schedule sequential", ("--steps_per_epoch", "--schedule sequential")),
     ("--task_weights 1,2", ("--task_weights",)),
+    *((flag, (flag.split()[0], "--lora_rank")) for flag in ("--lora_alpha 4", "--lora_dropout .1", "--lora_per_task")),
+    ("--lora_targets query", ("--lora_targets", "--lora_rank")),
+    *((f"--adapter_{flag}", (f"--adapter_{flag}".split()[0], "--adapter")) for flag in ("size 4", "activation gelu")),
+    ("--adapter pal --adapter_activation gelu", ("--adapter_activation gelu", "low_rank", "pal")),
+    ("--lora_rank 2 --option pretrain", ("--lora_rank 2", "--option pretrain")),
+    ("--lora_rank 2 --fine-tune-mode last-linear-layer", ("--lora_rank 2", "last-linear-layer")),
+    ("--adapter pal --fine-tune-mode last-linear-layer", ("--adapter pal", "last-linear-layer")),
+    ("--lora_rank -1", ("--lora_rank",)),
+    ("--lora_rank 2 --lora_alpha 0", ("--lora_alpha",)),
+    ("--lora_rank 2 --lora_dropout 1", ("--lora_dropout",)),
+    ("--lora_rank 2 --lora_per_task --tasks sst", ("--lora_per_task", "--tasks")),
+    ("--freeze_bert", ("--freeze_bert", "--adapter")),
+    ("--freeze_bert --adapter pal --lora_rank 2", ("--freeze_bert", "--lora_rank 2")),
+    *((f"--combine {way} --lora_rank 2 --lora_per_task", (f"--combine {way}", "--lora_per_task")) for way in SURGERY),
+    *((f"--combine {way} --adapter pal --freeze_bert", (f"--combine {way}", "--freeze_bert")) for way in SURGERY),
+    ("--smart 5 --smart_tasks sts", ("--smart_tasks sts", "--sts_head cosine", "--fine-tune-mode")),
     ("--task_weights 1,2 --tasks sst", ("--task_weights", "sst")),
     ("--task_weights 1,1,0", ("--task_weights",)),
     ("--limit 0", ("--limit",)),
@@ -490,6 +614,32 @@ REFUSED = [  # the flags, and what the one line must name
     ("--para_head dot --tasks sst", ("--para_head dot", "--tasks")),
     ("--sts_head dot --tasks sst", ("--sts_head dot", "--tasks")),
     ("--tasks sst,cfimdb", ("--tasks cfimdb",)),
+    *(
+        (f"{off}--smart_{flag} {value}", (f"--smart_{flag}", "needs --smart above 0"))
+        for flag, value in SMART_FLAGS.items()
+        for off in ("", "--smart 0 ", "--bregman 1 ")
+    ),
+    ("--smart_tasks sts", ("--smart_tasks", "needs --smart above 0")),
+    ("--smart 5 --smart_tasks sst,para --tasks sst,sts", ("--smart_tasks para", "--tasks")),
+    ("--smart 5 --smart_tasks cfimdb", ("--smart_tasks cfimdb", "--tasks")),
+    ("--smart 5 --smart_tasks sst,", ("--smart_tasks", "--tasks")),
+    ("--smart 5 --smart_tasks sts", ("--smart_tasks sts", "--sts_head cosine", "--fine-tune-mode last-linear-layer")),
+    *(
+        (f"{off}--bregman_beta 0.9", ("--bregman_beta", "needs --bregman above 0"))
+        for off in ("", "--bregman 0 ", "--smart 5 ")
+    ),
+    *(
+        (f"--smart 5 --bregman 1 {flag}={value}", (flag, value))
+        for flag in ("--smart", "--smart_epsilon", "--smart_sigma", "--smart_eta", "--bregman")
+        for value in ("-1", "nan", "inf", "x")
+    ),
+    *((f"--smart 5 --smart_{name} 0", (f"--smart_{name}",)) for name in ("epsilon", "sigma", "eta", "steps")),
+    *((f"--smart 5 --smart_steps={value}", ("--smart_steps", value)) for value in ("-1", "1.5", "nan", "inf")),
+    ("--smart 5 --smart_noise cube", ("--smart_noise", "cube", "ball", "relative")),
+    *(
+        (f"--bregman 1 --bregman_beta={value}", ("--bregman_beta",))
+        for value in ("0", "1", "2", "-.1", "nan", "inf", "x", ".9,1", "1,.9", ",.9", ".9,", ".9,0", ".9,x", ".9,.9,.9")
+    ),
 ]  # fmt: skip
 
 
@@ -510,9 +660,32 @@ def test_the_neighbours_of_what_is_refused_are_accepted():
         "--steps_per_epoch 5 --schedule priority", "--schedule sequential", "--task_weights 1,.1,2.5",
         "--task_weights 2 --tasks sst", "--no_decay_norms --weight_decay 0.01", "--para_train x --tasks para",
         "--option finetune --fine-tune-mode full-model", "--quickstart --tasks sst", "--quickstart --pairs joint",
+        "--smart 5 --smart_tasks para --tasks sst,para", "--smart 5 --smart_tasks sts --option finetune",
+        "--smart 5 --smart_tasks sts --sts_head dot", "--smart 5 --smart_tasks sts,sst", "--smart 0", "--bregman 0",
+        "--bregman 1", "--smart 5 --bregman 1",
+        "--smart 5 --smart_noise relative --smart_epsilon 0.05", "--bregman 1 --bregman_beta .1",
+        "--tasks sst,para --lora_rank 2 --lora_per_task", "--lora_rank 2 --lora_targets query,value --combine pcgrad",
+        "--adapter pal --combine pcgrad", "--adapter low_rank --freeze_bert --combine sum",
+        "--adapter pal --lora_rank 2", "--tasks sts --smart 5",
+        "--smart 5 --schedule priority", "--quickstart --smart 5 --bregman 1",
+        *(f"--smart 5 --smart_{flag} {value}" for flag, value in SMART_FLAGS.items()),
     ]  # fmt: skip
     for flags in accepted:
         assert multitask_classifier.get_args(flags.split())
+
+
+def test_smart_s_defaults_are_the_papers_and_bregman_s_one_beta_is_two():
+    def of(flags: str) -> tuple:
+        args = multitask_classifier.get_args(flags.split())
+        return args.smart_epsilon, args.smart_sigma, args.smart_eta, args.smart_steps, args.smart_noise
+
+    assert of("--smart 5") == (1e-5, 1e-5, None, 1, "ball")  # None: 100·ε, in smart.py
+    assert of("--smart 5 --smart_noise relative") == (0.05, 1e-5, None, 1, "relative")
+    assert of("--smart 5 --smart_noise relative --smart_epsilon 0.1 --smart_eta 2")[:3] == (0.1, 1e-5, 2.0)
+    betas = {"": (0.995, 0.995), "0.9": (0.9, 0.9), "0.99,0.999": (0.99, 0.999), "0.5,0.1": (0.5, 0.1)}
+    for text, expected in betas.items():
+        flags = ["--bregman", "1", *(["--bregman_beta", text] if text else [])]
+        assert multitask_classifier.get_args(flags).bregman_beta == expected
 
 
 def test_a_pair_needs_no_more_than_the_flags_that_disagree(refusal):
@@ -612,6 +785,10 @@ def test_classifier_files_of_ones_own(classify, places, tmp_path):
         ("--no_decay_norms", ("--no_decay_norms", "--weight_decay")),
         ("--option pretrain --fine-tune-mode full-model", ("--option pretrain", "--fine-tune-mode full-model")),
         ("--pairs joint", ("--pairs",)),  # a flag of the other script
+        ("--smart 5 --smart_tasks sst", ("--smart_tasks",)),  # this, too
+        *((f"--smart_{flag} {x}", (f"--smart_{flag}", "--smart above 0")) for flag, x in SMART_FLAGS.items()),
+        ("--bregman_beta 0.9", ("--bregman_beta", "--bregman above 0")),
+        ("--bregman=-1", ("--bregman",)),
     ],
 )
 def test_what_classifier_cannot_do_is_refused(refusal, flags, named):

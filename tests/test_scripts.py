@@ -226,7 +226,8 @@ def test_a_run_that_diverges_says_so_and_shows_no_older_runs_model(tiny, sample,
 
 def test_nothing_to_learn_is_one_line(tiny, sample, tmp_path, refusal):
     argv = flags(tiny, sample, tmp_path, "--tasks", "sts", "--fine-tune-mode", "last-linear-layer")
-    assert "--sts_head cosine" in refusal(multitask_classifier.main, argv)
+    line = refusal(multitask_classifier.main, argv)
+    assert "--sts_head cosine" in line and "--smart" not in line  # of which nothing was said
 
 
 def test_bf16_is_near_fp32_but_not_it(tiny, sample, tmp_path):
