@@ -14,8 +14,9 @@ from minbert.tasks import TASKS
 from minbert.tokenizer import BertTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the scripts, which are not installed
+import multitask_classifier
 
-FILES = {"sst": "ids-sst-{}.csv", "para": "quora-{}.csv", "sts": "sts-{}.csv"}
+FILES = {task: multitask_classifier.FILES[task] for task in multitask_classifier.MULTITASK}
 
 
 def parser(doc: str, steps: int = 10) -> argparse.ArgumentParser:

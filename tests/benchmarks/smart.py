@@ -9,7 +9,6 @@ With dropout the term needs a clean pass of its own: 1 + 1 + (1 + 1) + 1 + 3·2 
 same in all. Peak memory is measured where PyTorch can (on a GPU).
 """
 
-import argparse
 import statistics
 
 import torch
@@ -19,16 +18,14 @@ from minbert.multitask import MultitaskBert
 from minbert.optimizer import AdamW
 from minbert.pretrained import load_bert, load_tokenizer
 from minbert.tasks import TASKS
-from multitask_classifier import SmartTerms
+from multitask_classifier import SmartTerms, get_args
 
-OFF = dict(smart=0.0, bregman=0.0, bregman_beta=(0.995, 0.995), smart_tasks=list(FILES), seed=0)
-OFF |= dict(smart_epsilon=1e-5, smart_sigma=1e-5, smart_eta=1e-3, smart_steps=1, smart_noise="ball")
-WAYS = {
-    "plain": {},
-    "SMART, K = 1": dict(smart=5.0),
-    "SMART, K = 2": dict(smart=5.0, smart_steps=2),
-    "Bregman": dict(bregman=1.0),
-    "SMART + Bregman": dict(smart=5.0, bregman=1.0),
+WAYS = {  # the trainer's flags, with its defaults for all others
+    "plain": "",
+    "SMART, K = 1": "--smart 5",
+    "SMART, K = 2": "--smart 5 --smart_steps 2",
+    "Bregman": "--bregman 1",
+    "SMART + Bregman": "--smart 5 --bregman 1",
 }
 
 
@@ -46,7 +43,7 @@ def main():
         peak = {}
 
         def step(name, model=model, optimizer=optimizer, peak=peak):
-            terms = SmartTerms(model, list(FILES), argparse.Namespace(**OFF | WAYS[name]))
+            terms = SmartTerms(model, list(FILES), get_args(WAYS[name].split()))
 
             def run(batches):
                 if device.type == "cuda":
