@@ -13,10 +13,10 @@ import argparse
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from minbert.data import read_examples
+from minbert.data import SPLITS, read_examples
 from minbert.errors import Parser, UserError, at_least, one_line_errors
 from minbert.tasks import TASKS
-from multitask_classifier import FILES, SPLITS, check_out, common_flags, finish_args, run
+from multitask_classifier import check_out, common_flags, finish_args, run
 
 SETS = ("sst", "cfimdb")
 
@@ -67,7 +67,7 @@ def for_task(args: argparse.Namespace, name: str) -> argparse.Namespace:
         paths = {split: getattr(args, split) for split in SPLITS}
         outs = {s: getattr(args, f"{s}_out") or args.out / f"{s}-output.txt" for s in ("dev", "test")}
     else:
-        paths = {split: Path(args.data) / FILES[name].format(file) for split, file in SPLITS.items()}
+        paths = {split: Path(args.data) / TASKS[name].file.format(file) for split, file in SPLITS.items()}
         mode = args.option or args.mode
         outs = {s: args.out / f"predictions/{mode}-{name}-{s}-out.csv" for s in ("dev", "test")}
         task.out = args.out / name

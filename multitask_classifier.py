@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from minbert.bert import ATTENTION
 from minbert.checkpoint import load_model, save_model, save_trained
-from minbert.data import Batch, Batches, Dataset, Example, read_examples
+from minbert.data import SPLITS, Batch, Batches, Dataset, Example, read_examples
 from minbert.errors import Parser, UserError, at_least, betas, one_line_errors, rate, seed
 from minbert.evaluation import chance, evaluate, in_words, outputs, overall, predict, score, write_predictions
 from minbert.files import remove_strays
@@ -38,8 +38,6 @@ from minbert.tasks import STS_LOSSES, TASKS
 from minbert.tokenizer import BertTokenizer
 
 HERE = Path(__file__).resolve().parent
-FILES = {"sst": "ids-sst-{}.csv", "para": "quora-{}.csv", "sts": "sts-{}.csv", "cfimdb": "ids-cfimdb-{}.csv"}
-SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
 MULTITASK = ("sst", "para", "sts")
 QUICKSTART = {
     "pretrained": "minilm", "data": str(HERE / "data" / "sample"), "out": "runs/quickstart",
@@ -454,7 +452,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--tasks", metavar="LIST", default="sst,para,sts", help="which tasks, with commas")
     for name in MULTITASK:
         for split, file in SPLITS.items():
-            add(f"--{name}_{split}", metavar="FILE", help=f"default: DATA/{FILES[name].format(file)}")
+            add(f"--{name}_{split}", metavar="FILE", help=f"default: DATA/{TASKS[name].file.format(file)}")
 
     add = groups["model"].add_argument
     add("--pairs", choices=("separate", "joint"), default="separate",
@@ -507,7 +505,7 @@ def finish_multitask(parser: Parser, args: argparse.Namespace) -> argparse.Names
     for name in MULTITASK:
         for split, file in SPLITS.items():
             if getattr(args, f"{name}_{split}") is None:
-                setattr(args, f"{name}_{split}", Path(args.data) / FILES[name].format(file))
+                setattr(args, f"{name}_{split}", Path(args.data) / TASKS[name].file.format(file))
             elif name not in args.tasks:
                 parser.error(f"--{name}_{split} needs {name} among --tasks")
         for split in ("dev", "test"):

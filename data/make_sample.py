@@ -111,18 +111,42 @@ def sts_rows(split: str, size: int, rng: random.Random) -> list[Row]:
     return rows
 
 
+def nli_rows(split: str, size: int, rng: random.Random) -> list[Row]:
+    """`size` different pairs (premise, hypothesis, label), the three labels in turn.
+
+    Of a scene's tellings the second says what the first says, the third adds to it, and the fourth is something else
+    about the same moment: from either of the first two, entailed, neither, contradicted.
+    """
+    scenes = share(SCENES, split)
+    rows = []
+    for k in range(size):
+        turn, at = divmod(k, len(scenes))
+        told, fills = scenes[at]
+        label = (turn + at) % 3
+        premise = turn // 3 % 2
+        hypothesis = (1 - premise, 2, 3)[label]
+        fill = fills[turn // 6]
+        rows.append((told[premise].format(fill), told[hypothesis].format(fill), ENTAILMENT[label]))
+    return rows
+
+
+ENTAILMENT = ("entailment", "neutral", "contradiction")
+
+
 class Task(NamedTuple):
-    """How a task's files are named, their columns (the label last), and what makes their rows."""
+    """How a task's files are named, their columns (the label last), what makes their rows, and which there are."""
 
     prefix: str
     columns: tuple[str, ...]
     rows: Callable[[str, int, random.Random], list[Row]]
+    splits: tuple[str, ...] = tuple(SIZES)
 
 
 TASKS = (
     Task("ids-sst", ("sentence", "sentiment"), sst_rows),
     Task("quora", ("sentence1", "sentence2", "is_duplicate"), quora_rows),
     Task("sts", ("sentence1", "sentence2", "similarity"), sts_rows),
+    Task("nli", ("premise", "hypothesis", "label"), nli_rows, ("train", "dev")),
 )
 
 
@@ -147,10 +171,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     args.to.mkdir(parents=True, exist_ok=True)
     for task in TASKS:
-        for split, size in SIZES.items():
+        for split in task.splits:
             path = args.to / f"{task.prefix}-{split}.csv"
             rng = random.Random(f"{args.seed} {path.name}")
-            rows = task.rows(split, size, rng)
+            rows = task.rows(split, SIZES[split], rng)
             rng.shuffle(rows)
             write(path, task, rows)
 

@@ -1,7 +1,8 @@
 """From the course's files to batches.
 
-A file is tab-separated with named columns; which ones matter, the task's row of the table says. A test file is the
-same thing without labels. Every text is tokenised once, when its file is read. Then two ways to batch:
+A file has named columns, separated by tabs (or commas; or it has a JSON object a line); which ones matter, the task's
+row of the table says. A test file is the same thing without labels. Every text is tokenised once, when its file is
+read. Then two ways to batch:
 
     Batches       for training: endless, every example once a pass, like lengths together, still random
     eval_batches  for evaluation: every example once, longest first, as many as fit a budget of tokens
@@ -11,6 +12,7 @@ mean: half of the work would be done on pads.
 """
 
 import csv
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +28,7 @@ from minbert.tasks import Task
 from minbert.tokenizer import BertTokenizer, Row
 
 POOL = 50  # batches that are sorted by length together
+SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}  # split → how the course's files call it
 
 
 class Example(NamedTuple):
@@ -40,7 +43,8 @@ class Example(NamedTuple):
 
 
 def read_examples(path: str | Path, task: Task, limit: int | None = None) -> list[Example]:
-    """Read a file of the course's (tab-separated, a header) or of CMU's (`label ||| text`).
+    """Read a file of the course's (tab-separated, a header), of CMU's (`label ||| text`), or of JSON objects, one a
+    line. A label may be its number or, where the task has words for them, its word.
 
     limit: keep so many examples, drawn evenly and always the same (the first would not do: SST's training file is
     ordered by sentiment), in the order of the file; a smaller draw is part of a larger one. Rows with an empty field,
@@ -49,10 +53,16 @@ def read_examples(path: str | Path, task: Task, limit: int | None = None) -> lis
     quote left open, a file without rows.
     """
     lines = _read_lines(Path(path))
-    cmu = "|||" in lines[0] and "\t" not in lines[0]
-    examples, skipped = [], []
+    first = next(line for line in lines if line.strip())
+    rows = _json_rows if first.startswith("{") else _table_rows
+    if "|||" in first and "\t" not in first:
+        rows = _cmu_rows
+    examples, skipped, undecided = [], [], 0
     seen = set()
-    for number, example, problem in (_cmu_rows if cmu else _course_rows)(path, lines, task):
+    for number, example, problem in rows(path, lines, task):
+        if problem == UNDECIDED:
+            undecided += 1
+            continue
         if example is not None and example.id is not None:
             if example.id in seen:
                 problem = f"id {example.id[:40]} again"
@@ -65,6 +75,8 @@ def read_examples(path: str | Path, task: Task, limit: int | None = None) -> lis
         more = f" and {len(skipped) - 10} more" if len(skipped) > 10 else ""
         rows = "row" if len(skipped) == 1 else "rows"
         print(f"{path}: left out {len(skipped)} broken {rows}: {', '.join(skipped[:10])}{more}", file=sys.stderr)
+    if undecided:
+        print(f"{path}: left out {undecided:,} rows on whose label the annotators did not agree", file=sys.stderr)
     if not examples:
         raise UserError(f"{path}: no usable row; expected {_columns(task)}")
     if limit is not None and limit < len(examples):
@@ -94,15 +106,23 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _columns(task: Task) -> str:
-    return f"tab-separated columns id, {', '.join(task.texts)}, {task.label} (no {task.label} in a test file)"
+    columns = [*(["id"] if task.header else []), *task.texts, task.label]
+    return f"tab-separated columns {', '.join(columns)} (no {task.label} in a test file)"
 
 
 Rows = Iterator[tuple[int, Example | None, str | None]]  # line number, the example or None, what is wrong or None
+UNDECIDED = "the annotators did not agree"
 
 
 def _fields(path: str | Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a tab-separated file as the `csv` module quotes them, each with the number of its first line."""
-    reader = csv.reader((line + "\n" for line in lines), delimiter="\t")
+    """The rows of a file with separators as the `csv` module quotes them, each with the number of its first line.
+
+    SNLI's and MultiNLI's own files, whose labels are called gold_label, know no quoting.
+    """
+    first = next(line for line in lines if line.strip())
+    quoting = csv.QUOTE_NONE if "gold_label" in first else csv.QUOTE_MINIMAL
+    delimiter = "\t" if "\t" in first else ","
+    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, quoting=quoting)
     line = 1
     try:
         for row in reader:
@@ -115,31 +135,56 @@ def _fields(path: str | Path, lines: list[str]) -> Iterator[tuple[int, list[str]
         raise UserError(f'{path}, line {line}: {error}; a quote (") left open?') from error
 
 
-def _course_rows(path: str | Path, lines: list[str], task: Task) -> Rows:
+def _table_rows(path: str | Path, lines: list[str], task: Task) -> Rows:
     rows = _fields(path, lines)
     first, header = next(rows)
-    missing = [column for column in ("id", *task.texts) if column not in header]
+    header = [task.aliases.get(column, column) for column in header]
+    needed = ("id", *task.texts) if task.header else task.texts
+    missing = [column for column in needed if column not in header]
     if missing:
         found = ", ".join(repr(column) for column in header if column) or "none"
         raise UserError(
             f"{path}, line {first}: no column {missing[0]!r}; found {found[:200]}; expected {_columns(task)}"
         )
-    label_column = header.index(task.label) if task.label in header else None
-    id_column, text_columns = header.index("id"), [header.index(column) for column in task.texts]
     for line, row in rows:
-        row += [""] * (len(header) - len(row))
-        id, texts = row[id_column].strip().lower(), tuple(row[column].strip() for column in text_columns)
-        label = None if label_column is None else row[label_column].strip()
-        named = {"id": id, **dict(zip(task.texts, texts, strict=True)), task.label: label}
-        empty = [name for name, value in named.items() if value == ""]
-        if empty:
-            yield line, None, f"empty {', '.join(empty)}"
-        elif not re.fullmatch(r"[0-9a-z][\w.:-]*", id):  # it becomes a cell of the prediction file
-            yield line, None, f"id {id[:40]!r} is not one word of letters and digits"
-        elif len(row) > len(header):
+        if len(row) > len(header):
             yield line, None, f"{len(row)} fields, the header has {len(header)}"
-        else:
-            yield line, Example(id, texts, _label(label, task, path, line)), None
+            continue
+        row += [""] * (len(header) - len(row))
+        yield line, *_example(dict(zip(header, row, strict=True)), task, path, line)
+
+
+def _json_rows(path: str | Path, lines: list[str], task: Task) -> Rows:
+    for line, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
+        try:
+            row = {task.aliases.get(name, name): value for name, value in json.loads(text).items()}
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path}, line {line}: not a JSON object ({str(error)[:80]})") from error
+        missing = [name for name in (("id", *task.texts) if task.header else task.texts) if name not in row]
+        if missing:
+            raise UserError(f"{path}, line {line}: no {missing[0]!r}; expected {', '.join(task.texts)}, {task.label}")
+        strings = {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()}
+        yield line, *_example(strings, task, path, line)
+
+
+def _example(row: dict[str, str], task: Task, path: str | Path, line: int) -> tuple[Example | None, str | None]:
+    """What one row of named fields holds, and what is wrong with it, either of them None."""
+    texts, label = tuple(row[column].strip() for column in task.texts), row.get(task.label)
+    named = dict(zip(task.texts, texts, strict=True)) | ({} if label is None else {task.label: label.strip()})
+    id = None
+    if task.header:  # it becomes a cell of the prediction file
+        id = row["id"].strip().lower()
+        named = {"id": id} | named
+    empty = [name for name, value in named.items() if value == ""]
+    if empty:
+        return None, f"empty {', '.join(empty)}"
+    if id and not re.fullmatch(r"[0-9a-z][\w.:-]*", id):
+        return None, f"id {id[:40]!r} is not one word of letters and digits"
+    if label is not None and label.strip() in task.undecided:
+        return None, UNDECIDED
+    return Example(id, texts, _label(label, task, path, line)), None
 
 
 def _cmu_rows(path: str | Path, lines: list[str], task: Task) -> Rows:
@@ -159,6 +204,9 @@ def _cmu_rows(path: str | Path, lines: list[str], task: Task) -> Rows:
 def _label(text: str | None, task: Task, path: str | Path, line: int) -> float | None:
     if text is None:
         return None
+    text = text.strip()
+    if text.lower() in task.words:
+        return float(task.words.index(text.lower()))
     low, high = task.label_range
     try:
         label = float(text)
@@ -166,7 +214,8 @@ def _label(text: str | None, task: Task, path: str | Path, line: int) -> float |
         label = float("nan")
     if not low <= label <= high or (task.whole and label != int(label)):
         kind = "a whole number" if task.whole else "a number"
-        raise UserError(f"{path}, line {line}: {task.label} is {text[:40]!r}, not {kind} from {low} to {high}")
+        words = f", nor one of: {', '.join(task.words)}" if task.words else ""
+        raise UserError(f"{path}, line {line}: {task.label} is {text[:40]!r}, not {kind} from {low} to {high}{words}")
     return label
 
 

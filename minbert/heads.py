@@ -195,6 +195,7 @@ HEADS: dict[str, Callable[[Task, int, float], nn.Module]] = {  # (task, C, dropo
 PAIR_HEADS = {  # the heads that a task may choose for separate pairs, its default first
     "para": ("difference", "concat", "dot", "relational"),
     "sts": ("cosine", "dot", "difference", "hadamard", "cross_attention", "relational"),
+    "nli": ("difference",),
 }
 
 

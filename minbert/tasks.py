@@ -4,13 +4,15 @@
     para    Quora        do two questions ask the same?                               1 logit    accuracy
     sts     STS-B        how alike are two sentences, 0.0 to 5.0                      1 number   Pearson's r
     cfimdb  CFIMDB       is a film review positive?                                   2 logits   accuracy
+    nli     SNLI, MNLI   does the premise entail the hypothesis?                      3 logits   accuracy
 
+The last is no task of the course's: BERT can learn from it before the others, see `pretraining.py`.
 Outputs of a head are (B, outputs). Losses take them as they are: cross-entropy and BCE contain the softmax and the
 sigmoid, so no head may apply its own. STS labels are real numbers (2.6 stays 2.6) and its output is read as it is.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch.nn.functional as F
@@ -101,8 +103,11 @@ class Task:
     predict: Callable[[Tensor], np.ndarray]
     score: Callable[[np.ndarray, np.ndarray], float]
     score_name: str
-    header: str  # of the prediction's column in the course's files, its spelling
+    file: str  # its name in a data folder, with {} for the split
+    header: str = ""  # of the prediction's column in the course's files, its spelling; "" if there are none to write
     words: tuple[str, ...] = ()  # what the labels mean
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other people's names of columns → ours
+    undecided: tuple[str, ...] = ()  # labels that say that the annotators did not agree
 
     @property
     def is_pair(self) -> bool:
@@ -120,21 +125,29 @@ TASKS: dict[str, Task] = {
     for task in (
         Task(
             "sst", "SST-5 sentiment", ("sentence",), "sentiment", (0, 4), True, 5,
-            classification_loss, symmetric_kl, predict_class, accuracy, "accuracy", "Predicted_Sentiment", SENTIMENTS,
+            classification_loss, symmetric_kl, predict_class, accuracy, "accuracy", "ids-sst-{}.csv",
+            "Predicted_Sentiment", SENTIMENTS,
         ),
         Task(
             "para", "Quora paraphrase", ("sentence1", "sentence2"), "is_duplicate", (0, 1), True, 1,
-            binary_loss, bernoulli_symmetric_kl, predict_binary, accuracy, "accuracy", "Predicted_Is_Paraphrase",
-            ("different questions", "the same question"),
+            binary_loss, bernoulli_symmetric_kl, predict_binary, accuracy, "accuracy", "quora-{}.csv",
+            "Predicted_Is_Paraphrase", ("different questions", "the same question"),
         ),
         Task(
             "sts", "STS-B similarity", ("sentence1", "sentence2"), "similarity", (0, 5), False, 1,
-            regression_loss, regression_divergence, predict_number, pearson, "Pearson r", "Predicted_Similiary",
+            regression_loss, regression_divergence, predict_number, pearson, "Pearson r", "sts-{}.csv",
+            "Predicted_Similiary",
         ),
         Task(
             "cfimdb", "CFIMDB sentiment", ("sentence",), "sentiment", (0, 1), True, 2,
-            classification_loss, symmetric_kl, predict_class, accuracy, "accuracy", "Predicted_Sentiment",
-            ("negative", "positive"),
+            classification_loss, symmetric_kl, predict_class, accuracy, "accuracy", "ids-cfimdb-{}.csv",
+            "Predicted_Sentiment", ("negative", "positive"),
+        ),
+        Task(
+            "nli", "NLI inference", ("premise", "hypothesis"), "label", (0, 2), True, 3,
+            classification_loss, symmetric_kl, predict_class, accuracy, "accuracy", "nli-{}.csv",
+            words=("entailment", "neutral", "contradiction"), undecided=("-", "-1"),
+            aliases={"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"},
         ),
     )
 }  # fmt: skip

@@ -17,7 +17,7 @@ from minbert.errors import UserError
 from minbert.tasks import TASKS
 from minbert.tokenizer import SPECIAL, BertTokenizer
 
-SST, PARA, STS = TASKS["sst"], TASKS["para"], TASKS["sts"]
+SST, PARA, STS, NLI = (TASKS[name] for name in ("sst", "para", "sts", "nli"))
 HEADER = b"\tid\tsentence\tsentiment\n"
 PAIRS = b"\tid\tsentence1\tsentence2\tsimilarity\n"
 GOOD = b"0\ta\tfine\t3\n"
@@ -106,6 +106,74 @@ def test_cmu_form(read):
     ]
 
 
+def test_commas_separate_as_well_as_tabs(read):
+    assert read(b'id,sentence,sentiment\n1,"ok, then",1\n') == [Example("1", ("ok, then",), 1.0)]
+
+
+NLI_ROWS = [
+    Example(None, ("A man sleeps.", "He rests."), 0.0),
+    Example(None, ('"So," he said', "He spoke."), 1.0),
+    Example(None, ("A man sleeps.", "He runs."), 2.0),
+]
+NLI_FORMS = {
+    "tabs": '\tid\tpremise\thypothesis\tlabel\n0\tx\tA man sleeps.\tHe rests.\tentailment\n'
+    '1\ty\t"""So,"" he said"\tHe spoke.\tneutral\n2\tz\tA man sleeps.\tHe runs.\tcontradiction\n',
+    "commas, numbers": 'premise,hypothesis,label\nA man sleeps.,He rests.,0\n"""So,"" he said",He spoke.,1\n'
+    "A man sleeps.,He runs.,2\n",
+    "SNLI's and MultiNLI's own": "gold_label\tsentence1_parse\tsentence1\tsentence2\tpairID\n"
+    'entailment\t( . )\tA man sleeps.\tHe rests.\t1.jpg#0r\nneutral\t( " )\t"So," he said\tHe spoke.\t1.jpg#0r\n'
+    "contradiction\t( . )\tA man sleeps.\tHe runs.\t2.jpg#0r\n",
+    "JSON, SNLI's names": "".join(
+        json.dumps({"gold_label": NLI.words[int(e.label)], "sentence1": e.texts[0], "sentence2": e.texts[1]}) + "\n"
+        for e in NLI_ROWS
+    ),
+    "JSON, numbers": "".join(
+        json.dumps({"premise": e.texts[0], "hypothesis": e.texts[1], "label": int(e.label)}) + "\n" for e in NLI_ROWS
+    ),
+}
+
+
+@pytest.mark.parametrize("form", NLI_FORMS)
+def test_inference_pairs_in_all_their_forms(read, form, capsys):
+    assert read(NLI_FORMS[form].encode(), NLI) == NLI_ROWS
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "undecided",
+    [
+        NLI_FORMS["tabs"] + "3\tu\tA man.\tA dog.\t-\n4\tv\tA man.\tA cat.\t-\n",
+        NLI_FORMS["JSON, numbers"] + '{"premise": "A man.", "hypothesis": "A dog.", "label": -1}\n' * 2,
+    ],
+    ids=["SNLI's -", "the hub's -1"],
+)
+def test_pairs_without_a_label_that_the_annotators_agreed_on_are_counted_and_left_out(read, undecided, capsys):
+    assert read(undecided.encode(), NLI) == NLI_ROWS
+    err = capsys.readouterr().err
+    assert "left out 2 rows on whose label the annotators did not agree" in err and "broken" not in err
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "said"),
+    [
+        (NLI_FORMS["tabs"].replace("neutral", "maybe"), 3, "'maybe', not a whole number from 0 to 2, nor one of: ent"),
+        (NLI_FORMS["commas, numbers"].replace(",2", ",3"), 4, "'3'"),
+        (NLI_FORMS["tabs"].replace("hypothesis", "other"), 1, "no column 'hypothesis'"),
+        (NLI_FORMS["JSON, numbers"] + "{not JSON}\n", 4, "not a JSON object"),
+        (NLI_FORMS["JSON, numbers"] + "[1]\n", 4, "not a JSON object"),
+        (NLI_FORMS["JSON, numbers"] + '{"premise": "A man."}\n', 4, "no 'hypothesis'"),
+    ],
+)
+def test_bad_files_of_inference_pairs_are_refused_with_file_and_line(read, content, line, said):
+    message = refusal(read, content.encode(), NLI)
+    assert f"line {line}" in message and said in message
+
+
+def test_empty_fields_of_inference_pairs_are_left_out_and_named(read, capsys):
+    assert read((NLI_FORMS["tabs"] + "3\tu\t\tA dog.\tneutral\n").encode(), NLI) == NLI_ROWS
+    assert "line 5 (empty premise)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
 def test_windows_files_read_like_others(read, mark, capsys):
     content = HEADER + GOOD + "1\tb\tcafé\t4\n".encode()
@@ -136,7 +204,7 @@ def test_limit_draws_evenly_in_the_order_of_the_file_and_smaller_draws_are_part_
     ("content", "line", "said"),
     [
         (HEADER.replace(b"sentence", b"text") + GOOD, 1, "'sentence'"),
-        (b"id,sentence,sentiment\n1,ok,1\n", 1, "tab-separated"),
+        (b"id;sentence;sentiment\n1;ok;1\n", 1, "tab-separated"),
         (HEADER + GOOD + b"1\tb\tok\t7\n", 3, "sentiment is '7', not a whole number from 0 to 4"),
         (HEADER + GOOD + b"1\tb\tok\t-1\n", 3, "'-1'"),
         (HEADER + GOOD + b"1\tb\tok\tabc\n", 3, "'abc'"),

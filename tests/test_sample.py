@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import itertools
 import os
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 DATA = Path(__file__).resolve().parent.parent / "data"
 SAMPLE = DATA / "sample"
 SIZES = {"train": 300, "dev": 80, "test-student": 60}
-TASKS = ("ids-sst", "quora", "sts")
+SPLITS = {"ids-sst": tuple(SIZES), "quora": tuple(SIZES), "sts": tuple(SIZES), "nli": ("train", "dev")}
 HEADERS = {
     "ids-sst-train.csv": "\tid\tsentence\tsentiment\n",
     "ids-sst-dev.csv": "\tid\tsentence\tsentiment\n",
@@ -22,8 +23,10 @@ HEADERS = {
     "sts-train.csv": "\tid\tsentence1\tsentence2\tsimilarity\n",
     "sts-dev.csv": "\tid\tsentence1\tsentence2\tsimilarity\n",
     "sts-test-student.csv": "\tid\tsentence1\tsentence2\n",
+    "nli-train.csv": "\tid\tpremise\thypothesis\tlabel\n",
+    "nli-dev.csv": "\tid\tpremise\thypothesis\tlabel\n",
 }
-TEXTS = ("sentence", "sentence1", "sentence2")
+TEXTS = ("sentence", "sentence1", "sentence2", "premise", "hypothesis")
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -74,7 +77,7 @@ def test_the_header_files_are_all_there_is():
 def test_ids_are_25_hex_digits_and_unique():
     ids = [row["id"] for name in HEADERS for row in read(SAMPLE / name)]
     assert all(len(one) == 25 and set(one) <= set("0123456789abcdef") for one in ids)
-    assert len(set(ids)) == len(ids) == 3 * sum(SIZES.values())
+    assert len(set(ids)) == len(ids) == sum(SIZES[split] for splits in SPLITS.values() for split in splits)
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
@@ -91,14 +94,18 @@ def test_labels(split):
     degrees = Counter(round(float(score)) for score in scores)
     assert set(degrees) == set(range(6)) and min(degrees.values()) >= SIZES[split] // 8
 
+    labels = Counter(row["label"] for row in read(SAMPLE / f"nli-{split}.csv"))
+    assert set(labels) == {"entailment", "neutral", "contradiction"} and min(labels.values()) >= SIZES[split] // 3 - 1
 
-@pytest.mark.parametrize("task", TASKS)
+
+@pytest.mark.parametrize("task", SPLITS)
 def test_no_row_twice_and_no_text_in_two_splits(task):
-    splits = {split: read(SAMPLE / f"{task}-{split}.csv") for split in SIZES}
+    splits = {split: read(SAMPLE / f"{task}-{split}.csv") for split in SPLITS[task]}
     for split, rows in splits.items():
-        assert len({tuple(sorted(texts([row]))) for row in rows}) == SIZES[split]
-    train, dev, test = (texts(rows) for rows in splits.values())
-    assert not train & dev and not train & test and not dev & test
+        order = list if task == "nli" else sorted  # to entail is one thing, to be entailed another
+        assert len({tuple(order(row[c] for c in TEXTS if c in row)) for row in rows}) == SIZES[split]
+    for one, other in itertools.combinations(splits.values(), 2):
+        assert not texts(one) & texts(other)
 
 
 def words(text: str) -> set[str]:
@@ -115,7 +122,7 @@ def test_shared_words_do_not_tell_duplicates(split):
 
 
 def test_the_oddities_of_the_form_are_there():
-    for task in TASKS:
+    for task in ("ids-sst", "quora", "sts"):
         content = (SAMPLE / f"{task}-train.csv").read_bytes().decode("utf-8")
         assert '""' in content  # a quote in a quoted field
         assert "," in content

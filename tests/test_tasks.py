@@ -122,7 +122,8 @@ def test_binary_cross_entropy_contains_the_sigmoid_once(logit, label):
 def test_the_table_trains_each_task_by_its_own_loss():
     """Each row's loss at an output of its shape that fits the label, and at one that does not."""
     right = {"sst": torch.eye(5)[3:4] * 99, "cfimdb": torch.eye(2)[1:] * 99, "para": column(999), "sts": column(2.6)}
-    label = {"sst": 3, "cfimdb": 1, "para": 1, "sts": 2.6}
+    right["nli"] = torch.eye(3)[2:] * 99
+    label = {"sst": 3, "cfimdb": 1, "para": 1, "sts": 2.6, "nli": 2}
     assert set(right) == set(TASKS)
     for name, task in TASKS.items():
         assert right[name].shape == (1, task.outputs)
@@ -143,6 +144,7 @@ def test_the_table_tells_each_task_s_answers_apart_by_its_own_divergence():
         "cfimdb": (half.log(), three_quarters.log(), 0.25 * ln(2) + 0.25 * ln(1.5)),
         "para": (column(0), column(ln(3)), 0.25 * ln(2) + 0.25 * ln(1.5)),  # σ(0) = ½, σ(ln 3) = ¾
         "sts": (column(3.5), column(1.0), 0.25),  # (2.5/5)²
+        "nli": (torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([[0.25, 0.5, 0.25]]).log(), 0.5 * ln(2)),
     }
     assert set(pairs) == set(TASKS)
     for name, (a, b, expected) in pairs.items():

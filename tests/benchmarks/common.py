@@ -16,7 +16,7 @@ from minbert.tokenizer import BertTokenizer
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the scripts, which are not installed
 import multitask_classifier
 
-FILES = {task: multitask_classifier.FILES[task] for task in multitask_classifier.MULTITASK}
+FILES = {task: TASKS[task].file for task in multitask_classifier.MULTITASK}
 
 
 def parser(doc: str, steps: int = 10) -> argparse.ArgumentParser:
