@@ -1,21 +1,27 @@
 """Fetch the course's data files, and check that they are the course's.
 
     python data/download.py [--to DIR] [--url BASE] [file or group names ...]
+    python data/download.py nli        the inference pairs of SNLI and MultiNLI (320 MB), for further pre-training
 
 A file is written to NAME.part, checked, and only then gets its NAME: it lands whole or not at all. A download
 that was cut short goes on from where it stopped. The check is git's own id of a file's content, as the
-course's repository lists it, so whoever serves the files need not be trusted.
+course's repository lists it, so whoever serves the files need not be trusted. The inference pairs come as two
+archives, known by their sha256; their pairs are written in the form of the course's files, and the archives go.
 """
 
 import argparse
+import csv
 import hashlib
 import http.client
+import io
+import json
 import os
 import ssl
 import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from pathlib import Path
 
 from tqdm import tqdm
@@ -53,6 +59,24 @@ GROUPS = {  # group -> file -> git blob id
 }
 BLOB_IDS = {name: blob_id for files in GROUPS.values() for name, blob_id in files.items()}
 
+ARCHIVES = {  # SNLI and MultiNLI: where from, sha256
+    "snli_1.0.zip": (
+        "https://nlp.stanford.edu/projects/snli/snli_1.0.zip",
+        "afb3d70a5af5d8de0d9d81e2637e0fb8c22d1235c2749d83125ca43dab0dbd3e",
+    ),
+    "multinli_1.0.zip": (
+        "https://cims.nyu.edu/~sbowman/multinli/multinli_1.0.zip",
+        "049f507b9e36b1fcb756cfd5aeb3b7a0cfcb84bf023793652987f7e7e0957822",
+    ),
+}
+NLI = {  # file -> what it is made of: archive, member
+    "nli-train.csv": [
+        ("snli_1.0.zip", "snli_1.0/snli_1.0_train.jsonl"),
+        ("multinli_1.0.zip", "multinli_1.0/multinli_1.0_train.jsonl"),
+    ],
+    "nli-dev.csv": [("snli_1.0.zip", "snli_1.0/snli_1.0_dev.jsonl")],
+}
+
 
 class DownloadError(Exception):
     """A file could not be had; the message is one line that says which, why, and what to do."""
@@ -66,6 +90,14 @@ def git_blob_id(path: str | Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def checksum(path: str | Path, kind: str) -> str:
+    """The checksum of `path` of the kind that `kind` is: a sha256 has 64 digits, a git blob id 40."""
+    if len(kind) == 40:
+        return git_blob_id(path)
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _receive(url: str, part: Path, name: str) -> None:
@@ -106,20 +138,20 @@ def _download(url: str, part: Path, name: str) -> None:
             time.sleep(PAUSE * attempt)
 
 
-def fetch(url: str, path: str | Path, blob_id: str) -> str:
-    """Make `path` the file at `url` whose git blob id is `blob_id`; say what was done.
+def fetch(url: str, path: str | Path, expected: str) -> str:
+    """Make `path` the file at `url` whose git blob id, or sha256, is `expected`; say what was done.
 
     Returns "already there" or "downloaded"; another file of that name is kept as NAME.old. Raises
     DownloadError where the file cannot be had, OSError where it cannot be written.
     """
     path = Path(path)
-    if path.exists() and git_blob_id(path) == blob_id:
+    if path.exists() and checksum(path, expected) == expected:
         return "already there"
     part = path.with_name(path.name + ".part")
     for _ in range(2):  # a wrong file may come of a stale beginning: once more, from nothing
         _download(url, part, path.name)
-        actual = git_blob_id(part)
-        if actual == blob_id:
+        actual = checksum(part, expected)
+        if actual == expected:
             old = path.exists()
             if old:  # the same name, but not the course's: somebody may want it back
                 os.replace(path, path.with_name(path.name + ".old"))
@@ -127,33 +159,65 @@ def fetch(url: str, path: str | Path, blob_id: str) -> str:
             return f"downloaded (what had its name is {path.name}.old)" if old else "downloaded"
         part.unlink()
     raise DownloadError(
-        f"{path.name}: expected git blob id {blob_id} but {url} gives {actual}; nothing of it was kept; it "
+        f"{path.name}: expected {'git blob id' if len(expected) == 40 else 'sha256'} {expected} but {url} gives "
+        f"{actual}; nothing of it was kept; it "
         "was changed there or on the way: try another network or --url, or copy the file here yourself"
     )
+
+
+def make_nli(folder: Path, base: str | None) -> None:
+    """Write the files of `NLI` into `folder`, from archives that are fetched (from `base`, if given) and then removed.
+
+    Nothing is unpacked: the members are read where they are, by name.
+    """
+    if all((folder / name).exists() for name in NLI):
+        print(f"{', '.join(NLI)}: already there (remove them to have them made again)")
+        return
+    for name, (url, expected) in ARCHIVES.items():
+        fetch(f"{base}/{name}" if base else url, folder / name, expected)
+    for name, members in NLI.items():
+        part, count = folder / f"{name}.part", 0
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+            writer.writerow(["", "id", "premise", "hypothesis", "label"])
+            for archive, member in members:
+                with zipfile.ZipFile(folder / archive) as zip, zip.open(member) as lines:
+                    for line in io.TextIOWrapper(lines, encoding="utf-8"):
+                        row = json.loads(line)
+                        pair = [" ".join(row[column].split()) for column in ("sentence1", "sentence2")]
+                        writer.writerow([count, row["pairID"], *pair, row["gold_label"]])
+                        count += 1
+        os.replace(part, folder / name)
+        print(f"{name}: {count:,} pairs, from {', '.join(archive for archive, _ in members)}, checked", flush=True)
+    for name in ARCHIVES:
+        (folder / name).unlink()
 
 
 def main(argv: list[str] | None = None) -> int:
     """Fetch the files named on the command line; the exit status."""
     parser = argparse.ArgumentParser(description="Fetch and check the course's data files.")
     parser.add_argument("names", nargs="*", metavar="NAME",
-                        help=f"a file, or a group of files: {', '.join(GROUPS)} (default: all)")  # fmt: skip
+                        help=f"a file, or a group of files: {', '.join(GROUPS)} (default: these), nli")  # fmt: skip
     parser.add_argument("--to", type=Path, default=Path(__file__).resolve().parent, metavar="DIR",
                         help="where the files go (default: the folder of this script)")  # fmt: skip
-    parser.add_argument("--url", default=URL, metavar="BASE",
-                        help="where the files come from (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--url", metavar="BASE",
+                        help=f"where the files come from (default: {URL}; of nli: its authors' pages)")  # fmt: skip
     args = parser.parse_args(argv)
-    if not args.url.startswith(("https://", "http://")):
+    if args.url and not args.url.startswith(("https://", "http://")):
         parser.error(f"--url {args.url}: it must begin with https:// or http://")
     names: list[str] = []
     for name in args.names or GROUPS:
-        if name not in GROUPS and name not in BLOB_IDS:
-            parser.error(f"{name} is neither a file nor a group ({', '.join(GROUPS)})")
+        if name not in GROUPS and name not in BLOB_IDS and name != "nli":
+            parser.error(f"{name} is neither a file nor a group ({', '.join(GROUPS)}, nli)")
         names += GROUPS.get(name, [name])
 
     try:
         args.to.mkdir(parents=True, exist_ok=True)
         for name in dict.fromkeys(names):
-            done = fetch(args.url.rstrip("/") + "/" + name, args.to / name, BLOB_IDS[name])
+            if name == "nli":
+                make_nli(args.to, args.url and args.url.rstrip("/"))
+                continue
+            done = fetch((args.url or URL).rstrip("/") + "/" + name, args.to / name, BLOB_IDS[name])
             print(f"{name}: {done}, checked", flush=True)
     except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,10 +4,16 @@ import functools
 import hashlib
 import http.server
 import importlib.util
+import io
+import json
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from minbert.data import read_examples
+from minbert.tasks import TASKS
 
 SCRIPT = Path(__file__).resolve().parent.parent / "data" / "download.py"
 NAME = "sts-dev.csv"
@@ -22,7 +28,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Serve `server.body` at every path, with the faults `server` has, and note the Range headers."""
 
     def do_GET(self):
-        server, body = self.server, self.server.body
+        server, body = self.server, self.server.bodies.get(self.path, self.server.body)
         wanted = self.headers["Range"]
         server.ranges.append(wanted)
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and server.resumes else 0
@@ -51,6 +57,7 @@ def server():
     """A server on a free port; its `statuses` and `cuts` are taken from the end, one a request."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.body, server.resumes, server.ranges, server.statuses, server.cuts = BODY, True, [], [], []
+    server.bodies = {}  # of single paths
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.01))
     thread.start()
@@ -209,3 +216,65 @@ def test_by_default_all_files_go_beside_the_script(download, monkeypatch, tmp_pa
     assert [path.name for _, path, _ in asked] == [
         "sts-train.csv", "sts-dev.csv", "sts-test-student.csv", "quora-dev.csv",
     ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- inference pairs
+
+
+def archive(members: dict[str, list[tuple[str, str, str]]]) -> bytes:
+    """A zip of SNLI's form, and beside it a member that would leave the folder if anybody unpacked it."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as zip:
+        zip.writestr("../../escaped.txt", "gotcha")
+        for member, rows in members.items():
+            lines = [{"sentence1": a, "sentence2": b, "gold_label": label, "pairID": f"{member}#{i}", "extra": [1]}
+                     for i, (a, b, label) in enumerate(rows)]  # fmt: skip
+            zip.writestr(member, "".join(json.dumps(line) + "\n" for line in lines))
+    return content.getvalue()
+
+
+PAIRS = [("A man sleeps.", "He rests.", "entailment"), ('He said "so" ,\ttwice', "Who?", "neutral"), ("A.", "B.", "-")]
+
+
+@pytest.fixture
+def nli(download, server, monkeypatch):
+    """The server holds two small archives, and the script knows their sha256."""
+    bodies = {
+        "snli_1.0.zip": archive({"snli_1.0/snli_1.0_train.jsonl": PAIRS, "snli_1.0/snli_1.0_dev.jsonl": PAIRS[:1]}),
+        "multinli_1.0.zip": archive({"multinli_1.0/multinli_1.0_train.jsonl": [("C.", "D.", "contradiction")]}),
+    }
+    for name, body in bodies.items():
+        server.bodies[f"/{name}"] = body
+        monkeypatch.setitem(download.ARCHIVES, name, (f"{server.url}/{name}", hashlib.sha256(body).hexdigest()))
+    return download
+
+
+def test_inference_pairs_are_made_into_files_that_the_reader_reads(nli, server, tmp_path, capsys):
+    folder = tmp_path / "a" / "b"
+    server.cuts = [100]  # the first answer breaks off, and the rest is asked for
+    assert nli.main(["nli", "--to", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "nli-train.csv: 4 pairs" in out and "nli-dev.csv: 1 pairs" in out
+    assert sorted(path.name for path in folder.iterdir()) == ["nli-dev.csv", "nli-train.csv"]
+    assert not list(tmp_path.rglob("escaped.txt"))
+    examples = read_examples(folder / "nli-train.csv", TASKS["nli"])
+    assert [(e.texts, e.label) for e in examples] == [
+        (("A man sleeps.", "He rests."), 0.0),
+        (('He said "so" , twice', "Who?"), 1.0),
+        (("C.", "D."), 2.0),
+    ]
+    assert "left out 1 rows on whose label" in capsys.readouterr().err
+    asked = len(server.ranges)
+    assert nli.main(["nli", "--to", str(folder)]) == 0 and len(server.ranges) == asked
+    assert "already there" in capsys.readouterr().out
+
+
+def test_an_archive_that_is_another_is_not_kept(nli, server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(nli.ARCHIVES, "snli_1.0.zip", (f"{server.url}/snli_1.0.zip", "0" * 64))
+    assert nli.main(["nli", "--to", str(tmp_path)]) == 1
+    assert "snli_1.0.zip: expected sha256 000" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inference_pairs_are_fetched_only_when_asked_for(download):
+    assert "nli" not in download.GROUPS
