@@ -5,7 +5,10 @@ the line and leaves with a non-zero status. Anything else is our mistake and kee
 """
 
 import argparse
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -33,6 +36,37 @@ def one_line_errors():
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
+
+
+class Stop:
+    """Whether somebody asked the program to stop: `asked` is the signal's number, or None."""
+
+    asked: int | None = None
+
+    def leave_if_asked(self, message: str):
+        """Print `message` and leave as a signal's victim would: status 130 for Ctrl-C, 143 for SIGTERM."""
+        if self.asked:
+            print(message, file=sys.stderr)
+            sys.exit(128 + self.asked)
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Let Ctrl-C and SIGTERM (a machine that is taken away) wait until the program looks; the second leaves at once."""
+    stop = Stop()
+
+    def ask(number, frame):
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = number
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Parser(argparse.ArgumentParser):

@@ -184,6 +184,7 @@ OUR_LAYER_NAMES = {  # the same inside encoder.layer.N → bert_layers.N
     "output.dense": "out_dense",
     "output.LayerNorm": "out_layer_norm",
 }
+MLM_NAMES = {"cls.predictions.transform.dense": "dense", "cls.predictions.transform.LayerNorm": "layer_norm"}
 THEIR_NAMES = {ours: theirs for theirs, ours in OUR_NAMES.items()}
 THEIR_LAYER_NAMES = {ours: theirs for theirs, ours in OUR_LAYER_NAMES.items()}
 
@@ -203,10 +204,33 @@ def bert_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in weights.items():
         if name.endswith("position_ids") or name.startswith("cls."):  # 0, 1, 2, … ; the pre-training heads
             continue
-        if name.endswith(".kernel"):
-            tensor = tensor.T
-        result[_our_name(name)] = tensor.float().contiguous()
+        result[_our_name(name)] = _upright(name, tensor)
     return result
+
+
+def mlm_weights(name: str | Path) -> dict[str, Tensor]:
+    """The weights of the masked-language-model head of `name` under our names (`pretraining.MlmHead`), {} without one.
+
+    The decoder's matrix is the word embedding's and is not looked for.
+    """
+    path = find(name)
+    if not path.is_dir():  # a checkpoint of fine-tuning
+        return {}
+    weights = {name.replace("/", "."): tensor for name, tensor in read_weights(path).items()}
+    found = {}
+    for name, tensor in weights.items():
+        module, _, leaf = name.rpartition(".")
+        if module in MLM_NAMES:
+            leaf = {"kernel": "weight", "gamma": "weight", "beta": "bias"}.get(leaf, leaf)
+            found[f"{MLM_NAMES[module]}.{leaf}"] = _upright(name, tensor)
+        elif name in ("cls.predictions.bias", "cls.predictions.output_bias"):
+            found["bias"] = tensor.float()
+    return found
+
+
+def _upright(name: str, tensor: Tensor) -> Tensor:
+    """A weight in float32, TensorFlow's matrices transposed."""
+    return (tensor.T if name.endswith(".kernel") else tensor).float().contiguous()
 
 
 def _our_name(theirs: str) -> str:
@@ -228,16 +252,27 @@ def _their_name(ours: str) -> str:
     return f"{THEIR_NAMES[module]}.{leaf}"
 
 
-def save_pretrained(bert: BertModel, tokenizer: BertTokenizer, directory: str | Path):
+def _mlm_name(ours: str) -> str:
+    module, _, leaf = ours.rpartition(".")
+    theirs = {ours: theirs for theirs, ours in MLM_NAMES.items()}
+    return f"{theirs[module]}.{leaf}" if module else f"cls.predictions.{leaf}"
+
+
+def save_pretrained(bert: BertModel, tokenizer: BertTokenizer, directory: str | Path,
+                    mlm_head: torch.nn.Module | None = None):  # fmt: skip
     """Write config.json, vocab.txt, tokenizer_config.json and model.safetensors, as `transformers` reads them.
 
-    `transformers.BertModel.from_pretrained(directory)` and `--pretrained directory` both load the result. LoRA's
-    additions that are in use are merged into the matrices that are written; `bert` stays as it is.
+    With `mlm_head` (see `pretraining.MlmHead`) the result is a `BertForMaskedLM`, without it a `BertModel`; both kinds
+    load as either. `transformers.BertModel.from_pretrained(directory)` and `--pretrained directory` both load the
+    result. LoRA's additions that are in use are merged into the matrices that are written; `bert` stays as it is.
     """
     directory = Path(directory)
     if any(layer.adapter is not None for layer in bert.bert_layers):
         raise UserError(f"{directory}: a BERT with PALs or low-rank layers has no Hugging Face form; save a checkpoint")
     weights = {_their_name(name): tensor.cpu().contiguous() for name, tensor in merged_state_dict(bert).items()}
+    if mlm_head:
+        weights = {f"bert.{name}": tensor for name, tensor in weights.items()}
+        weights |= {_mlm_name(name): tensor.cpu().contiguous() for name, tensor in mlm_head.state_dict().items()}
     with atomic(directory / "model.safetensors") as path:
         try:
             save_file(weights, path, metadata={"format": "pt"})
@@ -249,7 +284,8 @@ def save_pretrained(bert: BertModel, tokenizer: BertTokenizer, directory: str | 
     with atomic(directory / "tokenizer_config.json") as path:
         path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     with atomic(directory / "config.json") as path:
-        config = {"architectures": ["BertModel"], **bert.config.to_dict()}
+        kind = "BertForMaskedLM" if mlm_head else "BertModel"
+        config = {"architectures": [kind], **bert.config.to_dict()}
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

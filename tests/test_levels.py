@@ -15,8 +15,9 @@ LEVELS = (
     ("config", "errors", "files", "optimizer", "lora", "smart", "pcgrad", "sampling"),
     ("bert", "tokenizer", "tasks"),
     ("pretrained", "pals", "heads", "data"),
-    ("multitask", "pretraining"),
+    ("multitask",),
     ("evaluation", "checkpoint", "report", "sanity", "experiments"),
+    ("pretraining",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
