@@ -1,6 +1,6 @@
 """The modules read as a tutorial in one order: each imports only from the levels above it.
 
-Level 0 stands on torch alone, level 4 on everything. The imports are read with `ast`, without running them, so those
+Level 0 stands on torch alone, the last on everything. The imports are read with `ast`, without running them, so those
 inside a function count as well. Both tables of exceptions are complete: an entry that nobody needs is a failure too.
 """
 
