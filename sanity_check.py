@@ -1,15 +1,30 @@
 #!/usr/bin/env python3
-"""Is this BERT a BERT, and this AdamW an AdamW? One layer done by hand, the course's own check, real weights.
+"""Is this BERT a BERT, and this AdamW an AdamW? And if not: which mistake is it, and in which line?
 
-  python sanity_check.py                                   fetches the small real model, minilm (90 MB), if need be
+  python sanity_check.py                                   this project, and the real weights of minilm (90 MB)
   python sanity_check.py --pretrained bert-base-uncased    the course's own check of BERT (440 MB)
+  python sanity_check.py PATH                              somebody's project, in the course's layout or in ours
+  python sanity_check.py PATH --part attention,layer       only these chapters of it
+  python sanity_check.py PATH PATH ...                     a class: a table; --json for a program
 
-Exit status: 0 all passed, 1 something is wrong, 2 a check could not be run.
+Somebody's project is read, never changed: its code runs in a copy, in a process of its own, with a time limit. Nothing
+is downloaded for it. What is still to be written is no mistake. minbert/sanity/ says how mistakes are found.
+Exit status: 0 all that is there is right, 1 something is wrong, 2 something could not be run.
 """
 
+import argparse
 import math
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from minbert.sanity.launch import Child
+
+if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
+    CHILD = Child()  # it loads PyTorch while we load ours
+else:
+    CHILD = None
 
 import numpy as np
 import torch
@@ -17,9 +32,12 @@ from torch import Tensor, nn
 
 from minbert.bert import BertModel
 from minbert.config import BertConfig
-from minbert.errors import Parser, UserError, one_line_errors
+from minbert.errors import Parser, UserError, at_least, one_line_errors
 from minbert.optimizer import AdamW
-from minbert.pretrained import load_bert
+from minbert.sanity import parts, report
+from minbert.sanity.check import check
+
+ROOT = Path(__file__).resolve().parent
 
 # Outputs for the course's two sentences, by the `transformers` library (minilm) and by the course (bert-base-uncased).
 # "hello world", padded, and "hello transformer …"; a few numbers of each tensor, and the norms of all of it.
@@ -108,6 +126,8 @@ def check_adamw(optimizer_class: Callable = AdamW) -> str:
 
 def check_real_bert(name: str) -> str:
     """The real weights of `name` give the stored outputs, to the course's tolerance and to six digits of the norms."""
+    from minbert.pretrained import load_bert  # takes half a second, and a check of somebody's project needs none of it
+
     model = load_bert(name).eval()
     ids = torch.tensor(IDS)
     with torch.no_grad():
@@ -124,28 +144,87 @@ def check_real_bert(name: str) -> str:
     return next(filter(None, complaints), "")
 
 
-def main(argv: list[str] | None = None):
+def named_parts(text: str) -> list[str]:
+    """The flag's value: names of parts with commas between, in the order of the check."""
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in parts.NAMES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no part; there are {', '.join(parts.NAMES)}")
+    return [name for name in parts.NAMES if name in names]
+
+
+def check_ours(pretrained: str) -> int:
+    """What is known of this project alone: numbers done by hand, the course's, and real weights. The exit status."""
+    checks = {
+        "BERT, one tiny layer done by hand": check_tiny_bert,
+        "AdamW, the course's 1,000 steps": check_adamw,
+        f"BERT, the real weights of {pretrained}": lambda: check_real_bert(pretrained),
+    }
+    status = 0
+    for title, run in checks.items():
+        try:
+            complaint = run()
+        except UserError as error:
+            print(f"{title:45} not run: {error}")
+            status = max(status, 2) if status != 1 else 1
+            continue
+        print(f"{title:45} {'WRONG: ' + complaint if complaint else 'passed'}")
+        status = 1 if complaint else status
+    return status
+
+
+def check_projects(paths: Sequence[str], names: Sequence[str], timeout: float, child: Child, one: bool) -> list[dict]:
+    """A result a path, as `check` gives it; a path that holds no project has an "error" instead of parts.
+
+    one: there is nothing else to do, so that such a path is a UserError.
+    """
+    projects = []
+    for path in paths:
+        try:
+            projects.append(check(path, child, names, timeout))
+        except (UserError, OSError) as error:
+            if one:
+                raise
+            projects.append({"path": str(path), "parts": [], "error": str(error)})
+    return projects
+
+
+def main(argv: list[str] | None = None, child: Child | None = None):
     parser = Parser(description=__doc__)
-    parser.add_argument("--pretrained", choices=tuple(STORED), default="minilm", help="whose real weights to check")
+    parser.add_argument("path", nargs="*", help="projects to check: a folder, or a file in it (default: this one)")
+    parser.add_argument("--part", type=named_parts, metavar="NAMES", help=f"only these, of {','.join(parts.NAMES)}")
+    parser.add_argument("--json", action="store_true", help="a list of results for a program, one a project")
+    parser.add_argument("--timeout", type=at_least(float, 0, above=True), default=10.0, help="seconds for each part")
+    parser.add_argument("--pretrained", choices=tuple(STORED), help="whose real weights to check (default: minilm)")
     with one_line_errors():
         args = parser.parse_args(argv)
-        checks = {
-            "BERT, one tiny layer done by hand": check_tiny_bert,
-            "AdamW, the course's 1,000 steps": check_adamw,
-            f"BERT, the real weights of {args.pretrained}": lambda: check_real_bert(args.pretrained),
-        }
-        status = 0
-        for title, check in checks.items():
+        if args.pretrained and args.path:
+            parser.error("--pretrained is about this project's own weights; leave it out with a PATH")
+        torch.set_num_threads(1)  # everything here is tiny
+        child = child or Child()
+        try:
+            paths = args.path or [str(ROOT)]
             try:
-                complaint = check()
-            except UserError as error:
-                print(f"{title:45} not run: {error}")
-                status = max(status, 2) if status != 1 else 1
-                continue
-            print(f"{title:45} {'WRONG: ' + complaint if complaint else 'passed'}")
-            status = 1 if complaint else status
+                projects = check_projects(paths, args.part or parts.NAMES, args.timeout, child, one=len(paths) == 1)
+            except (UserError, OSError) as error:
+                print(f"error: {error}", file=sys.stderr)
+                sys.exit(2)
+        finally:
+            child.close()
+        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        if args.json:
+            print(report.as_json(projects))
+        elif len(projects) == 1:
+            print(report.page(projects[0], colour, quiet_absent=args.part is None))
+        else:
+            print(report.table(projects, colour))
+        status = report.exit_status(projects)
+        if not args.path and not args.json and (args.pretrained or not args.part):
+            print()
+            ours = check_ours(args.pretrained or "minilm")
+            status = 1 if 1 in (status, ours) else max(status, ours)
         sys.exit(status)
 
 
 if __name__ == "__main__":
-    main()
+    main(child=CHILD)

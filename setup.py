@@ -7,7 +7,7 @@ setup(
     version="0.1.0",
     description="BERT by hand, with real weights, three tasks at once, and techniques as plain modules",
     license="Apache-2.0",
-    packages=["minbert"],
+    packages=["minbert", "minbert.sanity", "minbert.sanity.parts"],
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6,<2.14",
