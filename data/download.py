@@ -92,9 +92,9 @@ def git_blob_id(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def checksum(path: str | Path, kind: str) -> str:
-    """The checksum of `path` of the kind that `kind` is: a sha256 has 64 digits, a git blob id 40."""
-    if len(kind) == 40:
+def checksum(path: str | Path, like: str) -> str:
+    """The checksum of `path` of the kind that `like` is: a sha256 has 64 digits, a git blob id 40."""
+    if len(like) == 40:
         return git_blob_id(path)
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -152,11 +152,7 @@ def fetch(url: str, path: str | Path, expected: str) -> str:
         _download(url, part, path.name)
         actual = checksum(part, expected)
         if actual == expected:
-            old = path.exists()
-            if old:  # the same name, but not the course's: somebody may want it back
-                os.replace(path, path.with_name(path.name + ".old"))
-            os.replace(part, path)
-            return f"downloaded (what had its name is {path.name}.old)" if old else "downloaded"
+            return "downloaded" + _rename(part, path)
         part.unlink()
     raise DownloadError(
         f"{path.name}: expected {'git blob id' if len(expected) == 40 else 'sha256'} {expected} but {url} gives "
@@ -187,17 +183,26 @@ def make_nli(folder: Path, base: str | None) -> None:
                         pair = [" ".join(row[column].split()) for column in ("sentence1", "sentence2")]
                         writer.writerow([count, row["pairID"], *pair, row["gold_label"]])
                         count += 1
-        os.replace(part, folder / name)
-        print(f"{name}: {count:,} pairs, from {', '.join(archive for archive, _ in members)}, checked", flush=True)
+        kept = _rename(part, folder / name)
+        print(f"{name}: {count:,} rows from {', '.join(archive for archive, _ in members)}, checked{kept}", flush=True)
     for name in ARCHIVES:
         (folder / name).unlink()
+
+
+def _rename(part: Path, path: Path) -> str:
+    """Let `part` be `path`; another file of that name is kept as NAME.old, and the result says so."""
+    old = path.exists()
+    if old:  # the same name, but another content: somebody may want it back
+        os.replace(path, path.with_name(path.name + ".old"))
+    os.replace(part, path)
+    return f" (what had its name is {path.name}.old)" if old else ""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Fetch the files named on the command line; the exit status."""
     parser = argparse.ArgumentParser(description="Fetch and check the course's data files.")
     parser.add_argument("names", nargs="*", metavar="NAME",
-                        help=f"a file, or a group of files: {', '.join(GROUPS)} (default: these), nli")  # fmt: skip
+                        help=f"a file, or a group: {', '.join(GROUPS)} or nli (default: all but nli)")  # fmt: skip
     parser.add_argument("--to", type=Path, default=Path(__file__).resolve().parent, metavar="DIR",
                         help="where the files go (default: the folder of this script)")  # fmt: skip
     parser.add_argument("--url", metavar="BASE",

@@ -111,6 +111,9 @@ def sts_rows(split: str, size: int, rng: random.Random) -> list[Row]:
     return rows
 
 
+LABELS = ("entailment", "neutral", "contradiction")
+
+
 def nli_rows(split: str, size: int, rng: random.Random) -> list[Row]:
     """`size` different pairs (premise, hypothesis, label), the three labels in turn.
 
@@ -126,11 +129,8 @@ def nli_rows(split: str, size: int, rng: random.Random) -> list[Row]:
         premise = turn // 3 % 2
         hypothesis = (1 - premise, 2, 3)[label]
         fill = fills[turn // 6]
-        rows.append((told[premise].format(fill), told[hypothesis].format(fill), ENTAILMENT[label]))
+        rows.append((told[premise].format(fill), told[hypothesis].format(fill), LABELS[label]))
     return rows
-
-
-ENTAILMENT = ("entailment", "neutral", "contradiction")
 
 
 class Task(NamedTuple):

@@ -53,17 +53,13 @@ def read_examples(path: str | Path, task: Task, limit: int | None = None) -> lis
     quote left open, a file without rows.
     """
     lines = _read_lines(Path(path))
-    first = next(line for line in lines if line.strip())
-    rows = _json_rows if first.startswith("{") else _table_rows
-    if "|||" in first and "\t" not in first:
-        rows = _cmu_rows
     examples, skipped, undecided = [], [], 0
     seen = set()
-    for number, example, problem in rows(path, lines, task):
+    for number, example, problem in _rows(path, lines, task):
         if problem == UNDECIDED:
             undecided += 1
             continue
-        if example is not None and example.id is not None:
+        if problem is None and example.id is not None:
             if example.id in seen:
                 problem = f"id {example.id[:40]} again"
             seen.add(example.id)
@@ -76,13 +72,20 @@ def read_examples(path: str | Path, task: Task, limit: int | None = None) -> lis
         rows = "row" if len(skipped) == 1 else "rows"
         print(f"{path}: left out {len(skipped)} broken {rows}: {', '.join(skipped[:10])}{more}", file=sys.stderr)
     if undecided:
-        print(f"{path}: left out {undecided:,} rows on whose label the annotators did not agree", file=sys.stderr)
+        rows = "row" if undecided == 1 else "rows"
+        print(f"{path}: left out {undecided:,} {rows} on whose label the annotators did not agree", file=sys.stderr)
     if not examples:
         raise UserError(f"{path}: no usable row; expected {_columns(task)}")
     if limit is not None and limit < len(examples):
         drawn = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))[:limit]
         examples = [examples[i] for i in sorted(drawn.tolist())]
     return examples
+
+
+def read_texts(path: str | Path, task: Task) -> list[str]:
+    """Every text of a file, also of rows that `read_examples` leaves out for another field's sake."""
+    rows = _rows(path, _read_lines(Path(path)), task)
+    return [text for _, example, _ in rows if example for text in example.texts if text]
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -106,12 +109,21 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _columns(task: Task) -> str:
-    columns = [*(["id"] if task.header else []), *task.texts, task.label]
-    return f"tab-separated columns {', '.join(columns)} (no {task.label} in a test file)"
+    return f"tab-separated columns {', '.join((*task.columns, task.label))} (no {task.label} in a test file)"
 
 
 Rows = Iterator[tuple[int, Example | None, str | None]]  # line number, the example or None, what is wrong or None
 UNDECIDED = "the annotators did not agree"
+
+
+def _rows(path: str | Path, lines: list[str], task: Task) -> Rows:
+    """The rows of a file in whichever of the three forms its first line shows."""
+    first = next(line for line in lines if line.strip())
+    if first.startswith("{"):
+        return _json_rows(path, lines, task)
+    if "|||" in first and "\t" not in first:
+        return _cmu_rows(path, lines, task)
+    return _table_rows(path, lines, task)
 
 
 def _fields(path: str | Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
@@ -120,13 +132,14 @@ def _fields(path: str | Path, lines: list[str]) -> Iterator[tuple[int, list[str]
     SNLI's and MultiNLI's own files, whose labels are called gold_label, know no quoting.
     """
     first = next(line for line in lines if line.strip())
-    quoting = csv.QUOTE_NONE if "gold_label" in first else csv.QUOTE_MINIMAL
     delimiter = "\t" if "\t" in first else ","
-    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, quoting=quoting)
+    quoting = csv.QUOTE_NONE if "gold_label" in first and delimiter == "\t" else csv.QUOTE_MINIMAL
+    lines = (line + "\n" for line in lines)
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=delimiter == ",")
     line = 1
     try:
         for row in reader:
-            if any("\n" in field and "\t" in field for field in row):
+            if any("\n" in field and delimiter in field for field in row):
                 raise UserError(f'{path}, line {line}: a quote (") is opened and swallows the rows that follow')
             if row:
                 yield line, row
@@ -139,19 +152,22 @@ def _table_rows(path: str | Path, lines: list[str], task: Task) -> Rows:
     rows = _fields(path, lines)
     first, header = next(rows)
     header = [task.aliases.get(column, column) for column in header]
-    needed = ("id", *task.texts) if task.header else task.texts
-    missing = [column for column in needed if column not in header]
+    for column in (*task.columns, task.label):
+        if header.count(column) > 1:
+            raise UserError(f"{path}, line {first}: {header.count(column)} columns are the {column}")
+    missing = [column for column in task.columns if column not in header]
     if missing:
         found = ", ".join(repr(column) for column in header if column) or "none"
         raise UserError(
             f"{path}, line {first}: no column {missing[0]!r}; found {found[:200]}; expected {_columns(task)}"
         )
     for line, row in rows:
-        if len(row) > len(header):
-            yield line, None, f"{len(row)} fields, the header has {len(header)}"
-            continue
-        row += [""] * (len(header) - len(row))
-        yield line, *_example(dict(zip(header, row, strict=True)), task, path, line)
+        fields = len(row)
+        row += [""] * (len(header) - fields)
+        example, problem = _example(dict(zip(header, row, strict=False)), task, path, line)
+        if fields > len(header) and not problem:
+            problem = f"{fields} fields, the header has {len(header)}"
+        yield line, example, problem
 
 
 def _json_rows(path: str | Path, lines: list[str], task: Task) -> Rows:
@@ -162,28 +178,33 @@ def _json_rows(path: str | Path, lines: list[str], task: Task) -> Rows:
             row = {task.aliases.get(name, name): value for name, value in json.loads(text).items()}
         except (ValueError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}, line {line}: not a JSON object ({str(error)[:80]})") from error
-        missing = [name for name in (("id", *task.texts) if task.header else task.texts) if name not in row]
-        if missing:
-            raise UserError(f"{path}, line {line}: no {missing[0]!r}; expected {', '.join(task.texts)}, {task.label}")
-        strings = {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()}
-        yield line, *_example(strings, task, path, line)
+        for name in task.columns:
+            if name not in row:
+                raise UserError(f"{path}, line {line}: no {name!r}; expected {', '.join((*task.columns, task.label))}")
+            if not isinstance(row[name], str) or re.search(r"[\0\ud800-\udfff]", row[name]):
+                raise UserError(f"{path}, line {line}: {name} is {str(row[name])[:40]!a}, not a text")
+        label = row.get(task.label)
+        if isinstance(label, bool) or not isinstance(label, str | int | float | None):
+            raise UserError(f"{path}, line {line}: {task.label} is {str(label)[:40]!r}, neither a number nor a word")
+        fields = {name: row[name] for name in task.columns} | ({} if label is None else {task.label: str(label)})
+        yield line, *_example(fields, task, path, line)
 
 
-def _example(row: dict[str, str], task: Task, path: str | Path, line: int) -> tuple[Example | None, str | None]:
-    """What one row of named fields holds, and what is wrong with it, either of them None."""
+def _example(row: dict[str, str], task: Task, path: str | Path, line: int) -> tuple[Example, str | None]:
+    """What one row of named fields holds, and what is wrong with it or None; in the first case it has no label."""
     texts, label = tuple(row[column].strip() for column in task.texts), row.get(task.label)
     named = dict(zip(task.texts, texts, strict=True)) | ({} if label is None else {task.label: label.strip()})
     id = None
-    if task.header:  # it becomes a cell of the prediction file
+    if task.has_ids:  # it becomes a cell of the prediction file
         id = row["id"].strip().lower()
         named = {"id": id} | named
     empty = [name for name, value in named.items() if value == ""]
     if empty:
-        return None, f"empty {', '.join(empty)}"
+        return Example(id, texts, None), f"empty {', '.join(empty)}"
     if id and not re.fullmatch(r"[0-9a-z][\w.:-]*", id):
-        return None, f"id {id[:40]!r} is not one word of letters and digits"
+        return Example(id, texts, None), f"id {id[:40]!r} is not one word of letters and digits"
     if label is not None and label.strip() in task.undecided:
-        return None, UNDECIDED
+        return Example(id, texts, None), UNDECIDED
     return Example(id, texts, _label(label, task, path, line)), None
 
 

@@ -57,7 +57,8 @@ def stop_signals() -> Iterator[Stop]:
 
     def ask(number, frame):
         if stop.asked:
-            raise KeyboardInterrupt
+            print("stopped at once, without saving", file=sys.stderr)
+            sys.exit(128 + number)
         stop.asked = number
 
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()

@@ -167,8 +167,9 @@ def _checkpoint_config(saved: dict, weights: dict[str, Tensor], path: Path) -> B
 
 # ---------------------------------------------------------------------------------------------- names
 
+WORDS = "embeddings.word_embeddings"
 OUR_NAMES = {  # transformers' module → ours
-    "embeddings.word_embeddings": "word_embedding",
+    WORDS: "word_embedding",
     "embeddings.position_embeddings": "pos_embedding",
     "embeddings.token_type_embeddings": "tk_type_embedding",
     "embeddings.LayerNorm": "embed_layer_norm",
@@ -225,6 +226,9 @@ def mlm_weights(name: str | Path) -> dict[str, Tensor]:
             found[f"{MLM_NAMES[module]}.{leaf}"] = _upright(name, tensor)
         elif name in ("cls.predictions.bias", "cls.predictions.output_bias"):
             found["bias"] = tensor.float()
+    decoder, words = (weights.get(x) for x in ("cls.predictions.decoder.weight", f"bert.{WORDS}.weight"))
+    if decoder is not None and words is not None and not torch.equal(decoder, words):
+        raise UserError(f"{path}: cls.predictions.decoder.weight is not the word embedding, to which this head ties it")
     return found
 
 

@@ -13,16 +13,17 @@ MLM   masked language modelling (Devlin et al. 2019, §3.1). Of every sentence's
 NLI   does a premise entail a hypothesis, contradict it, or neither (Bowman et al. 2015)? Three logits, from both
       sentences in one row, or from two vectors as [u; v; |u-v|] (Reimers & Gurevych 2019).
 
-It reads the *training* files. A sentence that is in a dev or test file, too, is left out of both lessons, and so are
-the held-out sentences on which masked words are scored. What comes out is a directory of weights with the MLM head,
+Both learn from the *training* files. A sentence that a dev or test file has, too, is left out of both lessons, and so
+are the held-out sentences on which masked words are scored. What comes out is a directory of weights with the MLM head,
 which `--pretrained` takes, and which `transformers.BertForMaskedLM` loads.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -34,10 +35,10 @@ from tqdm.auto import tqdm
 
 from minbert.bert import ATTENTION, BertModel
 from minbert.config import BertConfig
-from minbert.data import SPLITS, Batch, Batches, Dataset, Example, eval_batches, read_examples
+from minbert.data import SPLITS, Batch, Batches, Dataset, Example, eval_batches, read_examples, read_texts
 from minbert.errors import Parser, UserError, at_least, one_line_errors, rate, seed, stop_signals
 from minbert.evaluation import evaluate
-from minbert.files import atomic, remove_strays, safe_load, sha256
+from minbert.files import atomic, remove_strays, safe_load
 from minbert.multitask import MultitaskBert
 from minbert.optimizer import AdamW, lr_factor, set_lr
 from minbert.pretrained import load_bert, load_strictly, load_tokenizer, mlm_weights, save_pretrained
@@ -47,7 +48,8 @@ from minbert.tokenizer import SPECIAL, BertTokenizer
 
 LESSONS = ("mlm", "nli")
 SENTENCES = replace(TASKS["sst"], name="mlm", title="masked words")  # of a data set that is texts and nothing else
-STATE = "resume.pt"  # where an unfinished run keeps all that it needs to go on
+STATE = "resume.pt"  # where a run keeps all that it needs to go on
+THEIRS = ("model.safetensors", "pytorch_model.bin", "config.json", "vocab.txt", "best.pt")  # signs of an earlier run's
 
 # ------------------------------------------------------------------------------------------------ masking
 
@@ -118,14 +120,16 @@ class MlmHead(nn.Module):
 class Learner(nn.Module):
     """One BERT with what both lessons need: the MLM head, and `nli`, a MultitaskBert of that one task (or of none).
 
-    nli: the arguments of `MultitaskBert` besides BERT and tasks; None leaves the lesson out.
+    nli: the arguments of `MultitaskBert` besides BERT and tasks; None leaves the lesson out. keeps_mlm: whether the MLM
+    head is worth writing, because it was loaded or will be trained.
     """
+
+    keeps_mlm = True
 
     def __init__(self, bert: BertModel, nli: Mapping | None = None):
         super().__init__()
         self.bert = bert
         self.mlm = MlmHead(bert.config)
-        self.keeps_mlm = True  # the head is worth writing: it was loaded, or it is trained
         self.nli = MultitaskBert(bert, ["nli"] if nli is not None else [], **(nli or {}))
 
     def mlm_logits(self, batch: Batch, seen: Tensor, chosen: Tensor) -> Tensor:
@@ -153,7 +157,7 @@ def score_masked(learner: Learner, data: Dataset, masker: Masker) -> dict[str, f
     device = learner.nli.device
     loss, found, count = 0.0, 0, 0
     for number, batch in enumerate(eval_batches(data)):
-        seen, chosen = (x.to(device) for x in masker(batch.input_ids, generator_for(0, number)))
+        seen, chosen = (x.to(device) for x in masker(batch.input_ids, generator_for(2, number)))
         batch = batch.to(device)
         with learner.nli.autocast():
             logits = learner.mlm_logits(batch, seen, chosen).float()
@@ -177,6 +181,9 @@ def load_learner(name: str | Path, attention: str, dropout: float | None, nli: M
 # ------------------------------------------------------------------------------------------------ what is read
 
 
+Key = tuple[int, ...]  # a text's word pieces: two texts with the same are the same
+
+
 @dataclass
 class Corpus:
     """What both lessons read, and what they are scored on."""
@@ -185,12 +192,27 @@ class Corpus:
     held_out: Dataset | None  # more of them, never trained on
     nli: Dataset | None  # pairs
     nli_dev: Dataset | None
-    left_out: dict[str, int]  # how many texts or pairs were left out since a dev or test file has them: by lesson
-    counts: dict[str, int]  # sentences of each file, of those that are left
+    notes: list[str]  # what was read and what was left out, for the person
 
     @property
     def train(self) -> dict[str, Dataset]:
         return {name: data for name, data in (("mlm", self.mlm), ("nli", self.nli)) if data}
+
+    def digest(self) -> str:
+        """sha256 of all that is read, as ids: it changes with the files, the vocabulary, and what is left out."""
+        digest = hashlib.sha256()
+        for data in (self.mlm, self.held_out, self.nli, self.nli_dev):
+            digest.update(repr(data and (data.rows, data.labels)).encode())
+        return digest.hexdigest()
+
+
+def forbidden_sentences(folder: Path, tokenizer: BertTokenizer) -> tuple[set[Key], list[str]]:
+    """What no lesson may hold: all texts of all tasks' dev and test files in `folder`; and the names of these."""
+    paths = [folder / task.file.format(SPLITS[split]) for task in TASKS.values() for split in ("dev", "test")]
+    tasks = [task for task in TASKS.values() for _ in ("dev", "test")]
+    found = [(path, task) for path, task in zip(paths, tasks, strict=True) if path.exists()]
+    texts = [text for path, task in found for text in read_texts(path, task)]
+    return set(map(tuple, tokenizer.encode(texts))), [path.name for path, _ in found]
 
 
 def read_corpus(
@@ -204,72 +226,59 @@ def read_corpus(
 ) -> Corpus:
     """Read the training files of the tasks in `files`, each sentence once, without those of any dev or test file.
 
-    Two texts are the same if their word pieces are. limit: how many examples of a task's training file, else all.
-    held_out: sentences to keep for scoring, at most a tenth of all. pairs: "joint" or "separate", of NLI.
+    limit: how many examples of a task's training file, else all. held_out: sentences to keep for scoring, at most a
+    tenth of all; pairs that hold one of them are left out. pairs: "joint" or "separate", of NLI.
     """
-    forbidden = set()
-    for task in TASKS.values():
-        for split in ("dev", "test"):
-            path = folder / task.file.format(SPLITS[split])
-            if path.exists():
-                texts = [text for example in read_examples(path, task) for text in example.texts]
-                forbidden.update(map(tuple, tokenizer.encode(texts)))
-
-    sentences: dict[tuple[int, ...], str] = {}  # word pieces → the text
-    left_out, counts = dict.fromkeys(lessons, 0), {}
-    nli_pairs: list[Example] = []
+    forbidden, compared = forbidden_sentences(folder, tokenizer)
+    notes = [f"compared with {', '.join(compared) or 'nothing: no dev or test file is there'}"]
+    sentences: dict[Key, str] = {}
+    known: set[Key] = set()  # sentences that a dev or test file has, too
+    nli_pairs: list[tuple[list[Key], Example]] = []
     for name in to_read(lessons, files):
-        path = folder / TASKS[name].file.format("train")
-        examples = read_examples(path, TASKS[name], (limit or {}).get(name))
+        task = TASKS[name]
+        examples = read_examples(folder / task.file.format("train"), task, (limit or {}).get(name))
+        pieces = iter(tokenizer.encode([text for example in examples for text in example.texts]))
         before = len(sentences)
-        for keys, example in zip(_keys(examples, tokenizer), examples, strict=True):
-            known = [key in forbidden for key in keys]
+        for example in examples:
+            keys = [tuple(next(pieces)) for _ in example.texts]
+            if name in files and "mlm" in lessons:
+                sentences.update(zip(keys, example.texts, strict=True))
             if name == "nli" and "nli" in lessons:
-                left_out["nli"] += any(known)
-                nli_pairs += [] if any(known) else [example]
-            if "mlm" in lessons and name in files:
-                left_out["mlm"] += sum(known)
-                sentences.update((k, text) for k, bad, text in zip(keys, known, example.texts, strict=True) if not bad)
-        if "mlm" in lessons and name in files:
-            counts[name] = len(sentences) - before
+                nli_pairs.append((keys, example))
+        if len(sentences) > before:
+            notes.append(f"{task.title}: {len(sentences) - before:,} sentences")
+    known = forbidden & sentences.keys()
+    kept = [key for key in sentences if key not in known]
+    drawn = torch.randperm(len(kept), generator=generator_for(0)).tolist()
+    aside = {kept[i] for i in drawn[: min(held_out, len(kept) // 10)]}
+    if kept:
+        notes.append(f"left out {len(known):,} sentences that a dev or test file has; held out {len(aside):,}")
 
-    def dataset(texts: list[str]) -> Dataset | None:
-        return Dataset(SENTENCES, [Example(None, (text,), None) for text in texts], tokenizer) if texts else None
+    def dataset(keys: Iterable[Key]) -> Dataset | None:
+        examples = [Example(None, (sentences[key],), None) for key in keys]
+        return Dataset(SENTENCES, examples, tokenizer) if examples else None
 
-    kept, aside = list(sentences), set()
-    if sentences:
-        drawn = torch.randperm(len(kept), generator=generator_for(0)).tolist()
-        aside = {kept[i] for i in drawn[: min(held_out, len(kept) // 10)]}
-        if nli_pairs:  # a held-out sentence must not come by the other door
-            keys = _keys(nli_pairs, tokenizer)
-            nli_pairs = [e for e, ks in zip(nli_pairs, keys, strict=True) if aside.isdisjoint(ks)]
-    nli_dev = None
+    nli = nli_dev = None
     if "nli" in lessons:
+        clean = [(keys, example) for keys, example in nli_pairs if forbidden.isdisjoint(keys)]
+        mine = [example for keys, example in clean if aside.isdisjoint(keys)]
+        notes.append(
+            f"left out {len(nli_pairs) - len(clean):,} pairs with a dev or test file's sentence, "
+            f"{len(clean) - len(mine):,} with a held-out one"
+        )
         dev = read_examples(folder / TASKS["nli"].file.format("dev"), TASKS["nli"])
-        for split, examples in (("train", nli_pairs), ("dev", dev)):
+        for split, examples in (("train", mine), ("dev", dev)):
             if not examples or None in [example.label for example in examples]:
                 path = folder / TASKS["nli"].file.format(split)
                 raise UserError(f"{path}: not every row has a label, or none is left; --tasks nli needs labelled pairs")
-        nli_dev = Dataset(TASKS["nli"], dev, tokenizer, pairs)
-    return Corpus(
-        dataset([text for key, text in sentences.items() if key not in aside]),
-        dataset([text for key, text in sentences.items() if key in aside]),
-        Dataset(TASKS["nli"], nli_pairs, tokenizer, pairs) if nli_pairs else None,
-        nli_dev,
-        left_out,
-        counts,
-    )
+        nli, nli_dev = (Dataset(TASKS["nli"], examples, tokenizer, pairs) for examples in (mine, dev))
+    return Corpus(dataset(key for key in kept if key not in aside), dataset(key for key in kept if key in aside),
+                  nli, nli_dev, notes)  # fmt: skip
 
 
 def to_read(lessons: Iterable[str], files: Iterable[str]) -> list[str]:
     """The tasks whose training files are needed: those that are masked, and nli for its own lesson."""
     return list(dict.fromkeys([*files, *(["nli"] if "nli" in lessons else [])]))
-
-
-def _keys(examples: list[Example], tokenizer: BertTokenizer) -> Iterator[list[tuple[int, ...]]]:
-    """The word pieces of each example's texts."""
-    pieces = iter(tokenizer.encode([text for example in examples for text in example.texts]))
-    return ([tuple(next(pieces)) for _ in example.texts] for example in examples)
 
 
 # ------------------------------------------------------------------------------------------------ the loop
@@ -280,15 +289,15 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: argp
     device, masker = learner.nli.device, Masker(tokenizer, args.masking)
     plan = Plan({t: len(d) for t, d in corpus.train.items()}, args.batch_size, args.epochs, args.seed,
                 args.steps_per_epoch)  # fmt: skip
-    schedule = SCHEDULES["interleaved"]  # every epoch sees all sentences, and all pairs, once
+    schedule = SCHEDULES["interleaved"]  # an epoch sees the larger lesson once, the smaller one about once
     sizes = schedule.sizes(plan)
     streams = {task: Batches(d, sizes[task], args.seed) for task, d in corpus.train.items()}
     optimizer = AdamW(parameter_groups(learner, args), lr=args.lr)
-    state = State(args, learner, optimizer, streams)
+    state = State(args, identity(args, learner, corpus), learner, optimizer, streams)
     if args.resume:
         state.load()
     else:
-        report(args, 0, {}, scores(learner, corpus, masker), 0.0, 0)
+        state.report(0, {}, scores(learner, corpus, masker), 0.0, 0)
 
     with stop_signals() as stop:
         for epoch in range(state.epoch, args.epochs):
@@ -313,8 +322,13 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: argp
                     (args.weights[task] * loss).backward()
                     state.losses[task].append(loss.detach())
                     examples += len(batch)
-                if args.clip:
-                    torch.nn.utils.clip_grad_norm_(learner.parameters(), args.clip)
+                norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), args.clip or math.inf)
+                if not torch.isfinite(norm):  # no weight has changed yet
+                    wild = [task for task in step if not torch.isfinite(state.losses[task][-1])]
+                    raise UserError(
+                        f"epoch {epoch + 1}, step {i + 1}: the {'loss' if wild else 'gradient'} of "
+                        f"{' and '.join(wild or step)} is no number any more; lower --lr, or add --clip 1"
+                    )
                 done, total = epoch * len(steps) + i, args.epochs * len(steps)
                 set_lr(optimizer, lr_factor(done, total, args.warmup, args.lr_decay))
                 optimizer.step()
@@ -323,13 +337,16 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: argp
                     state.save()
                 stop.leave_if_asked(f"stopped; --resume goes on from step {state.step} of epoch {epoch + 1}")
 
-            losses = state.mean_losses()
-            seconds = time.perf_counter() - start
-            report(args, epoch + 1, losses, scores(learner, corpus, masker), seconds, examples)
-            save_pretrained(learner.bert, tokenizer, args.out, learner.mlm if learner.keeps_mlm else None)
+            losses, seconds = state.mean_losses(), time.perf_counter() - start
+            state.report(epoch + 1, losses, scores(learner, corpus, masker), seconds, examples)
             state.next_epoch()
             state.save()
+            save_pretrained(learner.bert, tokenizer, args.out, learner.mlm if learner.keeps_mlm else None)
             stop.leave_if_asked(f"stopped; --resume goes on after epoch {epoch + 1}")
+
+    if state.resumed_at == args.epochs:  # finished before; but perhaps its weights were lost
+        save_pretrained(learner.bert, tokenizer, args.out, learner.mlm if learner.keeps_mlm else None)
+    print(f"weights     {args.out}", flush=True)
 
 
 def scores(learner: Learner, corpus: Corpus, masker: Masker) -> dict[str, float]:
@@ -349,17 +366,19 @@ def parameter_groups(learner: Learner, args: argparse.Namespace) -> list[dict]:
 
 
 class State:
-    """All that an unfinished run needs to go on as if it had never stopped, kept in OUT/resume.pt.
+    """All that a run needs to go on as if it had never stopped, kept in OUT/resume.pt.
 
     epoch, step: how many epochs are done, and how many steps of the next. losses: of that epoch's batches so far.
+    lines: of metrics.jsonl. identity: what a run that goes on must have in common with this one.
     """
 
-    def __init__(self, args: argparse.Namespace, learner: Learner, optimizer: AdamW, streams: dict[str, Batches]):
-        self.path, self.learner, self.optimizer, self.streams = args.out / STATE, learner, optimizer, streams
-        self.flags = identity(args)
+    def __init__(self, args: argparse.Namespace, identity: dict[str, str], learner: Learner, optimizer: AdamW,
+                 streams: dict[str, Batches]):  # fmt: skip
+        self.args, self.learner, self.optimizer, self.streams = args, learner, optimizer, streams
+        self.path, self.identity, self.resumed_at = args.out / STATE, identity, None
         self.epoch = self.step = 0
         self.losses: dict[str, list[Tensor]] = {task: [] for task in streams}
-        self.metrics = args.out / "metrics.jsonl"
+        self.lines: list[str] = []
 
     def mean_losses(self) -> dict[str, float]:
         means = {task: torch.stack(losses).mean().item() for task, losses in self.losses.items() if losses}
@@ -372,11 +391,30 @@ class State:
         self.epoch, self.step = self.epoch + 1, 0
         self.losses = {task: [] for task in self.losses}
 
+    def report(self, epoch: int, losses: dict, found: dict, seconds: float, examples: int):
+        """One line for the person, one of JSON for programs. Epoch 0 is how it stood before."""
+        text = ["before    " if epoch == 0 else f"epoch {epoch}/{self.args.epochs}"]
+        if losses:
+            text.append("loss " + "  ".join(f"{task} {x:.3f}" for task, x in losses.items()))
+        if "mlm_loss" in found:
+            text.append(f"held out: mlm {found['mlm_loss']:.3f}, masked words {found['masked_word_accuracy']:.3f}")
+        if "nli" in found:
+            text.append(f"nli dev {found['nli']:.3f}")
+        if seconds:
+            text.append(f"{seconds:.0f} s, {examples / seconds:.1f} examples/s")
+        print(" | ".join(text), flush=True)
+        if not all(map(math.isfinite, found.values())):
+            raise UserError(f"the held-out loss became {found['mlm_loss']}; begin again with a lower --lr")
+        self.lines.append(json.dumps({"epoch": epoch, "loss": losses, **found, "seconds": seconds}) + "\n")
+        with atomic(self.args.out / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(self.lines), encoding="utf-8")
+
     def save(self):
         """Write it, whole or not at all. A loss that is no number is never kept: the state before it is."""
         self.mean_losses()
         saved = {
-            "flags": self.flags,
+            "identity": self.identity,
+            "lines": self.lines,
             "epoch": self.epoch,
             "step": self.step,
             "losses": {task: [loss.item() for loss in losses] for task, losses in self.losses.items()},
@@ -394,17 +432,15 @@ class State:
 
     def load(self):
         """Take up what `save` wrote; UserError where that run had other flags, weights or data."""
-        if not self.path.exists():
-            raise UserError(f"{self.path}: not there, so there is nothing to --resume; leave the flag out to begin")
         saved = safe_load(self.path)
-        for name, value in self.flags.items():
-            if saved.get("flags", {}).get(name) != value:
-                raise UserError(
-                    f"{self.path}: that run had {name} = {saved.get('flags', {}).get(name)!r}, this one has {value!r}; "
-                    "--resume goes on with the same"
-                )
-        self.epoch, self.step = saved["epoch"], saved["step"]
-        self.losses = {task: [torch.tensor(x) for x in losses] for task, losses in saved["losses"].items()}
+        for name, value in self.identity.items():
+            before = saved.get("identity", {}).get(name)
+            if before != value:
+                raise UserError(f"{self.path}: that run had {name} = {before}, this one has {value}; "
+                                "--resume goes on with the same; --overwrite begins again")  # fmt: skip
+        self.epoch, self.step, self.lines = saved["epoch"], saved["step"], saved["lines"]
+        self.resumed_at, device = self.epoch, self.learner.nli.device
+        self.losses = {task: [torch.tensor(x, device=device) for x in xs] for task, xs in saved["losses"].items()}
         load_strictly(self.learner, saved["model"], self.path)
         self.optimizer.load_state_dict(saved["optimizer"])
         for task, stream in self.streams.items():
@@ -412,37 +448,13 @@ class State:
         torch.set_rng_state(saved["random"])
         if saved["random_gpu"] is not None and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(saved["random_gpu"])
-        if self.metrics.exists():  # an epoch that was told of but not kept is told of again
-            lines = self.metrics.read_text("utf-8").splitlines(keepends=True)
-            with atomic(self.metrics) as temporary:
-                temporary.write_text("".join(x for x in lines if json.loads(x)["epoch"] <= self.epoch), "utf-8")
 
 
-def identity(args: argparse.Namespace) -> dict[str, str]:
-    """What a run that goes on must have in common with the one that stopped: flags, and what its files hold."""
-    free = ("out", "resume", "overwrite", "save_every", "data", "masking", "use_gpu")
+def identity(args: argparse.Namespace, learner: Learner, corpus: Corpus) -> dict[str, str]:
+    """What a run that goes on must have in common with the one that stopped: flags, BERT's sizes, what is read."""
+    free = ("out", "resume", "overwrite", "save_every", "data", "pretrained", "masking", "use_gpu")
     flags = {f"--{name}": str(value) for name, value in vars(args).items() if name not in free}
-    for name in to_read(args.tasks, args.corpus):
-        path = args.data / TASKS[name].file.format("train")
-        flags[f"the content of {path.name}"] = sha256(path)
-    return flags
-
-
-def report(args: argparse.Namespace, epoch: int, losses: dict, found: dict, seconds: float, examples: int):
-    """One line for the person, one of JSON for programs. Epoch 0 is how it stood before."""
-    text = ["before    " if epoch == 0 else f"epoch {epoch}/{args.epochs}"]
-    if losses:
-        text.append("loss " + "  ".join(f"{task} {x:.3f}" for task, x in losses.items()))
-    if "mlm_loss" in found:
-        text.append(f"held out: mlm {found['mlm_loss']:.3f}, masked words {found['masked_word_accuracy']:.3f}")
-    if "nli" in found:
-        text.append(f"nli dev {found['nli']:.3f}")
-    if seconds:
-        text.append(f"{seconds:.0f} s, {examples / seconds:.1f} examples/s")
-    print(" | ".join(text), flush=True)
-    line = {"epoch": epoch, "loss": losses, **found, "seconds": seconds}
-    with open(args.out / "metrics.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    return flags | {"config": str(learner.bert.config.to_dict()), "the data's sha256": corpus.digest()}
 
 
 # ------------------------------------------------------------------------------------------------ the flags
@@ -461,7 +473,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--corpus", metavar="LIST", help="whose training files' sentences are masked: of "
         f"{', '.join(TASKS)} (default: sst,para,sts, and nli where it is a lesson)")
     add("--limit", metavar="N", default="",
-        help="use N examples, always the same, of each training file; or a list: a number for each file that is read")
+        help="use N examples, always the same, of each training file; or a list: a number for each of --corpus and nli")
     add("--held_out", metavar="N", type=count, default=1000, help="sentences to score masked words on, at most a tenth")
     add("--max_length", metavar="T", type=at_least(int, 8), default=128, help="cut rows to T tokens")
 
@@ -482,12 +494,12 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument_group("training").add_argument
     add("--seed", metavar="N", type=seed, default=11711, help="of dropout, fresh heads, masks and data order")
-    add("--epochs", metavar="N", type=count, default=5, help="times that every sentence and pair is read")
+    add("--epochs", metavar="N", type=count, default=5, help="times that the larger lesson is read whole")
     add("--steps_per_epoch", metavar="N", type=count, help="stop each epoch after N steps, or stretch it")
     add("--weights", metavar="LIST",
         help="a factor for the loss of each of --tasks (default: 0.7,0.3; of one alone 1)")
     add("--batch_size", metavar="N", type=count, default=32,
-        help="examples a batch of the larger lesson; the other's are smaller, so that both end together")
+        help="examples a batch of the larger lesson; the other's are smaller, so that both end at about the same time")
     add("--lr", metavar="RATE", type=positive, default=5e-6, help="learning rate")
     add("--head_lr", metavar="RATE", type=positive, help="learning rate of the heads (default: --lr)")
     add("--warmup", metavar="SHARE", type=rate, default=0.0, help="share of the steps in which the rates rise from 0")
@@ -514,8 +526,8 @@ def finish(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
             parser.error(f"--tasks {name}: the lessons are {', '.join(LESSONS)}")
     if args.corpus and "mlm" not in args.tasks:
         parser.error("--corpus needs mlm among --tasks")
-    default = ["sst", "para", "sts"] if "mlm" in args.tasks else []
-    corpus = args.corpus.split(",") if args.corpus else default + (["nli"] if args.tasks != ["mlm"] else [])
+    default = ["sst", "para", "sts", *(["nli"] if "nli" in args.tasks else [])]
+    corpus = args.corpus.split(",") if args.corpus else default if "mlm" in args.tasks else []
     for name in corpus:
         if name not in TASKS:
             parser.error(f"--corpus {name}: the files are those of {', '.join(TASKS)}")
@@ -547,33 +559,54 @@ def finish(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
+def check_out(args: argparse.Namespace):
+    """Refuse to write over what is there, or to go on with what is not, before anything is read."""
+    state = args.out / STATE
+    if args.resume:
+        if not state.exists():
+            raise UserError(f"{state}: not there, so there is nothing to --resume; leave the flag out to begin")
+    elif not args.overwrite:
+        for path in (state, *(args.out / name for name in THEIRS)):
+            if path.exists():
+                more = "add --resume or --overwrite, or another --out" if state.exists() else "name another --out"
+                raise UserError(f"{path}: an earlier run's; {more}")
+    if Path(args.pretrained).is_dir() and Path(args.pretrained).resolve() == args.out.resolve():
+        raise UserError(f"--out {args.out} is --pretrained itself; name another folder")
+    for name in to_read(args.tasks, args.corpus):
+        for split in ("train", "dev") if name == "nli" and "nli" in args.tasks else ("train",):
+            path = args.data / TASKS[name].file.format(split)
+            if not path.exists():
+                hint = (
+                    "`python data/download.py nli` fetches it, --tasks mlm does without"
+                    if name == "nli"
+                    else ("data/download.py fetches the course's; --data names their folder, --corpus which are read")
+                )
+                raise UserError(f"{path}: no such file ({hint})")
+    args.out.mkdir(parents=True, exist_ok=True)
+    remove_strays(args.out)
+    if args.overwrite:
+        for name in ("metrics.jsonl", STATE, "model.safetensors"):
+            (args.out / name).unlink(missing_ok=True)
+
+
 def run(args: argparse.Namespace):
     """Read, load, train."""
-    for name in ("model.safetensors", STATE):
-        if (args.out / name).exists() and not (args.overwrite or args.resume):
-            raise UserError(f"{args.out / name}: an earlier run's; add --resume or --overwrite, or another --out")
+    check_out(args)
     torch.manual_seed(args.seed)
     tokenizer = load_tokenizer(args.pretrained)
     tokenizer.max_length = min(tokenizer.max_length, args.max_length)
     corpus = read_corpus(args.data, tokenizer, args.tasks, args.corpus, args.limit, args.held_out, args.pairs)
     nli = {"pairs": args.pairs, "pooling": args.pooling, "dropout": args.hidden_dropout_prob}
-    learner, known = load_learner(args.pretrained, args.attention, args.bert_dropout, nli if corpus.nli else None)
+    learner, had_head = load_learner(args.pretrained, args.attention, args.bert_dropout, nli if corpus.nli else None)
     learner.to("cuda" if args.use_gpu else "cpu")
     learner.nli.precision = args.precision
-    learner.keeps_mlm = known or corpus.mlm is not None
+    learner.keeps_mlm = had_head or corpus.mlm is not None
     if corpus.mlm:
-        counts = ", ".join(f"{TASKS[name].title} {n:,}" for name, n in corpus.counts.items())
-        print(f"sentences   {len(corpus.mlm):,} to read, {len(corpus.held_out or ()):,} held out ({counts})")
-        print(f"            left out {corpus.left_out['mlm']:,} that a dev or test file has, too")
-        print(f"MLM head    {'came with the weights' if known else 'fresh: the weights came without one'}")
+        print(f"sentences   {len(corpus.mlm):,} to read, {len(corpus.held_out or ()):,} to score")
+        print(f"MLM head    {'came with the weights' if had_head else 'fresh: the weights came without one'}")
     if corpus.nli:
-        print(f"NLI pairs   {len(corpus.nli):,} to read, {len(corpus.nli_dev):,} dev; "
-              f"left out {corpus.left_out['nli']:,} with a sentence that a dev or test file has, too")  # fmt: skip
-    args.out.mkdir(parents=True, exist_ok=True)
-    remove_strays(args.out)
-    if not args.resume:
-        for name in ("metrics.jsonl", STATE, "model.safetensors"):
-            (args.out / name).unlink(missing_ok=True)
+        print(f"NLI pairs   {len(corpus.nli):,} to read, {len(corpus.nli_dev):,} to score")
+    print("".join(f"            {note}\n" for note in corpus.notes), end="", flush=True)
     train(learner, tokenizer, corpus, args)
 
 

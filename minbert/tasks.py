@@ -113,6 +113,16 @@ class Task:
     def is_pair(self) -> bool:
         return len(self.texts) == 2
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether its rows need ids: they do where a prediction file will name them."""
+        return bool(self.header)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a file must have, labelled or not."""
+        return ("id", *self.texts) if self.has_ids else self.texts
+
     def normalised(self, score: float) -> float:
         """The score on a scale from 0 to 1, as the course's overall score takes it: (r + 1)/2 for Pearson's r."""
         return (score + 1) / 2 if self.score is pearson else score

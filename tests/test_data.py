@@ -162,6 +162,14 @@ def test_pairs_without_a_label_that_the_annotators_agreed_on_are_counted_and_lef
         (NLI_FORMS["JSON, numbers"] + "{not JSON}\n", 4, "not a JSON object"),
         (NLI_FORMS["JSON, numbers"] + "[1]\n", 4, "not a JSON object"),
         (NLI_FORMS["JSON, numbers"] + '{"premise": "A man."}\n', 4, "no 'hypothesis'"),
+        (NLI_FORMS["JSON, numbers"] + '{"premise": null, "hypothesis": "A.", "label": 0}\n', 4, "premise is 'None'"),
+        (NLI_FORMS["JSON, numbers"] + '{"premise": ["x"], "hypothesis": "A.", "label": 0}\n', 4, "not a text"),
+        (NLI_FORMS["JSON, numbers"] + '{"premise": "\\ud800", "hypothesis": "A.", "label": 0}\n', 4, "not a text"),
+        (NLI_FORMS["JSON, numbers"] + '{"premise": "a\\u0000", "hypothesis": "A.", "label": 0}\n', 4, "not a text"),
+        (NLI_FORMS["JSON, numbers"] + '{"premise": "A.", "hypothesis": "B.", "label": [0]}\n', 4, "neither a number"),
+        (NLI_FORMS["JSON, numbers"] + '{"premise": "A.", "hypothesis": "B.", "label": true}\n', 4, "neither a number"),
+        (NLI_FORMS["commas, numbers"] + 'a,"oops open,0\nc,d,1\ne,"f",2\n', 5, "a quote"),
+        (NLI_FORMS["tabs"].replace("\tid", "\tlabel"), 1, "2 columns are the label"),
     ],
 )
 def test_bad_files_of_inference_pairs_are_refused_with_file_and_line(read, content, line, said):

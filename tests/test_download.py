@@ -254,7 +254,7 @@ def test_inference_pairs_are_made_into_files_that_the_reader_reads(nli, server, 
     server.cuts = [100]  # the first answer breaks off, and the rest is asked for
     assert nli.main(["nli", "--to", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "nli-train.csv: 4 pairs" in out and "nli-dev.csv: 1 pairs" in out
+    assert "nli-train.csv: 4 rows" in out and "nli-dev.csv: 1 rows" in out
     assert sorted(path.name for path in folder.iterdir()) == ["nli-dev.csv", "nli-train.csv"]
     assert not list(tmp_path.rglob("escaped.txt"))
     examples = read_examples(folder / "nli-train.csv", TASKS["nli"])
@@ -263,7 +263,7 @@ def test_inference_pairs_are_made_into_files_that_the_reader_reads(nli, server, 
         (('He said "so" , twice', "Who?"), 1.0),
         (("C.", "D."), 2.0),
     ]
-    assert "left out 1 rows on whose label" in capsys.readouterr().err
+    assert "left out 1 row on whose label" in capsys.readouterr().err
     asked = len(server.ranges)
     assert nli.main(["nli", "--to", str(folder)]) == 0 and len(server.ranges) == asked
     assert "already there" in capsys.readouterr().out
@@ -278,3 +278,9 @@ def test_an_archive_that_is_another_is_not_kept(nli, server, tmp_path, capsys, m
 
 def test_inference_pairs_are_fetched_only_when_asked_for(download):
     assert "nli" not in download.GROUPS
+
+
+def test_pairs_of_your_own_are_kept_aside(nli, tmp_path):
+    (tmp_path / "nli-train.csv").write_text("mine")
+    assert nli.main(["nli", "--to", str(tmp_path)]) == 0
+    assert (tmp_path / "nli-train.csv.old").read_text() == "mine"
