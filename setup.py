@@ -19,7 +19,14 @@ setup(
         "safetensors>=0.4.5",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "transformers>=4.48", "peft>=0.14", "ruff>=0.9"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",  # all cores: the tests take 8 minutes on one
+            "hypothesis>=6.100",
+            "transformers>=4.48",
+            "peft>=0.14",
+            "ruff>=0.9",
+        ],
         "plots": ["matplotlib>=3.8"],
     },
 )

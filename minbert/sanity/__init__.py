@@ -1,0 +1,25 @@
+"""A sanity check that teaches: which line of somebody's BERT is wrong, and why.
+
+A check that compares one output with a stored one says that something is wrong, and not always that. This one says
+what, because it knows the mistakes that students make as well as it knows the right code:
+
+    their code ──(a child process)── probes ─▶ recorded numbers ─┐
+                                                                 ├─▶ equal: passed
+    the right code, in small pieces ──────── probes ─▶ numbers ──┤
+    … with one or two pieces wrong ───────── probes ─▶ numbers ──┴─▶ equal: this is the mistake
+
+A mistake is written down once, as the wrong piece that makes it. So the table of mistakes is its own test: each one,
+put into the right code, must be found, and nothing else; and two mistakes at once are found by putting in two.
+
+    core       what a part is made of: pieces, mistakes, probes; dropout made visible
+    parts      the chapters, in the order in which a student writes them: attention, layer, embeddings, …
+    project    somebody's files, and their classes by name
+    child      the process in which their code runs, guarded, and records
+    launch     starts it, and brings back what it recorded
+    judge      compares, and searches the mistakes
+    search     looks for techniques, which have no fixed names
+    check      all of this for one project
+    report     the page for a person, the table for a class
+
+`sanity_check.py` is the door.
+"""

@@ -1,0 +1,115 @@
+"""A whole check of one project: copy it, have the child run every part, judge what that recorded."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minbert.sanity import parts
+from minbert.sanity.core import Part
+from minbert.sanity.judge import judge
+from minbert.sanity.launch import Child
+from minbert.sanity.project import Layout
+
+PRINTED = 2_000  # characters of what somebody's code prints that are kept
+
+
+def check(path: str | Path, child: Child, names: Sequence[str] = parts.NAMES, timeout: float = 10.0) -> dict[str, Any]:
+    """Check the project at `path`: {"path", "parts": [a result a part]}, as `--json` shows it.
+
+    timeout: seconds that each part may take. Raises UserError where there is no project.
+    """
+    found = Layout.find(path)
+    folder = child.folder / f"project-{sum(1 for _ in child.folder.glob('project-*'))}"
+    copy = found.copy(folder)
+    jobs = [
+        {
+            "part": name, "root": str(copy.root), "home": str(copy.home), "package": copy.package, "timeout": timeout,
+            "out": str(child.folder / f"{folder.name}.{name}"),
+        }
+        for name in names
+    ]  # fmt: skip
+    results: dict[str, dict[str, Any]] = {}
+    child.send(jobs[0])
+    for job, following in zip(jobs, [*jobs[1:], None], strict=True):
+        answer = child.answer()
+        if following:
+            child.send(following)  # it runs while this one is judged
+        part = parts.load(job["part"])
+        result = _result(part, Path(job["out"]), answer, found, folder)
+        lacking = [n for n in part.needs if n in results and results[n]["status"] != "passed"]
+        if lacking and result["status"] in ("wrong", "crashed"):
+            result = _plain(part, "not checked", f"{results[lacking[0]]['title']} must be right first")
+        results[part.name] = result
+    return {"path": str(path), "parts": list(results.values())}
+
+
+def _plain(part: Part, status: str, note: str) -> dict[str, Any]:
+    return {"part": part.name, "title": part.title, "status": status, "mistakes": [], "note": note}
+
+
+def _result(part: Part, out: Path, answer: dict[str, Any], layout: Layout, folder: Path) -> dict[str, Any]:
+    """What became of a part: judged if it was recorded, else why not."""
+    recorded = _load(Path(f"{out}.pt"), part)
+    if recorded is None:
+        result = _plain(part, *_why_not(answer))
+        if answer["ended"] == "timed out":
+            result |= _where_it_hangs(Path(f"{out}.stack"), folder)
+    elif recorded["status"] == "ran":
+        result = judge(part, recorded["probes"], layout)
+    else:
+        result = _plain(part, recorded["status"], recorded.get("note", ""))
+        result |= {key: recorded[key] for key in ("file", "line", "failure") if recorded.get(key)}
+    if "failure" in result:
+        failure = result["failure"] = {key: value for key, value in result["failure"].items() if key != "values"}
+        result["note"] = result["note"] or f"{failure['error']}: {failure['message']}"
+        result |= {key: failure[key] for key in ("file", "line") if failure.get(key)}
+    printed = Path(f"{out}.txt")
+    if printed.exists() and (text := printed.read_bytes()[:PRINTED].decode("utf-8", "replace")).strip():
+        result["output"] = _printable(text)
+    return {key: _tidy(value, folder) for key, value in result.items()}
+
+
+def _load(file: Path, part: Part) -> dict[str, Any] | None:
+    """What the child saved: tensors, numbers and strings, in the form that it promises; None for anything else."""
+    try:
+        recorded = torch.load(file, weights_only=True)
+        whole = recorded["status"] != "ran" or all(probe.name in recorded["probes"] for probe in part.probes)
+        return recorded if whole else None
+    except Exception:  # missing, cut off, or made by somebody's code
+        return None
+
+
+def _why_not(answer: dict[str, Any]) -> tuple[str, str]:
+    """(status, note) of a part of which nothing was recorded."""
+    if answer["ended"] == "timed out":
+        return "timed out", "it did not come to an end in the time allowed"
+    if answer["ended"] == "printed too much":
+        return "crashed", "it prints without end"
+    status = answer["status"]
+    how = f"by signal {-status}" if isinstance(status, int) and status < 0 else f"with status {status}"
+    return "crashed", f"it ended the Python process itself, {how} (os._exit, or a crash of native code)"
+
+
+def _where_it_hangs(file: Path, folder: Path) -> dict[str, Any]:
+    """File, line and function of theirs that was running shortly before the time was up."""
+    text = file.read_text("utf-8", "replace") if file.exists() else ""
+    found = re.search(rf'File "{re.escape(str(folder))}/(.+?)", line (\d+) in (\S+)', text)
+    return {"file": found[1], "line": int(found[2])} if found else {}
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
+def _tidy(value: Any, folder: Path) -> Any:
+    """The same with names of the temporary folder taken out, and no control characters."""
+    if isinstance(value, str):
+        return _printable(value.replace(f"{folder}/", "").replace(str(folder), "."))
+    if isinstance(value, dict):
+        return {key: _tidy(v, folder) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_tidy(v, folder) for v in value]
+    return value

@@ -1,0 +1,210 @@
+"""The child process: the only place where somebody's code runs. It records, and judges nothing.
+
+    a job on stdin  {"part", "root", "home", "package", "timeout", "out"}
+      → a fork of this process, with standard output to a file, sets the guard, imports their code, runs the probes,
+        and saves what came out with `torch.save` (tensors, numbers and strings: read back with weights_only=True)
+      → a line on stdout, {"ended", "status"}
+
+The guard is Python's audit hook: opening a file for writing, deleting, renaming, starting a process, sending a signal
+or using the network outside the temporary folder raises PermissionError. Memory, processor time and the size of a
+file are limited where the system can. This keeps accidents and rude code from harming anything. It is NOT a sandbox:
+native code (a compiled extension, calls to libc by an address found in memory) can pass by an audit hook, files can
+be read, and a forger could write the results himself. For code from somebody who means harm, use a container.
+"""
+
+import contextlib
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minbert.sanity import core, parts, project
+
+try:
+    import resource
+except ImportError:  # not a Unix
+    resource = None
+
+MOST_OUTPUT = 1_000_000  # bytes that a part may print
+MOST_MEMORY = 3 << 30  # bytes beyond what PyTorch takes
+MOST_FILE = 32 << 20  # bytes
+
+TOUCHES = {  # audit event → which of its arguments are paths, and where the folder that they are relative to stands
+    "os.remove": ((0,), 1), "os.rmdir": ((0,), 1), "os.mkdir": ((0,), 2), "os.rename": ((0, 1), 2),
+    "os.link": ((0, 1), 2), "os.symlink": ((0, 1), 2), "os.truncate": ((0,), None), "os.chmod": ((0,), 2),
+    "os.chown": ((0,), 3), "os.utime": ((0,), 3), "os.chflags": ((0,), None), "os.lockf": ((), None),
+    "os.setxattr": ((0,), None), "os.removexattr": ((0,), None), "shutil.rmtree": ((0,), None),
+    "shutil.move": ((0, 1), None), "shutil.chown": ((0,), None), "sqlite3.connect": ((0,), None),
+}  # fmt: skip
+REFUSED = (
+    "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "os.kill", "pty.",
+    "socket.connect", "socket.bind", "socket.send", "socket.getaddrinfo", "socket.gethostby", "ctypes.dlopen",
+    "ctypes.dlsym", "ctypes.call_function", "signal.pthread_kill", "urllib.", "ftplib.", "smtplib.", "webbrowser.",
+    "resource.prlimit", "resource.setrlimit", "os.unshare", "os.setns", "mmap.__new__", "winreg.",
+)  # fmt: skip
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def guard(folder: Path):
+    """From now on this process changes nothing outside `folder`, starts nothing and reaches nothing."""
+    inside, real, join = str(folder), os.path.realpath, os.path.join
+    devices = (os.devnull,)
+
+    def allowed(path: Any, directory: Any = -1) -> bool:
+        if isinstance(path, int):
+            return True  # an open file: it was looked at when it was opened
+        path = os.fsdecode(path)
+        if isinstance(directory, int) and directory >= 0:
+            path = join(os.readlink(f"/proc/self/fd/{directory}"), path)
+        # the last name itself may be a link, which is removed or renamed as such
+        path = join(real(os.path.dirname(path) or "."), os.path.basename(path))
+        return path in devices or all(p == inside or p.startswith(inside + os.sep) for p in (path, real(path)))
+
+    def hook(event: str, args: tuple):
+        if event == "open":
+            path, mode, flags = args
+            writes = flags & WRITES if isinstance(flags, int) else set(mode or "") & set("wax+")
+            if writes and not allowed(path):
+                raise PermissionError(f"the check does not let your code write to {path}")
+        elif event in TOUCHES:
+            which, directory = TOUCHES[event]
+            base = args[directory] if directory is not None and directory < len(args) else -1
+            for i in which:
+                if not allowed(args[i], base):
+                    raise PermissionError(f"the check does not let your code change {args[i]} ({event})")
+        elif event.startswith(REFUSED):
+            raise PermissionError(f"the check does not let your code do this: {event}")
+
+    sys.addaudithook(hook)
+
+
+def limit(seconds: float):
+    """Limits that the system holds, where it has them."""
+    if resource is None:
+        return
+
+    def lower(what: str, value: int):
+        with contextlib.suppress(ValueError, OSError, AttributeError):
+            number = getattr(resource, what)
+            hard = resource.getrlimit(number)[1]
+            resource.setrlimit(number, (value, value if hard < 0 else min(value, hard)))
+
+    with contextlib.suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        lower("RLIMIT_AS", pages * os.sysconf("SC_PAGE_SIZE") + MOST_MEMORY)
+    lower("RLIMIT_CPU", int(time.process_time() + seconds) + 10)
+    lower("RLIMIT_FSIZE", MOST_FILE)
+    lower("RLIMIT_CORE", 0)
+
+
+def examine(part: core.Part, theirs: project.Project) -> dict[str, Any]:
+    """Find the part in their project and run its probes: {"status", "note"?, "failure"?, "probes"?}."""
+    home = theirs.root
+    try:
+        with core.visible_dropout():
+            return {"status": "ran", "probes": core.record(part, part.find(theirs), home)}
+    except core.Absent as reason:
+        return {"status": "absent", "note": str(reason)}
+    except core.CannotCheck as reason:
+        return {"status": "not checked", "note": str(reason)}
+    except core.NotWritten as todo:
+        return {"status": "not written", "note": todo.what, "file": todo.file, "line": todo.line}
+    except NotImplementedError as error:
+        file, line, function = core.where_it_failed(error, home)
+        if file:
+            return {"status": "not written", "note": function, "file": file, "line": line}
+        return {"status": "crashed", "failure": core.failure(error, home)}
+    except BaseException as error:  # SystemExit and KeyboardInterrupt as well: whatever it was, it ends the part only
+        return {"status": "crashed", "failure": core.failure(error, home)}
+
+
+def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
+    """A part from beginning to end, in a process of its own."""
+    out = Path(job["out"])
+    output = os.open(f"{out}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdin = os.fdopen(0)
+    sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace")
+    stack = os.open(f"{out}.stack", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    faulthandler.dump_traceback_later(0.9 * job["timeout"], file=stack)  # where it hangs, if it does
+    theirs = project.Project(project.Layout(Path(job["root"]), Path(job["home"]), job["package"]))
+    os.chdir(theirs.home)
+    limit(job["timeout"])
+    guard(out.parent)
+    theirs.enter()
+    result = examine(part, theirs)
+    save(result, f"{out}.part")
+    os.replace(f"{out}.part", f"{out}.pt")
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+
+
+def in_a_fork(job: dict[str, Any], part: core.Part, answers: int) -> dict[str, Any]:
+    """Run a part in a copy of this process, watched: for its time, and for how much it prints."""
+    parent = os.getpid()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            os.close(answers)
+            os.setsid()  # a group of its own, to be killed as one
+
+            def end_with_the_parent():
+                while os.getppid() == parent:
+                    time.sleep(0.2)
+                os._exit(1)
+
+            threading.Thread(target=end_with_the_parent, daemon=True).start()
+            run_part(job, part)
+            status = 0
+        finally:
+            os._exit(status)
+    printed = Path(f"{job['out']}.txt")
+    end, ended = time.monotonic() + job["timeout"], None
+    while ended is None:
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        if gone:
+            code = os.waitstatus_to_exitcode(status)
+            return {"ended": "died" if code else "done", "status": code}
+        if time.monotonic() > end:
+            ended = "timed out"
+        elif printed.exists() and printed.stat().st_size > MOST_OUTPUT:
+            ended = "printed too much"
+        time.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return {"ended": ended, "status": None}
+
+
+def main():
+    torch.set_num_threads(1)
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever prints from now on does not answer
+    channel = os.fdopen(answers, "w", buffering=1, encoding="utf-8")
+    for line in sys.stdin:
+        job = json.loads(line)
+        part = parts.load(job["part"])  # here, and not in the fork: there `import minbert` is theirs
+        if hasattr(os, "fork"):
+            channel.write(json.dumps(in_a_fork(job, part, answers)) + "\n")
+        else:
+            run_part(job, part)  # this process is spent then; whoever started it starts another
+            channel.write(json.dumps({"ended": "done", "status": 0}) + "\n")
+            break
+
+
+if __name__ == "__main__":
+    importlib.invalidate_caches()
+    main()

@@ -1,0 +1,396 @@
+"""Self-attention: what goes wrong between the three projections and the merged heads.
+
+    Attention(Q, K, V) = softmax(QKᵀ/√D + mask)·V        for each of H heads of width D = C/H, side by side
+
+(Vaswani et al. 2017, §3.2). The subject is a module like the starter's BertSelfAttention: `query`, `key` and `value`
+are its linear layers, forward takes (B, T, C) and the additive mask (B, 1, 1, T), which is 0 for a token and hugely
+negative for a pad. Dropout falls on the probabilities.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minbert.sanity import core
+from minbert.sanity.core import DROPPED, CannotCheck, Mistake, Part, Pieces, Probe
+
+B, T, C, H = 2, 5, 8, 2
+D = C // H
+P = 0.5  # the dropout's rate; not that of the hidden layers
+SOURCE = "Vaswani et al. 2017, §3.2.1"
+HEADS = "Vaswani et al. 2017, §3.2.2"
+ATTENTION = ("BertSelfAttention.attention", "BertSelfAttention.attend", "plain_attention", "BertSelfAttention.forward")
+PROJECT = ("BertSelfAttention.transform", "BertSelfAttention.forward")
+MERGE = ("BertSelfAttention.attention", "BertSelfAttention.forward")
+FORWARD = ("BertSelfAttention.forward",)
+
+
+def no_change(x: Tensor, *others: object) -> Tensor:
+    return x
+
+
+def dropout(x: Tensor, training: bool) -> Tensor:
+    return F.dropout(x, P, training)
+
+
+RIGHT: Pieces = {
+    "roles": lambda q, k, v: (q, k, v),  # which projection plays which part
+    "split": lambda x: x.view(*x.shape[:2], H, D).transpose(1, 2),  # (B, T, C) → (B, H, T, D)
+    "product": lambda q, k: q @ k.transpose(-2, -1),  # QKᵀ, (B, H, T, T): row = who looks, column = at whom
+    "scale": lambda scores: scores / math.sqrt(D),
+    "drop scores": no_change,
+    "mask": lambda scores, mask: scores + mask,
+    "softmax": lambda scores: scores.softmax(dim=-1),  # each row sums to 1
+    "mask probabilities": no_change,
+    "drop": dropout,
+    "weigh": lambda p, v: p @ v,
+    "drop values": no_change,
+    "merge": lambda x: x.transpose(1, 2).flatten(2),  # (B, H, T, D) → (B, T, C)
+    "after": no_change,
+}
+
+
+class Attention(nn.Module):
+    """Self-attention out of pieces, with the starter's names for its parameters."""
+
+    def __init__(self, pieces: Pieces):
+        super().__init__()
+        self.pieces = pieces
+        self.query, self.key, self.value = nn.Linear(C, C), nn.Linear(C, C), nn.Linear(C, C)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        do, x = self.pieces, hidden_states
+        q, k, v = do["roles"](self.query(x), self.key(x), self.value(x))
+        q, k, v = do["split"](q), do["split"](k), do["split"](v)
+        scores = do["drop scores"](do["scale"](do["product"](q, k)), self.training)
+        p = do["softmax"](do["mask"](scores, attention_mask))
+        p = do["drop"](do["mask probabilities"](p, attention_mask), self.training)
+        heads = do["drop values"](do["weigh"](p, v), self.training)
+        return do["after"](do["merge"](heads), x)
+
+
+def reference(pieces: Pieces) -> Attention:
+    return core.fill(Attention(pieces)).eval()
+
+
+def find(project: object) -> nn.Module:
+    config = project.config(
+        hidden_size=C, num_attention_heads=H, attention_probs_dropout_prob=P, hidden_dropout_prob=0.2
+    )
+    theirs = project.get("bert", "BertSelfAttention")(config)
+    if not isinstance(theirs, nn.Module):
+        raise CannotCheck("BertSelfAttention is not an nn.Module")
+    return core.copy_by_name(reference(RIGHT), theirs).eval()
+
+
+# ------------------------------------------------------------------------------------------------ probes
+
+TOKENS = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+
+
+def additive(tokens: list[list[int]]) -> Tensor:
+    """Rows of 1 (token) and 0 (pad) → the mask that is added to the scores, (B, 1, 1, T)."""
+    return (1.0 - torch.tensor(tokens, dtype=torch.float32))[:, None, None, :] * -10000.0
+
+
+@torch.no_grad()
+def with_weights(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+    """The output while the three matrices are these, (C, C), and the biases zero; the weights are put back."""
+    kept = {name: p.clone() for name, p in module.named_parameters()}
+    try:
+        for name, weight in (("query", query), ("key", key), ("value", value)):
+            getattr(module, name).weight.copy_(weight)
+            getattr(module, name).bias.zero_()
+        return module(x, mask)
+    finally:
+        for name, p in module.named_parameters():
+            p.copy_(kept[name])
+
+
+def look_up(module: nn.Module) -> Tensor:
+    """Every value is a one-hot of its token, so that head 0's output is its row of probabilities."""
+    x = torch.zeros(1, 4, C)
+    x[0, :, :4] = torch.eye(4)  # head 0 of the values: which token this is
+    x[0, :, 4:] = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]])
+    keys = torch.zeros(C, C)
+    keys[0, 4] = keys[1, 5] = keys[2, 6] = 2.0  # head 0 compares the second half of the vectors
+    value = torch.zeros(C, C)
+    value[:4, :4] = torch.eye(4)
+    return with_weights(module, keys, keys, value, x, additive([[1, 1, 1, 0]]))[0, :, :4]
+
+
+@torch.no_grad()
+def evaluated(module: nn.Module) -> Tensor:
+    module.eval()
+    return module(core.seeded("attention input", B, T, C), additive(TOKENS))
+
+
+@torch.no_grad()
+def unpadded(module: nn.Module) -> Tensor:
+    module.eval()
+    return module(core.seeded("unpadded input", 1, 3, C), additive([[1, 1, 1]]))
+
+
+@torch.no_grad()
+def pads_changed(module: nn.Module) -> Tensor:
+    module.eval()
+    x = core.seeded("attention input", B, T, C)
+    other = x.clone()
+    other[1, 3:] += core.seeded("other pads", 2, C, scale=3.0)
+    mask = additive(TOKENS)
+    return (module(other, mask) - module(x, mask))[1, :3]
+
+
+@torch.no_grad()
+def trained(module: nn.Module) -> Tensor:
+    module.train()
+    try:
+        return module(core.seeded("attention input", B, T, C), additive(TOKENS))
+    finally:
+        module.eval()
+
+
+@torch.no_grad()
+def dropped_values(module: nn.Module) -> Tensor:
+    """1 if a dropout fell on (token, feature) numbers, as values and outputs are, rather than on probabilities.
+
+    Without pads and with T = 3 there are B·H·T·T = 18 probabilities and B·T·C = 24 features, however they are laid out.
+    """
+    module.train()
+    try:
+        DROPPED.clear()
+        module(core.seeded("unpadded input", 1, 3, C), additive([[1, 1, 1]]))
+        return torch.tensor(float(sum(math.prod(shape) for shape in DROPPED) == 3 * C))
+    finally:
+        module.eval()
+
+
+PROBES = (
+    Probe(
+        "the probabilities of one head", look_up,
+        "Head 0's values are one-hot, so its output is the row of probabilities: rows are four tokens, the last a pad.",
+    ),
+    Probe("the output, in evaluation", evaluated, "Two random sentences, the second with two pads at its end."),
+    Probe("a sentence without pads", unpadded, "Three random tokens, nothing masked."),
+    Probe(
+        "what a pad's content changes", pads_changed,
+        "The pads' vectors are changed; shown is by how much the real tokens' outputs move.",
+    ),
+    Probe(
+        "the output, in training", trained,
+        f"As in evaluation, with dropout on and made visible: rate {P} multiplies what it falls on by {core.kappa(P)}.",
+    ),
+    Probe(
+        "what the dropout falls on", dropped_values,
+        "1 where as many numbers go through dropout as there are features, 0 where as many as probabilities.",
+    ),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------ mistakes
+
+EQUATION = "softmax(QKᵀ/√D + mask)·V"
+DROPPING = "dropout(softmax(QKᵀ/√D + mask))·V"
+AS_BERT = "Devlin et al. 2019, §A.2; the Transformer's dropout on attention probabilities"
+
+
+def upside_down(scores: Tensor, mask: Tensor, low: float = -1e9) -> Tensor:
+    """What taking the additive mask for one of 1 and 0 comes to: 0, a token, is masked."""
+    return scores.masked_fill(mask == 0, low)
+
+
+MISTAKES = (
+    Mistake(
+        "scores are not divided by √D", {"scale": no_change},
+        "Without it scores grow with the width of a head, the softmax saturates and its gradients vanish. "
+        "Divide the scores by the square root of the head's width.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "scores are divided by √C, not √D", {"scale": lambda s: s / math.sqrt(C)},
+        "D is the width of one head, C/H; with the whole hidden size the attention is too flat. "
+        "Use attention_head_size, or key.shape[-1] after the split into heads.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "scores are divided by D, without the root", {"scale": lambda s: s / D},
+        "A sum of D products of unit variance has a standard deviation of √D, not D; the attention becomes too flat. "
+        "Divide by math.sqrt of the head's width.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "scores are multiplied by √D", {"scale": lambda s: s * math.sqrt(D)},
+        "The scaling is there to make scores smaller; multiplied, the softmax picks one token. Divide by √D.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "scores are divided by √H", {"scale": lambda s: s / math.sqrt(H)},
+        "What is summed over in QKᵀ is the width of a head, D, not the number of heads. Divide by √D.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "scores are divided by √T", {"scale": lambda s: s / math.sqrt(s.shape[-1])},
+        "The last axis of the scores is the sentence's length; take D from the queries or keys before multiplying.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "the mask has the wrong sign", {"mask": lambda s, m: s - m},
+        "Every token then attends to the pads and to nothing else. The mask is already negative at pads: add it.",
+        EQUATION, SOURCE, ATTENTION, also=({"mask": upside_down}, {"mask": lambda s, m: upside_down(s, m, -math.inf)}),
+    ),
+    Mistake(
+        "the mask is not used", {"mask": no_change},
+        "Real tokens attend to pads, so a sentence's vectors depend on its neighbours in the batch. "
+        "Add attention_mask to the scores before the softmax.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "the mask is multiplied, not added", {"mask": lambda s, m: s * m},
+        "The mask is 0 at tokens and a large negative number at pads: a product forgets every score. Add it.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "the mask comes after the softmax", {"mask": no_change, "mask probabilities": lambda p, m: p * (m == 0)},
+        "Zeroed after the softmax, the rows no longer sum to 1, and longer padding makes outputs smaller. "
+        "Add the mask to the scores, then take the softmax.",
+        EQUATION, SOURCE, ATTENTION,
+        also=({"mask": no_change, "mask probabilities": lambda p, m: p + m},),
+    ),
+    Mistake(
+        "pads are set to zero before the softmax", {"mask": lambda s, m: s.masked_fill(m != 0, 0.0)},
+        "A score of 0 is not a probability of 0: e⁰ = 1. Fill with −∞, or add the mask as it is.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "softmax over the wrong axis", {"softmax": lambda s: s.softmax(dim=-2)},
+        "Each query's row must sum to 1, over the keys. With (B, H, T, T) scores, queries in rows, that is dim=-1.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "softmax over the heads", {"softmax": lambda s: s.softmax(dim=1)},
+        "The heads attend each by itself; the softmax runs over the keys, the last axis: dim=-1.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "softmax over the batch", {"softmax": lambda s: s.softmax(dim=0)},
+        "Sentences must not compete with one another; the softmax runs over the keys, the last axis: dim=-1.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "no softmax", {"softmax": no_change},
+        "The scores must become probabilities, each row a sum of 1. Apply softmax over the last axis.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "query and key are swapped", {"product": lambda q, k: k @ q.transpose(-2, -1)},
+        "Row t of the scores must belong to the query of token t. Compute QKᵀ, not KQᵀ. "
+        "Mind the order of the arguments: attention(key, query, value, …).",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "query and value are swapped", {"roles": lambda q, k, v: (v, k, q)},
+        "Queries and keys make the scores, and the values are what is averaged. "
+        "Mind the order of the arguments: attention(key, query, value, …).",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "key and value are swapped", {"roles": lambda q, k, v: (q, v, k)},
+        "Queries and keys make the scores, and the values are what is averaged. "
+        "Mind the order of the arguments: attention(key, query, value, …).",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "the key layer is used for the queries", {"roles": lambda q, k, v: (k, k, v)},
+        "KKᵀ is symmetric: what a token asks for is then what it answers to. Use the query layer for Q.",
+        EQUATION, HEADS, FORWARD,
+    ),
+    Mistake(
+        "the query layer is used for the keys", {"roles": lambda q, k, v: (q, q, v)},
+        "QQᵀ is symmetric: what a token asks for is then what it answers to. Use the key layer for K.",
+        EQUATION, HEADS, FORWARD,
+    ),
+    Mistake(
+        "the probabilities are transposed before they weigh the values",
+        {"weigh": lambda p, v: p.transpose(-2, -1) @ v},
+        "Row t of the probabilities says where token t looks: P·V, not Pᵀ·V.",
+        EQUATION, SOURCE, ATTENTION,
+    ),
+    Mistake(
+        "heads are merged without the transpose", {"merge": lambda x: x.reshape(x.shape[0], x.shape[2], -1)},
+        "(B, H, T, D) viewed as (B, T, C) mixes tokens with heads. Go back to (B, T, H, D) first: "
+        "transpose(1, 2), contiguous(), then view.",
+        "MultiHead = Concat(head₁, …, head_H)", HEADS, MERGE,
+    ),
+    Mistake(
+        "heads are merged as (D, H), not (H, D)", {"merge": lambda x: x.permute(0, 2, 3, 1).flatten(2)},
+        "Concatenated heads stand one after the other: head 0 fills the columns 0 … D−1. Merge from (B, T, H, D).",
+        "MultiHead = Concat(head₁, …, head_H)", HEADS, MERGE,
+    ),
+    Mistake(
+        "heads are split as (D, H), not (H, D)", {"split": lambda x: x.view(*x.shape[:2], D, H).permute(0, 3, 1, 2)},
+        "Head 0 is the columns 0 … D−1 of the projection, as the pretrained weights have it. "
+        "View as (B, T, H, D), then transpose(1, 2).",
+        "headᵢ = Attention(QWᵢ, KWᵢ, VWᵢ)", HEADS, PROJECT,
+        also=(
+            {
+                "split": lambda x: x.view(*x.shape[:2], D, H).permute(0, 3, 1, 2),
+                "merge": lambda x: x.permute(0, 2, 3, 1).flatten(2),
+            },
+        ),
+    ),
+    Mistake(
+        "heads are split without the transpose", {"split": lambda x: x.reshape(x.shape[0], H, x.shape[1], D)},
+        "(B, T, C) viewed as (B, H, T, D) mixes tokens with heads. View as (B, T, H, D), then transpose(1, 2).",
+        "headᵢ = Attention(QWᵢ, KWᵢ, VWᵢ)", HEADS, PROJECT,
+    ),
+    Mistake(
+        "there is only one head", {"split": lambda x: x[:, None], "scale": lambda s: s / math.sqrt(C)},
+        "Each head attends by itself with a width of D = C/H. View the projections as (B, T, H, D) first.",
+        "headᵢ = Attention(QWᵢ, KWᵢ, VWᵢ)", HEADS, PROJECT,
+        also=({"split": lambda x: x[:, None]},),
+    ),
+    Mistake(
+        "no dropout on the attention probabilities", {"drop": no_change},
+        "BERT is fine-tuned with dropout on the attention probabilities; without it a model overfits sooner. "
+        "self.dropout(probabilities) goes between the softmax and the product with V.",
+        DROPPING, AS_BERT, ATTENTION,
+    ),
+    Mistake(
+        "attention dropout is active in evaluation", {"drop": lambda p, training: dropout(p, True)},
+        "Predictions then depend on chance. Use the nn.Dropout module, or F.dropout(…, training=self.training).",
+        DROPPING, "Srivastava et al. 2014, §4", ATTENTION,
+    ),
+    Mistake(
+        "dropout falls on the scores, before the softmax", {"drop": no_change, "drop scores": dropout},
+        "A dropped score becomes 0, which is no lack of attention: e⁰ = 1. Drop probabilities, after the softmax.",
+        DROPPING, AS_BERT, ATTENTION,
+    ),
+    Mistake(
+        "dropout falls on the attention's output, not on the probabilities",
+        {"drop": no_change, "drop values": dropout},
+        "The layer already drops outputs, after its dense layer. Here it is the probabilities that are dropped, "
+        "so that a token is now and then not looked at.",
+        DROPPING, AS_BERT, ATTENTION,
+    ),
+    Mistake(
+        "attention dropout falls twice", {"drop": lambda p, training: dropout(dropout(p, training), training)},
+        "One dropout, on the probabilities, at the configured rate.",
+        DROPPING, AS_BERT, ATTENTION,
+        also=({"drop values": dropout}, {"drop scores": dropout}),
+    ),
+    Mistake(
+        "attention dropout uses the hidden layers' rate", {"drop": lambda p, training: F.dropout(p, 0.2, training)},
+        "The config has two rates: attention_probs_dropout_prob for the probabilities, hidden_dropout_prob elsewhere.",
+        DROPPING, AS_BERT, ("BertSelfAttention.__init__",),
+    ),
+    Mistake(
+        "the residual is added inside the attention", {"after": lambda y, x: y + x},
+        "The layer adds its input itself, in add_norm; here it would count twice.",
+        EQUATION, HEADS, MERGE,
+    ),
+)  # fmt: skip
+
+FILLED = tuple({"mask": lambda s, m, low=low: s.masked_fill(m < 0, low)} for low in (-math.inf, -1e9))
+
+PART = Part("attention", "self-attention", RIGHT, reference, find, PROBES, MISTAKES, also_right=FILLED)

@@ -1,0 +1,268 @@
+"""The embeddings: what goes wrong before the first layer.
+
+    x = dropout(LN(word + position + token type))
+
+(Devlin et al. 2019, §3, figure 2). The subject is a module like the starter's BertModel; what is looked at is what its
+`embed` makes of token ids, and of token types where it takes them. The starter's takes none: there they are all 0.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minbert.sanity import core
+from minbert.sanity.core import DROPPED, Mistake, Part, Pieces, Probe
+from minbert.sanity.parts import layer
+from minbert.sanity.parts.attention import C, no_change
+from minbert.sanity.parts.layer import EPS, P_ATTENTION, drop, norm, unbiased
+
+WORDS, POSITIONS, TYPES = 11, 10, 2
+IDS = [[2, 5, 7, 5, 3], [2, 9, 3, 0, 0]]
+TYPE_IDS = [[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]
+
+RIGHT: Pieces = {
+    "takes types": True,
+    "word": lambda table, ids: table(ids),
+    "words' norm": lambda x, ln: x,
+    "position": lambda table, ids: table(torch.arange(ids.shape[1])),
+    "type": lambda table, ids, types: table(torch.zeros_like(ids) if types is None else types),
+    "sum": lambda word, position, kind: word + position + kind,
+    "before norm": no_change,
+    "norm": norm,
+    "drop": drop,
+}
+
+
+class Embeddings(nn.Module):
+    """The embeddings out of pieces, with the starter's names for their parameters."""
+
+    def __init__(self, pieces: Pieces):
+        super().__init__()
+        self.pieces = pieces
+        self.word_embedding = nn.Embedding(WORDS, C, padding_idx=0)
+        self.pos_embedding, self.tk_type_embedding = nn.Embedding(POSITIONS, C), nn.Embedding(TYPES, C)
+        self.embed_layer_norm = nn.LayerNorm(C, EPS)
+
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        do = self.pieces
+        embedded = do["sum"](
+            do["words' norm"](do["word"](self.word_embedding, input_ids), self.embed_layer_norm),
+            do["position"](self.pos_embedding, input_ids),
+            do["type"](self.tk_type_embedding, input_ids, token_type_ids),
+        )
+        x = do["norm"](do["before norm"](embedded, self.training), self.embed_layer_norm)
+        return do["drop"](x, self.training)
+
+
+class Embedder:
+    """The subject: a BertModel, its way to embed, and whether that takes token types."""
+
+    def __init__(self, model: nn.Module, embed: Callable, takes_types: bool):
+        self.model, self.embed, self.takes_types = model, embed, takes_types
+
+
+def reference(pieces: Pieces) -> Embedder:
+    module = core.fill(Embeddings(pieces)).eval()
+    return Embedder(module, module.embed, pieces["takes types"])
+
+
+def takes_types(function: Callable) -> bool:
+    """Whether a function of token ids takes token types as well."""
+    return any("type" in name for name in inspect.signature(function).parameters)
+
+
+def find(project: Any) -> Embedder:
+    model = project.get("bert", "BertModel")(layer.sizes(project))
+    core.copy_by_name(reference(RIGHT).model, model).eval()
+    if not hasattr(model, "embed"):
+        raise core.CannotCheck("BertModel has no method `embed`: keep the starter's names")
+    return Embedder(model, model.embed, takes_types(model.embed))
+
+
+# ------------------------------------------------------------------------------------------------ probes
+
+TABLES = ("word_embedding", "pos_embedding", "tk_type_embedding")
+
+
+@torch.no_grad()
+def embedded(
+    subject: Embedder, scales: dict[str, float] | None = None, types: bool = False, training: bool = False
+) -> Tensor:
+    """What comes out while the tables are scaled by these numbers; they are put back."""
+    model, scales = subject.model, scales or {}
+    kept = {name: getattr(model, name).weight.clone() for name in TABLES}
+    model.train(training)
+    try:
+        for name, scale in scales.items():
+            getattr(model, name).weight.mul_(scale)
+        return subject.embed(torch.tensor(IDS), *([torch.tensor(TYPE_IDS)] if types else []))
+    finally:
+        model.eval()
+        for name, table in kept.items():
+            getattr(model, name).weight.copy_(table)
+
+
+def only(kept: str) -> Callable[[Embedder], Tensor]:
+    """The table `kept` as it is, and the two others zero."""
+    return lambda subject: embedded(subject, {name: float(name == kept) for name in TABLES})
+
+
+def small(subject: Embedder) -> Tensor:
+    return embedded(subject, dict.fromkeys(TABLES, 1e-4))
+
+
+def evaluated(subject: Embedder) -> Tensor:
+    return embedded(subject)
+
+
+def with_types(subject: Embedder) -> dict[str, Tensor]:
+    """Another sentence's token types. An `embed` that takes none says so, and gives nothing."""
+    if not subject.takes_types:
+        return {"takes token types": torch.tensor(0.0)}
+    return {"takes token types": torch.tensor(1.0), "embedded": embedded(subject, types=True)}
+
+
+def trained(subject: Embedder) -> Tensor:
+    return embedded(subject, training=True)
+
+
+def how_often(subject: Embedder) -> Tensor:
+    """How many tensors' worth of numbers, each of the output's size, go through dropout."""
+    DROPPED.clear()
+    size = embedded(subject, training=True).numel()
+    return torch.tensor(sum(map(math.prod, DROPPED)) / size)
+
+
+PROBES = (
+    Probe("words alone", only("word_embedding"), "The tables of positions and token types are zero."),
+    Probe("positions alone", only("pos_embedding"), "The tables of words and token types are zero."),
+    Probe("token types alone", only("tk_type_embedding"), "The tables of words and positions are zero, all types 0."),
+    Probe(
+        "tables of variance 1e-8", small,
+        "The norm's input has a standard deviation of about 1e-4; its output has one of 1 unless ε is too large.",
+    ),
+    Probe("the embeddings, in evaluation", evaluated, "Two sentences of five ids; no token types given."),
+    Probe("token types of a pair", with_types, "The first sentence's last three tokens have type 1."),
+    Probe(
+        "the embeddings, in training", trained,
+        f"Dropout is on and made visible: rate {layer.P} multiplies what it falls on by {core.kappa(layer.P)}.",
+    ),
+    Probe("how often dropout falls", how_often, "Counted in tensors of the output's size (B, T, C)."),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------ mistakes
+
+SUM = "x = dropout(LN(word + position + token type))"
+SOURCE = "Devlin et al. 2019, §3, figure 2"
+EMBED = ("BertModel.embed", "BertModel.forward")
+INIT = ("BertModel.__init__",)
+
+
+def positions(index: Callable[[Tensor], Tensor]) -> Pieces:
+    return {"position": lambda table, ids: table(index(ids))}
+
+
+MISTAKES = (
+    Mistake(
+        "words are left out", {"sum": lambda w, p, t: p + t},
+        "word_embedding(input_ids) is a part of the sum.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "positions are left out", {"sum": lambda w, p, t: w + t},
+        "Without them attention cannot tell the order of words. Add pos_embedding of 0 … T−1.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "token types are left out", {"sum": lambda w, p, t: w + p},
+        "The weights were trained with them; even where every type is 0, row 0 of tk_type_embedding is added.",
+        SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "only words are embedded", {"sum": lambda w, p, t: w},
+        "Add the embeddings of position and token type as well.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "positions begin at 1", positions(lambda ids: torch.arange(1, ids.shape[1] + 1)),
+        "[CLS] stands at position 0: positions are 0 … T−1.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "positions begin at 2, after the padding's", positions(lambda ids: torch.arange(2, ids.shape[1] + 2)),
+        "That is RoBERTa's numbering; BERT's positions are 0 … T−1.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "every token has position 0", positions(torch.zeros_like),
+        "Positions are 0 … T−1: position_ids[:, :seq_length].", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "positions run backwards", positions(lambda ids: torch.arange(ids.shape[1]).flip(0)),
+        "[CLS] stands at position 0: positions are 0 … T−1.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "positions are looked up by token id", positions(lambda ids: ids),
+        "pos_embedding takes positions, 0 … T−1, not input_ids.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "token types are 1 where none are given",
+        {"type": lambda table, ids, types: table(torch.ones_like(ids) if types is None else types)},
+        "A single sentence is sentence A, type 0.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "token types are taken, and ignored", {"type": lambda table, ids, types: table(torch.zeros_like(ids))},
+        "The second sentence of a pair has type 1: look up token_type_ids.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "no LayerNorm", {"norm": lambda x, ln: x},
+        "The sum is normalised before the first layer: embed_layer_norm.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "LayerNorm of the words alone",
+        {"words' norm": norm, "norm": lambda x, ln: x},
+        "The norm is taken of the sum of all three embeddings.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "LayerNorm eps is 1e-5, not 1e-12", {"norm": lambda x, ln: norm(x, ln, 1e-5)},
+        "PyTorch's default is not BERT's. nn.LayerNorm(hidden_size, eps=config.layer_norm_eps).",
+        "LN(x) = γ·(x − μ)/√(σ² + ε) + β, ε = 1e-12", "Ba et al. 2016, §3; BERT's config: layer_norm_eps", INIT,
+    ),
+    Mistake(
+        "LayerNorm divides by the unbiased variance", {"norm": unbiased},
+        "The variance of C numbers is their mean squared deviation: divide by C, not by C − 1.",
+        "σ² = Σ(xᵢ − μ)²/C", "Ba et al. 2016, eq. 3", (*INIT, *EMBED),
+    ),
+    Mistake(
+        "the sum is multiplied by √C, and not normalised", {"norm": lambda x, ln: x * C**0.5},
+        "The original Transformer scales its embeddings; BERT normalises them instead.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "words are multiplied by √C", {"word": lambda table, ids: table(ids) * C**0.5},
+        "The original Transformer scales its embeddings; BERT does not.", SUM, SOURCE, EMBED,
+    ),
+    Mistake(
+        "no dropout on the embeddings", {"drop": no_change},
+        "BERT drops a tenth of the embeddings in training: embed_dropout comes last.",
+        SUM, "Devlin et al. 2019, §A.2", EMBED,
+    ),
+    Mistake(
+        "dropout before the LayerNorm", {"drop": no_change, "before norm": drop},
+        "The norm comes first, then embed_dropout.", SUM, "Devlin et al. 2019, §A.2", EMBED,
+    ),
+    Mistake(
+        "dropout falls twice", {"drop": layer.by_p(layer.P, 2)},
+        "One dropout, after the norm.", SUM, "Devlin et al. 2019, §A.2", EMBED,
+    ),
+    Mistake(
+        "dropout is active in evaluation", {"drop": lambda x, training: drop(x, True)},
+        "Predictions then depend on chance. Use the module embed_dropout, or F.dropout(…, training=self.training).",
+        SUM, "Srivastava et al. 2014, §4", EMBED,
+    ),
+    Mistake(
+        "dropout has the attention's rate", {"drop": layer.by_p(P_ATTENTION)},
+        "The config has two rates: hidden_dropout_prob here, attention_probs_dropout_prob in the attention.",
+        SUM, "Devlin et al. 2019, §A.2", INIT,
+    ),
+)  # fmt: skip
+
+PART = Part("embeddings", "embeddings", RIGHT, reference, find, PROBES, MISTAKES, also_right=({"takes types": False},))

@@ -1,0 +1,315 @@
+"""The whole model: what goes wrong around the layers.
+
+    hidden = layer_L(… layer_1(embed(ids), mask) …, mask)      with the mask (1 − m)·(a large negative number)
+    pooled = tanh(W·hidden_[CLS] + b)
+
+(Devlin et al. 2019, §3). The subject is a function like the starter's BertModel: ids and mask (B, T) → a dictionary of
+"last_hidden_state" (B, T, C) and "pooler_output" (B, C). The right embeddings and the right layers are put in the
+place of theirs, so that what is wrong in those does not spoil this.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minbert.sanity import core
+from minbert.sanity.core import CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.parts import embeddings, layer
+from minbert.sanity.parts.attention import C
+
+LAYERS = 3
+
+RIGHT: Pieces = {
+    "extended": lambda mask: (1.0 - mask[:, None, None, :].float()) * -10000.0,  # (B, T) → (B, 1, 1, T)
+    "layers": lambda layers: list(layers),
+    "layer's input": lambda embedded, x: x,
+    "own layers": True,  # whether every layer has weights of its own
+    "last": lambda embedded, outputs: outputs[-1],
+    "pooled from": lambda embedded, outputs: outputs[-1],
+    "token": lambda x, mask: x[:, 0],  # [CLS]
+    "dense": lambda u, dense: dense(u),
+    "squash": torch.tanh,
+    "drop": lambda u, training: u,
+}
+
+
+class Model(embeddings.Embeddings):
+    """A BERT out of pieces, with the starter's names for its parameters."""
+
+    def __init__(self, pieces: Pieces):
+        super().__init__(embeddings.RIGHT)
+        self.do = pieces
+        self.bert_layers = nn.ModuleList(layer.Layer(layer.RIGHT) for _ in range(LAYERS))
+        self.pooler_dense = nn.Linear(C, C)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        do = self.do
+        embedded, mask, outputs = self.embed(input_ids), do["extended"](attention_mask), []
+        x = embedded
+        for one in do["layers"](self.bert_layers):
+            x = one(do["layer's input"](embedded, x), mask)
+            outputs.append(x)
+        first = do["token"](do["pooled from"](embedded, outputs), attention_mask)
+        u = do["squash"](do["dense"](first, self.pooler_dense))
+        return {"last_hidden_state": do["last"](embedded, outputs), "pooler_output": do["drop"](u, self.training)}
+
+
+class Whole:
+    """The subject: a model, and how many layers with weights of their own it was built with."""
+
+    def __init__(self, model: nn.Module, layers: list):
+        self.model, self.layers = model, layers
+
+
+def reference(pieces: Pieces) -> Whole:
+    model = core.fill(Model(pieces)).eval()
+    return Whole(model, list(range(LAYERS)) if pieces["own layers"] else [0] * LAYERS)
+
+
+def find(project: Any) -> Whole:
+    config = layer.sizes(project, num_hidden_layers=LAYERS)
+    theirs = project.get("bert", "BertModel")(config)
+    if len(getattr(theirs, "bert_layers", ())) != LAYERS:
+        raise CannotCheck(f"BertModel has no list `bert_layers` of config.num_hidden_layers = {LAYERS} layers")
+    built = [id(one) for one in theirs.bert_layers]
+    right = reference(RIGHT).model
+    theirs.bert_layers = nn.ModuleList(layer.Layer(layer.RIGHT) for _ in range(LAYERS))
+    theirs.embed = lambda input_ids, token_type_ids=None, **others: embeddings.Embeddings.embed(
+        _Tables(theirs), input_ids, token_type_ids
+    )
+    return Whole(core.copy_by_name(right, theirs).eval(), built)
+
+
+class _Tables:
+    """What `Embeddings.embed` asks of its module, from theirs."""
+
+    def __init__(self, model: nn.Module):
+        self.model, self.pieces = model, embeddings.RIGHT
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+
+# ------------------------------------------------------------------------------------------------ probes
+
+IDS = [[2, 5, 7, 5, 3], [2, 9, 3, 0, 0]]
+MASK = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+
+
+@torch.no_grad()
+def outputs(subject: Whole, ids: list[list[int]] = IDS, training: bool = False) -> dict[str, Tensor]:
+    """Both outputs, with the pads' rows of the hidden state left out: nobody reads them."""
+    subject.model.train(training)
+    try:
+        mask = torch.tensor(MASK)
+        found = subject.model(torch.tensor(ids), mask)
+    finally:
+        subject.model.eval()
+    if found is None:
+        raise core.NotWritten("BertModel.forward returns None")
+    return {"last_hidden_state": found["last_hidden_state"][mask.bool()], "pooler_output": found["pooler_output"]}
+
+
+def hidden(subject: Whole) -> Tensor:
+    return outputs(subject)["last_hidden_state"]
+
+
+def pooled(subject: Whole) -> Tensor:
+    return outputs(subject)["pooler_output"]
+
+
+def moved(subject: Whole) -> Tensor:
+    """By how much the pooled vectors move when the first sentence's last word is another one."""
+    return outputs(subject, [[2, 5, 7, 5, 9], IDS[1]])["pooler_output"] - outputs(subject)["pooler_output"]
+
+
+def padded(subject: Whole) -> Tensor:
+    """By how much the second sentence's real tokens move when its pads become words."""
+    changed = outputs(subject, [IDS[0], [2, 9, 3, 7, 8]])["last_hidden_state"]
+    return (changed - outputs(subject)["last_hidden_state"])[-3:]
+
+
+def trained(subject: Whole) -> dict[str, Tensor]:
+    return outputs(subject, training=True)
+
+
+def twice(subject: Whole) -> Tensor:
+    """The same ids twice in evaluation: nothing may differ."""
+    return outputs(subject)["pooler_output"] - outputs(subject)["pooler_output"]
+
+
+def own_layers(subject: Whole) -> Tensor:
+    return torch.tensor(float(len(set(subject.layers))))
+
+
+PROBES = (
+    Probe("layers with weights of their own", own_layers, f"A model of {LAYERS} layers is built; they are counted."),
+    Probe("the last hidden state", hidden, "Two sentences, the second with two pads; rows are the real tokens."),
+    Probe("what the pads' words change", padded, "The second sentence's pads become words: no real token may move."),
+    Probe("the pooled vector", pooled, "The same two sentences; rows are sentences."),
+    Probe("what the last word changes in the pooled vector", moved, "The first sentence's last word is another one."),
+    Probe("the same input twice, in evaluation", twice, "The second answer less the first."),
+    Probe(
+        "both outputs, in training", trained,
+        f"With dropout on, made visible: rate {layer.P} multiplies what it falls on by {core.kappa(layer.P)}.",
+    ),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------ mistakes
+
+STACK = "hidden = layer_L(… layer_1(embed(ids), mask) …, mask)"
+MASKING = "mask = (1 − attention_mask)·(−10000), of shape (B, 1, 1, T)"
+POOL = "pooled = tanh(W·hidden_[CLS] + b)"
+SOURCE = "Devlin et al. 2019, §3"
+MASKED = "Vaswani et al. 2017, §3.2.3"
+ENCODE = ("BertModel.encode", "BertModel.forward")
+FORWARD = ("BertModel.pool", "BertModel.forward")
+EXTENDED = ("get_extended_attention_mask", "BertModel.encode")
+HUGE = (1e9, torch.finfo(torch.float32).max)  # so large that a score added to it is forgotten
+
+
+def mean(x: Tensor, mask: Tensor) -> Tensor:
+    return (x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def shape(change: Callable[[Tensor], Tensor]) -> Pieces:
+    """The mask made by another rule from m, (B, 1, 1, T) of 1 and 0."""
+    return {"extended": lambda mask: change(mask[:, None, None, :].float())}
+
+
+MISTAKES = (
+    Mistake(
+        "every layer has the same weights", {"own layers": False},
+        "[BertLayer(config)] * n is one layer n times. Write [BertLayer(config) for _ in range(n)].",
+        STACK, SOURCE, ("BertModel.__init__",),
+    ),
+    Mistake(
+        "only the first layer is run", {"layers": lambda layers: [layers[0]]},
+        "Every layer reads what the one before it gave; the loop must run to its end before `return`.",
+        STACK, SOURCE, ENCODE,
+    ),
+    Mistake(
+        "the first layer is left out", {"layers": lambda layers: list(layers)[1:]},
+        "Every layer of bert_layers is run, in order.", STACK, SOURCE, ENCODE,
+    ),
+    Mistake(
+        "the first layer is run over and over", {"layers": lambda layers: [layers[0]] * len(layers)},
+        "Every layer of bert_layers is run once, in order.", STACK, SOURCE, ENCODE,
+    ),
+    Mistake(
+        "the layers are run backwards", {"layers": lambda layers: list(layers)[::-1]},
+        "Every layer of bert_layers is run once, in order.", STACK, SOURCE, ENCODE,
+    ),
+    Mistake(
+        "every layer reads the embeddings", {"layer's input": lambda embedded, x: embedded},
+        "A layer reads what the one before it gave: hidden_states = layer(hidden_states, mask).", STACK, SOURCE, ENCODE,
+    ),
+    Mistake(
+        "the embeddings are added to every layer's input",
+        {"layer's input": lambda embedded, x: x if x is embedded else x + embedded},
+        "The residuals are inside the layers; between them nothing is added.", STACK, SOURCE, ENCODE,
+    ),
+    Mistake(
+        "the hidden state is that of the last but one layer", {"last": lambda embedded, outputs: outputs[-2]},
+        "last_hidden_state is what the last layer gives.", STACK, SOURCE, ENCODE,
+    ),
+    Mistake(
+        "the hidden state is the embeddings", {"last": lambda embedded, outputs: embedded},
+        "last_hidden_state is what the last layer gives.", STACK, SOURCE, ENCODE,
+    ),
+    Mistake(
+        "the layers get no mask", shape(lambda m: m * 0),
+        "Without it real tokens attend to pads, and a sentence's vectors depend on its neighbours in the batch.",
+        MASKING, MASKED, EXTENDED,
+    ),
+    Mistake(
+        "the mask is upside down", shape(lambda m: m * -10000.0),
+        "It must be 0 at tokens and hugely negative at pads; here it hides the tokens and shows the pads. "
+        "Mind the 1 − attention_mask.",
+        MASKING, MASKED, EXTENDED, also=tuple(shape(lambda m, big=big: m * -big) for big in HUGE),
+    ),
+    Mistake(
+        "the mask stays 1 and 0", shape(lambda m: m),
+        "The layers add it to the scores: 1 and 0 hardly matter there. (1 − mask)·(−10000) does.",
+        MASKING, MASKED, EXTENDED,
+    ),
+    Mistake(
+        "the mask has the wrong sign", shape(lambda m: (1 - m) * 10000.0),
+        "Pads must get a hugely negative number, so that the softmax gives them nothing.", MASKING, MASKED, EXTENDED,
+        also=tuple(shape(lambda m, big=big: (1 - m) * big) for big in HUGE),
+    ),
+    Mistake(
+        "no tanh in the pooler", {"squash": lambda u: u},
+        "The pooler's weights were trained with it: pooler_af, after pooler_dense.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "ReLU in the pooler", {"squash": torch.relu}, "The pooler has a tanh: pooler_af.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "GELU in the pooler", {"squash": F.gelu}, "The pooler has a tanh: pooler_af.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "sigmoid in the pooler", {"squash": torch.sigmoid}, "The pooler has a tanh: pooler_af.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "tanh is applied twice in the pooler", {"squash": lambda u: u.tanh().tanh()},
+        "Once, after pooler_dense.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "no dense layer in the pooler", {"dense": lambda u, dense: u},
+        "pooler_dense comes before the tanh.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "tanh before the pooler's dense layer",
+        {"dense": lambda u, dense: dense(u.tanh()), "squash": lambda u: u},
+        "First pooler_dense, then the tanh.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "neither dense layer nor tanh in the pooler", {"dense": lambda u, dense: u, "squash": lambda u: u},
+        "The first token's vector passes pooler_dense and the tanh.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "the last token is pooled instead of [CLS]", {"token": lambda x, mask: x[:, -1]},
+        "[CLS] is the first token, and the last may be a pad: hidden_states[:, 0].", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "the last token before the pads is pooled instead of [CLS]",
+        {"token": lambda x, mask: x[torch.arange(len(x)), mask.sum(1) - 1]},
+        "[CLS] is the first token: hidden_states[:, 0].", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "the second token is pooled instead of [CLS]", {"token": lambda x, mask: x[:, 1]},
+        "[CLS] is the first token: hidden_states[:, 0].", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "the mean of all tokens is pooled, pads and all", {"token": lambda x, mask: x.mean(1)},
+        "The pooler reads [CLS] alone, hidden_states[:, 0]; a mean over pads depends on the batch besides.",
+        POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "the mean of the real tokens is pooled instead of [CLS]", {"token": mean},
+        "A fine sentence vector, but not what the pooler's weights were trained on: hidden_states[:, 0].",
+        POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "the maximum over the tokens is pooled instead of [CLS]", {"token": lambda x, mask: x.amax(1)},
+        "The pooler reads [CLS] alone: hidden_states[:, 0].", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "the embeddings are pooled, not the last layer's output", {"pooled from": lambda embedded, outputs: embedded},
+        "Before the layers [CLS] knows nothing of its sentence. Pool last_hidden_state.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "dropout on the pooled vector", {"drop": layer.drop},
+        "BERT's pooler has none; a classifier's own dropout comes after it.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "dropout on the pooled vector, active in evaluation", {"drop": lambda u, training: layer.drop(u, True)},
+        "BERT's pooler has none, and in evaluation there must be none at all.", POOL, SOURCE, FORWARD,
+    ),
+)  # fmt: skip
+
+PART = Part("model", "whole model and pooler", RIGHT, reference, find, PROBES, MISTAKES)

@@ -1,0 +1,400 @@
+"""AdamW: what goes wrong in one step, and from step to step.
+
+    m ← β₁m + (1−β₁)g        m̂ = m/(1−β₁ᵗ)
+    v ← β₂v + (1−β₂)g²       v̂ = v/(1−β₂ᵗ)
+    p ← p − α·m̂/(√v̂ + ε)     and, apart from that,     p ← p − α·λ·p
+
+(Kingma & Ba 2015, Algorithm 1; Loshchilov & Hutter 2019, Algorithm 2). The subject makes an optimizer of parameters
+and options. The "efficient" form of Kingma & Ba's section 2, α_t·m/(√v + ε), is the same with an ε that is not
+corrected, and the decay may use the old p or the new one: all four are right.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minbert.sanity.core import CannotCheck, Mistake, Part, Pieces, Probe
+
+RIGHT: Pieces = {
+    "group": lambda group, first: group,  # where the step's lr and the others come from
+    "t": lambda own, steps, all: own,  # this parameter's updates so far; the optimizer's steps; all updates of all
+    "kept": True,  # m and v live on from step to step
+    "without gradient": lambda p, lr, decay: None,
+    "gradient": lambda g, p, decay: g,
+    "m": lambda m, g, beta1: beta1 * m + (1 - beta1) * g,
+    "v": lambda v, g, beta2: beta2 * v + (1 - beta2) * g * g,
+    "betas": lambda beta1, beta2: (beta1, beta2),
+    "c1": lambda beta1, t: 1 - beta1**t,
+    "c2": lambda beta2, t: 1 - beta2**t,
+    "rate": lambda lr, c1: lr / c1,
+    "root": lambda v, eps, c2: (v.sqrt() + eps) / math.sqrt(c2),  # √v̂ + ε, with ε as in the efficient form
+    "step": lambda p, rate, m, root: p - rate * m / root,
+    "decays with": lambda lr, rate, c2: lr,
+    "decayed": lambda old, new, amount: new - amount * new,
+}
+TEXTBOOK: Pieces = {"root": lambda v, eps, c2: (v / c2).sqrt() + eps}
+FROM_OLD: Pieces = {"decayed": lambda old, new, amount: new - amount * old}  # the same as decay before the update
+
+
+class AdamW:
+    """The optimizer out of pieces."""
+
+    def __init__(self, pieces: Pieces, params: Any, **options: Any):
+        groups = list(params)
+        groups = groups if isinstance(groups[0], dict) else [{"params": groups}]
+        self.pieces, self.param_groups = pieces, [{**options, **group} for group in groups]
+        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.steps = self.updates = 0
+
+    @torch.no_grad()
+    def step(self):
+        do = self.pieces
+        self.steps += 1
+        for group in self.param_groups:
+            group = do["group"](group, self.param_groups[0])
+            lr, eps, decay = group["lr"], group["eps"], group["weight_decay"]
+            beta1, beta2 = do["betas"](*group["betas"])
+            for p in group["params"]:
+                if p.grad is None:
+                    do["without gradient"](p, lr, decay)
+                    continue
+                self.updates += 1
+                s = self.state.get(p)
+                if s is None or not do["kept"]:
+                    t = s["t"] if s else 0
+                    s = self.state[p] = {"t": t, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
+                s["t"] += 1
+                t = do["t"](s["t"], self.steps, self.updates)
+                g, old = do["gradient"](p.grad, p, decay), p.clone()
+                s["m"], s["v"] = do["m"](s["m"], g, beta1), do["v"](s["v"], g, beta2)
+                c1, c2 = do["c1"](beta1, t), do["c2"](beta2, t)
+                rate = do["rate"](lr, c1)
+                new = do["step"](p, rate, s["m"], do["root"](s["v"], eps, c2))
+                p.copy_(do["decayed"](old, new, do["decays with"](lr, rate, c2) * decay))
+
+
+Maker = Callable[..., Any]  # parameters, options → an optimizer
+
+
+def reference(pieces: Pieces) -> Maker:
+    return lambda params, **options: AdamW(pieces, params, **options)
+
+
+def find(project: Any) -> Maker:
+    theirs = project.get("optimizer", "AdamW")
+    if not isinstance(theirs, type):
+        raise CannotCheck("AdamW is not a class")
+    always = {"correct_bias": True} if "correct_bias" in inspect.signature(theirs.__init__).parameters else {}
+    return lambda params, **options: theirs(params, **options, **always)
+
+
+# ------------------------------------------------------------------------------------------------ probes
+
+OPTIONS = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0}
+
+
+def parameter(*numbers: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(numbers, dtype=torch.float64))
+
+
+def gradient(p: nn.Parameter, *numbers: float):
+    p.grad = torch.tensor(numbers, dtype=torch.float64)
+
+
+def one_step(make: Maker, values: tuple, gradients: tuple, **options: Any) -> Tensor:
+    """(p after − p before)/lr of a first step."""
+    p = parameter(*values)
+    optimizer = make([p], **{**OPTIONS, **options})
+    gradient(p, *gradients)
+    optimizer.step()
+    return (p.detach() - torch.tensor(values, dtype=torch.float64)) / options.get("lr", OPTIONS["lr"])
+
+
+def first(make: Maker) -> Tensor:
+    return one_step(make, (1.0, 1.0, 1.0, 1.0), (1.0, -2.0, 0.1, 1e-3))
+
+
+def tiny_gradient(make: Maker) -> Tensor:
+    return one_step(make, (0.0, 0.0), (1e-4, 1e-5))
+
+
+def decay_alone(make: Maker) -> Tensor:
+    return one_step(make, (3.0, 30.0, -3.0), (0.0, 0.0, 0.0), weight_decay=0.1)
+
+
+def decay_and_gradient(make: Maker) -> Tensor:
+    return one_step(make, (3.0, 30.0), (0.5, -0.5), weight_decay=0.1)
+
+
+def sequence(make: Maker) -> Tensor:
+    """Three steps; rows are p after each."""
+    p, rows = parameter(0.5, -0.5), []
+    optimizer = make([p], **{**OPTIONS, "lr": 0.1, "betas": (0.8, 0.95)})
+    for numbers in ((1.0, -0.3), (-0.2, 0.8), (0.4, 0.1)):
+        gradient(p, *numbers)
+        optimizer.step()
+        rows.append(p.detach().clone())
+    return torch.stack(rows)
+
+
+def late(make: Maker) -> Tensor:
+    """A parameter that gets its first gradient at the third step moves as at a first step; rows are steps."""
+    p, q, rows = parameter(1.0, 1.0), parameter(2.0, 2.0), []
+    optimizer = make([p, q], **{**OPTIONS, "lr": 0.1, "betas": (0.8, 0.95)})
+    for k in range(4):
+        gradient(p, 0.5, -1.0)
+        if k >= 2:
+            gradient(q, 0.3, 0.9)
+        optimizer.step()
+        rows.append(q.detach().clone())
+    return torch.stack(rows)
+
+
+def no_gradient(make: Maker) -> Tensor:
+    p, q = parameter(1.0, 1.0), parameter(2.0, -2.0)
+    optimizer = make([p, q], **{**OPTIONS, "lr": 0.1, "weight_decay": 0.1})
+    gradient(p, 1.0, 1.0)
+    optimizer.step()
+    return q.detach().clone()
+
+
+def groups(make: Maker) -> dict[str, Tensor]:
+    """Two groups with a rate and a decay of their own; the first's rate is lowered after a step, as by a schedule."""
+    p, q = parameter(1.0, 2.0), parameter(1.0, 2.0)
+    options = [{"params": [p], "lr": 0.1, "weight_decay": 0.0}, {"params": [q], "lr": 0.01, "weight_decay": 0.5}]
+    optimizer = make(options, **OPTIONS)
+    for lr in (0.1, 0.02):
+        optimizer.param_groups[0]["lr"] = lr
+        gradient(p, 1.0, -1.0)
+        gradient(q, 1.0, -1.0)
+        optimizer.step()
+    return {"first group": p.detach().clone(), "second group": q.detach().clone()}
+
+
+PROBES = (
+    Probe(
+        "a first step, divided by the learning rate", first,
+        "Gradients 1, −2, 0.1, 0.001, no decay: whatever the gradient's size, a first step is about −lr·sign(g).",
+    ),
+    Probe(
+        "a first step for tiny gradients, divided by the learning rate", tiny_gradient,
+        "Gradients 1e-4 and 1e-5 with ε = 1e-6: what counts is where ε is added.",
+    ),
+    Probe(
+        "weight decay alone, divided by the learning rate", decay_alone,
+        "Gradient 0, p = (3, 30, −3), λ = 0.1: the step is −lr·λ·p.",
+    ),
+    Probe(
+        "weight decay beside a gradient, divided by the learning rate", decay_and_gradient,
+        "p = (3, 30), g = (0.5, −0.5), λ = 0.1.",
+    ),
+    Probe("three steps", sequence, "lr 0.1, β = (0.8, 0.95), gradients that change; rows are p after each step."),
+    Probe(
+        "a parameter that starts late", late,
+        "Its first gradient comes at the third step; rows are its value after each of four steps.",
+    ),
+    Probe("a parameter without a gradient", no_gradient, "p = (2, −2) has .grad None and λ = 0.1: it must not move."),
+    Probe(
+        "two parameter groups", groups,
+        "Each with its lr and λ; the first group's lr is lowered between the two steps.",
+    ),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------ mistakes
+
+ADAM = "Kingma & Ba 2015, Algorithm 1"
+ADAMW = "Loshchilov & Hutter 2019, Algorithm 2"
+STEP = ("AdamW.step",)
+MEAN, SQUARE = "m ← β₁m + (1−β₁)g", "v ← β₂v + (1−β₂)g²"
+CORRECTED = "m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ)"
+UPDATE, DECAY = "p ← p − α·m̂/(√v̂ + ε)", "p ← p − α·λ·p, apart from the gradient"
+
+
+def zero_division(lr: float, c1: float) -> Tensor:
+    """What comes of t = 0 in the textbook's form, where tensors are divided: no exception, but 0/0."""
+    return lr / torch.tensor(c1, dtype=torch.float64)
+
+
+def decays(p: Tensor, lr: float, decay: float):
+    p.mul_(1 - lr * decay)
+
+
+MISTAKES = (
+    Mistake(
+        "coupled weight decay: λp is added to the gradient (L2)",
+        {"gradient": lambda g, p, decay: g + decay * p, "decays with": lambda lr, rate, c2: 0.0},
+        "In the gradient it is divided by √v̂ like the rest, and large weights hardly decay more than small ones. "
+        "Decay p by itself, after the update.",
+        DECAY, ADAMW, STEP,
+    ),
+    Mistake(
+        "weight decay without the learning rate", {"decays with": lambda lr, rate, c2: 1.0},
+        "The decay must shrink with the learning rate: multiply λ·p by lr.", DECAY, ADAMW, STEP,
+    ),
+    Mistake(
+        "no weight decay", {"decays with": lambda lr, rate, c2: 0.0},
+        "group['weight_decay'] is not used: subtract lr·λ·p.", DECAY, ADAMW, STEP,
+    ),
+    Mistake(
+        "weight decay with the bias-corrected step size",
+        {"decays with": lambda lr, rate, c2: rate * math.sqrt(c2)},
+        "α_t belongs to the gradient's step; the weights decay by the plain learning rate.", DECAY, ADAMW, STEP,
+    ),
+    Mistake(
+        "weight decay has the wrong sign", {"decays with": lambda lr, rate, c2: -lr},
+        "Weights must shrink, not grow: subtract lr·λ·p.", DECAY, ADAMW, STEP,
+    ),
+    Mistake(
+        "weight decay falls twice", {"decays with": lambda lr, rate, c2: 2 * lr},
+        "Once a step.", DECAY, ADAMW, STEP,
+        also=({"gradient": lambda g, p, decay: g + decay * p},),
+    ),
+    Mistake(
+        "weight decay by λ·sign(p), as L1", {"decayed": lambda old, new, amount: new - amount * new.sign()},
+        "The decay is proportional to the weight: subtract lr·λ·p.", DECAY, ADAMW, STEP,
+        also=({"decayed": lambda old, new, amount: new - amount * old.sign()},),
+    ),
+    Mistake(
+        "weight decay by lr·λ, whatever p", {"decayed": lambda old, new, amount: new - amount},
+        "The decay is proportional to the weight: subtract lr·λ·p.", DECAY, ADAMW, STEP,
+    ),
+    Mistake(
+        "parameters without a gradient decay too", {"without gradient": decays},
+        "A parameter that took no part in the step must stay as it is: `continue` before anything else.",
+        DECAY, ADAMW, STEP,
+    ),
+    Mistake(
+        "no bias correction", {"c1": lambda beta1, t: 1.0, "c2": lambda beta2, t: 1.0},
+        "m and v begin at 0 and are too small at first, v more than m: the first steps are too long. "
+        "Use lr·√(1−β₂ᵗ)/(1−β₁ᵗ).",
+        CORRECTED, ADAM, STEP,
+    ),
+    Mistake(
+        "only m is corrected for its bias", {"c2": lambda beta2, t: 1.0},
+        "v begins at 0 as well: √(1−β₂ᵗ) is missing.", CORRECTED, ADAM, STEP,
+    ),
+    Mistake(
+        "only v is corrected for its bias", {"c1": lambda beta1, t: 1.0},
+        "m begins at 0 as well: the division by 1−β₁ᵗ is missing.", CORRECTED, ADAM, STEP,
+    ),
+    Mistake(
+        "the root is missing on 1−β₂ᵗ", {"root": lambda v, eps, c2: (v.sqrt() + eps) / c2},
+        "v̂ stands under a root, so its correction does too: α_t = lr·√(1−β₂ᵗ)/(1−β₁ᵗ).",
+        "α_t = α·√(1−β₂ᵗ)/(1−β₁ᵗ)", "Kingma & Ba 2015, end of §2", STEP,
+        also=({"root": lambda v, eps, c2: v.sqrt() / c2 + eps},),
+    ),
+    Mistake(
+        "there is a root on 1−β₁ᵗ", {"c1": lambda beta1, t: math.sqrt(1 - beta1**t)},
+        "m stands under no root: α_t = lr·√(1−β₂ᵗ)/(1−β₁ᵗ).",
+        "α_t = α·√(1−β₂ᵗ)/(1−β₁ᵗ)", "Kingma & Ba 2015, end of §2", STEP,
+    ),
+    Mistake(
+        "the bias correction is upside down",
+        {"c1": lambda beta1, t: 1 / (1 - beta1**t), "c2": lambda beta2, t: 1 / (1 - beta2**t)},
+        "m̂ = m/(1−β₁ᵗ): the means are too small and must be made larger.", CORRECTED, ADAM, STEP,
+    ),
+    Mistake(
+        "the bias correction uses β·t, not βᵗ",
+        {"c1": lambda beta1, t: 1 - beta1 * t, "c2": lambda beta2, t: 1 - beta2 * t},
+        "β is raised to the power t: 1 − beta1 ** t.", CORRECTED, ADAM, STEP,
+    ),
+    Mistake(
+        "β₁ and β₂ are swapped", {"betas": lambda beta1, beta2: (beta2, beta1)},
+        "betas = (β₁, β₂): the first is for m, the second for v.", f"{MEAN}, {SQUARE}", ADAM, STEP,
+    ),
+    Mistake(
+        "β₁ is used for both means", {"betas": lambda beta1, beta2: (beta1, beta1)},
+        "v has its own rate, β₂.", f"{MEAN}, {SQUARE}", ADAM, STEP,
+    ),
+    Mistake(
+        "eps is inside the root", {"root": lambda v, eps, c2: (v + eps).sqrt() / math.sqrt(c2)},
+        "√(v + ε) is about √ε = 1e-3 for small gradients, and swallows their steps. Add ε after the root.",
+        UPDATE, ADAM, STEP, also=({"root": lambda v, eps, c2: (v / c2 + eps).sqrt()},),
+    ),
+    Mistake(
+        "no eps", {"root": lambda v, eps, c2: v.sqrt() / math.sqrt(c2) + 1e-300},
+        "Where a gradient has always been 0 this is 0/0. Add ε to the root.", UPDATE, ADAM, STEP,
+        also=({"root": lambda v, eps, c2: v.sqrt() / math.sqrt(c2)},),
+    ),
+    Mistake(
+        "no root over v", {"root": lambda v, eps, c2: v / c2 + eps},
+        "The step is divided by the root of the mean square, √v̂.", UPDATE, ADAM, STEP,
+        also=({"root": lambda v, eps, c2: (v + eps) / math.sqrt(c2)}, {"root": lambda v, eps, c2: (v + eps) / c2}),
+    ),
+    Mistake(
+        "t begins at 0", {"t": lambda own, steps, all: own - 1},
+        "Then 1−βᵗ is 0 at the first step, and divided by. Count first, then correct: state['step'] += 1.",
+        CORRECTED, ADAM, STEP,
+        also=({"t": lambda own, steps, all: own - 1, "rate": zero_division},),
+    ),
+    Mistake(
+        "t is one ahead", {"t": lambda own, steps, all: own + 1},
+        "At the first step t is 1: begin at 0 and add 1 once.", CORRECTED, ADAM, STEP,
+    ),
+    Mistake(
+        "t stays 1", {"t": lambda own, steps, all: 1},
+        "Each step must add 1 to the parameter's state['step'].", CORRECTED, ADAM, STEP,
+    ),
+    Mistake(
+        "t is shared between the parameters", {"t": lambda own, steps, all: all},
+        "It counts each parameter's own updates: keep it in self.state[p].", CORRECTED, ADAM, STEP,
+        also=({"t": lambda own, steps, all: steps},),
+    ),
+    Mistake(
+        "the state is made new at every step", {"kept": False},
+        "m and v are running means and must live on: make them only where self.state[p] is still empty.",
+        f"{MEAN}, {SQUARE}", ADAM, STEP,
+        also=({"kept": False, "t": lambda own, steps, all: 1},),
+    ),
+    Mistake(
+        "m lacks the factor 1−β₁", {"m": lambda m, g, beta1: beta1 * m + g},
+        "A running mean adds (1−β₁)·g; without the factor it is a sum, ten times too large.", MEAN, ADAM, STEP,
+    ),
+    Mistake(
+        "m has its weights swapped", {"m": lambda m, g, beta1: (1 - beta1) * m + beta1 * g},
+        "The old mean gets β₁, the new gradient 1−β₁.", MEAN, ADAM, STEP,
+    ),
+    Mistake(
+        "no momentum: m is the gradient", {"m": lambda m, g, beta1: (1 - beta1) * g},
+        "The old mean must stay in it: β₁·m.", MEAN, ADAM, STEP, also=({"m": lambda m, g, beta1: g},),
+    ),
+    Mistake(
+        "v lacks the factor 1−β₂", {"v": lambda v, g, beta2: beta2 * v + g * g},
+        "A running mean adds (1−β₂)·g²; without the factor steps are far too short.", SQUARE, ADAM, STEP,
+    ),
+    Mistake(
+        "v has its weights swapped", {"v": lambda v, g, beta2: (1 - beta2) * v + beta2 * g * g},
+        "The old mean gets β₂, the new square 1−β₂.", SQUARE, ADAM, STEP,
+    ),
+    Mistake(
+        "v does not keep its old value", {"v": lambda v, g, beta2: (1 - beta2) * g * g},
+        "The old mean must stay in it: β₂·v.", SQUARE, ADAM, STEP, also=({"v": lambda v, g, beta2: g * g},),
+    ),
+    Mistake(
+        "the gradient is not squared in v", {"v": lambda v, g, beta2: beta2 * v + (1 - beta2) * g},
+        "v is the mean of g², or its root has no meaning.", SQUARE, ADAM, STEP,
+        also=({"v": lambda v, g, beta2: beta2 * v + (1 - beta2) * g.abs()},),
+    ),
+    Mistake(
+        "the gradient's step has the wrong sign", {"step": lambda p, rate, m, root: p + rate * m / root},
+        "Descend: subtract.", UPDATE, ADAM, STEP,
+    ),
+    Mistake(
+        "the learning rate is not used", {"rate": lambda lr, c1: 1.0 / c1},
+        "Multiply the step by group['lr'].", UPDATE, ADAM, STEP,
+    ),
+    Mistake(
+        "every group uses the first group's options",
+        {"group": lambda group, first: {**first, "params": group["params"]}},
+        "Take lr, betas, eps and weight_decay from the group that the loop is at.", UPDATE, ADAM, STEP,
+    ),
+)  # fmt: skip
+
+PART = Part(
+    "optimizer", "AdamW", RIGHT, reference, find, PROBES, MISTAKES,
+    also_right=(TEXTBOOK, FROM_OLD, {**TEXTBOOK, **FROM_OLD}), atol=1e-7, rtol=1e-5,
+)  # fmt: skip

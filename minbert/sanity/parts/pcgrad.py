@@ -1,0 +1,306 @@
+"""PCGrad, in pieces (Yu et al. 2020, Algorithm 1).
+
+    gᵢ' = gᵢ;  for every j ≠ i in random order, if gᵢ'·gⱼ < 0:   gᵢ' ← gᵢ' - (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ
+    the update follows Σᵢ gᵢ'
+
+The orders are random, so what is compared is the set of all sums that come out: of the right pieces by going through
+every order, of theirs by asking often. Theirs may be a function of gradients, or a class around an optimizer with
+`pc_backward(losses)`.
+"""
+
+import inspect
+import itertools
+import random
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.search import named, optional
+
+# The worked examples. Three tasks: with the orders 1-2-3 the sum is (-.389, .222, 1.778).
+THREE = ((1.0, 0, 0), (-1.0, 1, 0), (-0.5, -1, 1))
+OPPOSED = ((1.0, 0), (-1.0, 1))  # → (.5, 1.5)
+AGREED = ((1.0, 0), (1.0, 1))  # → (2, 1)
+HEADS = ((3.0, 1), (0.5, -2))  # each task's own head, beside OPPOSED
+DRAWS = 150  # of 8 equally likely sums, one stays unseen once in 60 million times
+
+# ------------------------------------------------------------------------------------------------ the right pieces
+
+
+def every_order(T: int) -> list[list[tuple[int, ...]]]:
+    """All that chance can do: for every task i, in which order the others j come."""
+    orders = [list(itertools.permutations(j for j in range(T) if j != i)) for i in range(T)]
+    return [list(choice) for choice in itertools.product(*orders)]
+
+
+def original(g: list[Tensor], projected: list[Tensor], j: int) -> Tensor:
+    """The gⱼ that gᵢ' is compared with: as it came from task j."""
+    return g[j]
+
+
+def current(g: list[Tensor], projected: list[Tensor], i: int) -> Tensor:
+    """The gᵢ' that is looked at: with what was taken out of it so far."""
+    return projected[i]
+
+
+RIGHT = {
+    "orders": every_order,
+    "other": original,
+    "mine": current,
+    "conflict": lambda dot: dot < 0,
+    "divisor": lambda g_j: g_j @ g_j,  # ‖gⱼ‖²
+    "take": lambda g_i, part: g_i - part,
+    "chunks": lambda g: [slice(0, len(g))],  # all parameters are one long vector
+    "sum": lambda g: g.sum(dim=0),
+    "with_heads": False,  # the vector holds what all tasks share, and no head
+    "heads": lambda g, T: g,  # a head keeps its own gradient
+}
+
+
+def surgery(p: Pieces, gradients: list[Tensor], order: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Algorithm 1 with one choice of orders: g₁' … g_T', each (n,)."""
+    projected = [g.clone() for g in gradients]
+    for i, others in enumerate(order):
+        for j in others:
+            for chunk in p["chunks"](gradients[0]):
+                g_i = p["mine"](gradients, projected, i)[chunk]
+                g_j = p["other"](gradients, projected, j)[chunk]
+                dot = g_i @ g_j
+                if p["conflict"](dot):
+                    projected[i][chunk] = p["take"](projected[i][chunk], dot / p["divisor"](g_j) * g_j)
+    return projected
+
+
+class Reference:
+    """PCGrad of these pieces."""
+
+    def __init__(self, pieces: Pieces):
+        self.pieces = pieces
+
+    def sums(self, gradients: Sequence[Sequence[float]]) -> list[Tensor]:
+        """Every sum that can come out. gradients: (T, n)."""
+        g = [torch.tensor(row, dtype=torch.float64) for row in gradients]
+        return [self.pieces["sum"](torch.stack(surgery(self.pieces, g, o))) for o in self.pieces["orders"](len(g))]
+
+    def heads(self, gradients, heads) -> dict[str, Tensor]:
+        """The shared parameters' gradient and the heads', where every task has a head of its own."""
+        p, T, n = self.pieces, len(gradients), len(gradients[0])
+        own = torch.block_diag(*torch.tensor(heads, dtype=torch.float64))  # a task's row holds its head, and zeros
+        vectors = torch.cat([torch.tensor(gradients, dtype=torch.float64), own], dim=1)
+        taking_part = vectors.shape[1] if p["with_heads"] else n
+        done = torch.stack(surgery(p, list(vectors[:, :taking_part]), p["orders"](T)[0]))
+        of_heads = torch.cat([done, vectors[:, taking_part:]], dim=1)[:, n:].sum(dim=0)
+        return {"shared": p["sum"](done)[:n], "heads": p["heads"](of_heads.reshape(T, -1), T)}
+
+
+# ------------------------------------------------------------------------------------------------ theirs
+
+
+class Theirs:
+    """Somebody's PCGrad: `update` puts into `.grad` of the parameters what should be there after T losses."""
+
+    def __init__(self, update: Callable[[list[nn.Parameter], list[Tensor]], None], heads: bool):
+        self.update, self.has_heads = update, heads
+
+    def sums(self, gradients):
+        random.seed(0)
+        np.random.seed(0)
+        found = []
+        for _ in range(DRAWS):
+            # two tensors, as a model has several: (1,) and (n - 1,)
+            first, rest = (nn.Parameter(torch.zeros(n, dtype=torch.float64)) for n in (1, len(gradients[0]) - 1))
+            rows = [torch.tensor(g, dtype=torch.float64) for g in gradients]
+            self.update([first, rest], [first @ g[:1] + rest @ g[1:] for g in rows])
+            found.append(torch.cat([first.grad, rest.grad]))
+        return found
+
+    def heads(self, gradients, heads):
+        if not self.has_heads:
+            raise Absent("this PCGrad is a function of gradients; heads are the caller's")
+        first, rest = (nn.Parameter(torch.zeros(n, dtype=torch.float64)) for n in (1, len(gradients[0]) - 1))
+        own = [nn.Parameter(torch.zeros(len(h), dtype=torch.float64)) for h in heads]
+        pairs = zip(gradients, own, heads, strict=True)
+        losses = [first @ first.new_tensor(g[:1]) + rest @ rest.new_tensor(g[1:]) + o @ o.new_tensor(h)
+                  for g, o, h in pairs]  # fmt: skip
+        self.update([first, rest, *own], losses)
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
+        return {"shared": torch.cat([first.grad, rest.grad]), "heads": torch.stack(grads)}
+
+
+def find(project) -> Theirs:
+    """Our `pcgrad` and what stands around it; or a class PCGrad(optimizer); or a function of a list of gradients."""
+    if module := optional(project, "pcgrad", "pcgrad", "Memory", "take_gradients", "give_gradients"):
+        memory = module.Memory(0)
+
+        def ours(parameters, losses):
+            taken = []
+            for loss in losses:
+                loss.backward()
+                taken.append(module.take_gradients(parameters))
+            module.give_gradients(taken, module.pcgrad, memory)
+
+        return Theirs(ours, heads=True)
+
+    for _, PCGrad in named(project, lambda name: name.endswith(".pc_backward")):
+        return Theirs(partial(wrapped, PCGrad), heads=True)
+    surgical = re.compile(r"(?i)_?(pc_?grad|\w*project_conflict|gradient_surgery)")
+    for _, function in named(project, surgical.match):
+        if inspect.isfunction(function):
+            needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+            if len(needed) == 1:
+                return Theirs(partial(called, function), heads=False)
+    raise Absent("no function pcgrad(gradients), and no class PCGrad(optimizer) with pc_backward(losses)")
+
+
+def wrapped(PCGrad: type, parameters: list[nn.Parameter], losses: list[Tensor]):
+    """The widespread class around an optimizer, of which it needs the parameters; no step is taken."""
+    PCGrad(Parameters(parameters)).pc_backward(losses)
+
+
+class Parameters:
+    """As much of an optimizer. (`torch.optim` takes seconds to load.)"""
+
+    def __init__(self, parameters: list[nn.Parameter]):
+        self.param_groups = [{"params": parameters}]
+
+    def zero_grad(self, set_to_none: bool = True):
+        for p in self.param_groups[0]["params"]:
+            p.grad = None
+
+    def step(self, closure: Callable | None = None):
+        pass
+
+
+def called(function: Callable, parameters: list[nn.Parameter], losses: list[Tensor]):
+    """A function of one list: of flat gradients or, if it will not take these, of lists of tensors.
+
+    What it returns may be the update, or every task's projected gradient, still to be summed.
+    """
+    lists = [list(torch.autograd.grad(loss, parameters, retain_graph=True)) for loss in losses]
+    try:
+        result = function([torch.cat([g.flatten() for g in gradient]) for gradient in lists])
+    except NotImplementedError:
+        raise
+    except Exception:
+        result = function(lists)
+    n = sum(p.numel() for p in parameters)
+    flat = torch.cat([torch.as_tensor(t).flatten() for t in _tensors(result)])
+    if flat.numel() % n:
+        raise CannotCheck(f"{function.__name__} returns {flat.numel()} numbers for gradients of {n}")
+    at = 0
+    for p in parameters:
+        p.grad = flat.reshape(-1, n).sum(dim=0)[at : at + p.numel()].reshape(p.shape)
+        at += p.numel()
+
+
+def _tensors(result) -> list[Tensor]:
+    return [t for part in result for t in _tensors(part)] if isinstance(result, list | tuple) else [result]
+
+
+# ------------------------------------------------------------------------------------------------ probes
+
+
+def distinct(sums: list[Tensor]) -> Tensor:
+    """The different ones among some sums, sorted: (how many, n)."""
+    return torch.stack(sums).round(decimals=6).add(0.0).unique(dim=0)
+
+
+PROBES = (
+    Probe("two tasks in conflict", lambda s: distinct(s.sums(OPPOSED)),
+          "Gradients (1, 0) and (-1, 1): each gives up what opposes the other, and the sum is (½, 1½)."),
+    Probe("two tasks that agree", lambda s: distinct(s.sums(AGREED)),
+          "Gradients (1, 0) and (1, 1) do not oppose one another: they are summed as they are, (2, 1)."),
+    Probe("three tasks, in every order", lambda s: distinct(s.sums(THREE)),
+          f"Gradients (1, 0, 0), (-1, 1, 0), (-½, -1, 1), {DRAWS} times: the sums that came out, each once, sorted."),
+    Probe("two tasks with a head each", lambda s: s.heads(OPPOSED, HEADS),
+          "The shared gradients (1, 0) and (-1, 1), and a head for each task: what `.grad` holds after."),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------ mistakes
+
+EQUATION = "gᵢ' ← gᵢ' - (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ   if gᵢ'·gⱼ < 0;   the update is Σᵢ gᵢ'"
+SOURCE = "Yu et al. 2020, Algorithm 1"
+WHERE = ("PCGrad._project_conflicting", "PCGrad.pc_backward", "pcgrad", "project_conflicting", "gradient_surgery")
+
+
+def mistake(name: str, why: str, *forms: Pieces, where: tuple[str, ...] = WHERE) -> Mistake:
+    return Mistake(name, forms[0], why, EQUATION, SOURCE, where, also=forms[1:])
+
+
+def mean(g: Tensor) -> Tensor:
+    return g.mean(dim=0)
+
+
+MISTAKES = (
+    mistake("projects against gradients that are projected already",
+            "gⱼ must be the gradient as it came from task j; yours was changed by an earlier round. Keep a copy of all "
+            "gradients before the loop and project against the copies.",
+            {"other": current}),
+    mistake("the order of the tasks is always the same",
+            "The result depends on the order, and the first task would always be served the same way. Draw a fresh "
+            "order for every task at every step (`random.shuffle` works in place; `torch.randperm` returns).",
+            {"orders": lambda T: [[tuple(j for j in range(T) if j != i) for i in range(T)]]}),
+    mistake("the mean of the gradients, not their sum",
+            "The update is the sum of the projected gradients. A mean makes every step, and the norm that clipping "
+            "sees, T times smaller.",
+            {"sum": mean}, {"sum": mean, "heads": lambda g, T: g / T}),
+    mistake("projects also where nothing is in conflict",
+            "Where gᵢ'·gⱼ ≥ 0 the tasks help one another and nothing may be taken away. Project only if gᵢ'·gⱼ < 0.",
+            {"conflict": lambda dot: True}),
+    mistake("projects where the tasks agree, and not where they oppose one another",
+            "The comparison is the wrong way round: the part to be taken out is there when gᵢ'·gⱼ < 0.",
+            {"conflict": lambda dot: dot > 0}),
+    mistake("divides by ‖gⱼ‖ instead of ‖gⱼ‖²",
+            "The part of gᵢ' along gⱼ is (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ: the norm is needed once for the length and once for the "
+            "direction.",
+            {"divisor": lambda g_j: g_j.norm()}),
+    mistake("does not divide by ‖gⱼ‖²",
+            "Without the divisor a long gⱼ takes far too much out of gᵢ'. Divide gᵢ'·gⱼ by gⱼ·gⱼ.",
+            {"divisor": lambda g_j: 1.0}),
+    mistake("looks at the first gᵢ each time instead of what is left of it",
+            "After one projection gᵢ' may oppose the next task where gᵢ did not, or no longer. Take the product with "
+            "gᵢ', the gradient with what was taken out of it so far.",
+            {"mine": original}),
+    mistake("adds the part that opposes instead of taking it out",
+            "gᵢ'·gⱼ is negative, so that minus it times gⱼ moves along gⱼ. With a plus the conflict doubles.",
+            {"take": lambda g_i, part: g_i + part}),
+    mistake("looks only at the tasks that come later",
+            "Every task must be compared with all others: j runs over all j ≠ i, not over j > i.",
+            {"orders": lambda T: [list(c) for c in itertools.product(
+                *[list(itertools.permutations(range(i + 1, T))) for i in range(T)])]},
+            {"orders": lambda T: [[tuple(range(i + 1, T)) for i in range(T)]]}),
+    mistake("projects every tensor by itself",
+            "A conflict is one of whole gradients: all shared parameters together are one vector. Flatten and "
+            "concatenate before taking products.",
+            {"chunks": lambda g: [slice(0, 1), slice(1, len(g))]}),
+    mistake("counts the heads' gradients in ‖gⱼ‖²",
+            "A head belongs to one task and cannot be in conflict; in ‖gⱼ‖² it only makes the projection too weak. "
+            "Project the parameters that all tasks share, and no others.",
+            {"with_heads": True}, where=("PCGrad._pack_grad", "give_gradients", *WHERE)),
+    mistake("divides the heads' gradients by the number of tasks",
+            "A head gets its gradient from one task and should keep it as it is.",
+            {"heads": lambda g, T: g / T}, where=("give_gradients", *WHERE)),
+    mistake("leaves the heads without a gradient",
+            "Parameters that only one task reaches are no part of the surgery, but they must still learn: give them "
+            "their own gradient.",
+            {"heads": lambda g, T: torch.zeros_like(g)}, where=("PCGrad._set_grad", "give_gradients", *WHERE)),
+)  # fmt: skip
+
+PART = Part(
+    name="pcgrad",
+    title="gradient surgery (PCGrad)",
+    right=RIGHT,
+    reference=Reference,
+    find=find,
+    probes=PROBES,
+    mistakes=MISTAKES,
+    also_right=(  # one order a step, the same for every task
+        {"orders": lambda T: [[tuple(j for j in o if j != i) for i in range(T)]
+                              for o in itertools.permutations(range(T))]},
+    ),
+)  # fmt: skip

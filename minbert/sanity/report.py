@@ -1,0 +1,175 @@
+"""What the check found, for a person: a page for one project, a table for a class."""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+WIDTH = 100
+WORDS = {  # status → what a page says
+    "passed": "passed", "wrong": "WRONG", "crashed": "CRASHED", "timed out": "TIMED OUT",
+    "not written": "not written yet", "not checked": "not checked", "absent": "not in this project",
+}  # fmt: skip
+CELLS = {
+    "passed": "ok", "wrong": "WRONG", "crashed": "crash", "timed out": "time", "not written": "todo",
+    "not checked": "?", "absent": "-",
+}  # fmt: skip
+COLOURS = {"passed": 32, "wrong": 31, "crashed": 31, "timed out": 31, "not written": 33, "not checked": 33}
+WRONG = ("wrong", "crashed", "timed out")
+INDENT = 12
+
+
+def coloured(text: str, status: str, colour: bool) -> str:
+    code = COLOURS.get(status)
+    return f"\x1b[{code}m{text}\x1b[0m" if colour and code else text
+
+
+def line(label: str, text: str) -> str:
+    """A labelled paragraph, wrapped."""
+    lines = textwrap.wrap(text, WIDTH - INDENT, break_long_words=True) or [""]
+    return "\n".join([f"  {label:{INDENT - 2}}{lines[0]}", *(" " * INDENT + more for more in lines[1:])])
+
+
+def place(result: dict[str, Any]) -> str:
+    return f"{result['file']}:{result['line']}" if result.get("file") else ""
+
+
+def numbers(value: Any) -> list[str]:
+    """A nested list of numbers as lines, the numbers in columns."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        if isinstance(value[0][0] if value[0] else None, list):
+            return [text for inner in value for text in numbers(inner)]
+        return [text for row in value for text in numbers(row)]
+    if isinstance(value, list):
+        words = [f"{v:9.5g}" if isinstance(v, float) else str(v) for v in value]
+        lines = textwrap.wrap(" ".join(words), WIDTH - INDENT - 2, break_long_words=False) or [""]
+        return lines if len(lines) > 1 else [" ".join(words)]
+    return textwrap.wrap(f"{value:.6g}" if isinstance(value, float) else str(value), WIDTH - INDENT) or [""]
+
+
+def probe_lines(probe: dict[str, Any]) -> list[str]:
+    said = f"{probe['name']}. {probe['says']}" if probe["says"] else probe["name"]
+    lines = [line("probed", said + (f" Shown: {probe['place']}" if probe["place"] else ""))]
+    for label in ("expected", "found"):
+        first, *others = numbers(probe[label])
+        lines += [f"  {label:{INDENT - 2}}{first}", *(" " * INDENT + other for other in others)]
+    return lines
+
+
+def details(result: dict[str, Any], colour: bool) -> list[str]:
+    """All about one part that is wrong."""
+    head = f"── {result['title']} "
+    lines = ["", head + "─" * (WIDTH - len(head))]
+    for mistake in result["mistakes"]:
+        where = f"{mistake['file']}:{mistake['line']}  " if mistake["file"] else ""
+        lines += ["", coloured(mistake["name"], "wrong", colour)]
+        lines += [line("look at", where + mistake["where"]), line("why", mistake["why"])]
+        lines += [line("equation", f"{mistake['equation']}   ({mistake['source']})"), *probe_lines(mistake["probe"])]
+    if not result["mistakes"]:
+        what = {"wrong": "it gives other numbers than it should, in a way that is not on our list"}
+        lines += ["", coloured(what.get(result["status"], result["note"]), result["status"], colour)]
+        if result["status"] == "wrong" and result["note"]:
+            lines.append(line("note", result["note"]))
+        if place(result):
+            lines.append(line("look at", place(result)))
+        if result.get("probe"):
+            lines += probe_lines(result["probe"])
+        if result.get("nearest"):
+            lines.append(line("nearest", f"of what is known: {result['nearest']}"))
+    if result.get("output"):
+        shown = result["output"].strip().splitlines()
+        lines += ["  your code printed:", *(f"  | {text[: WIDTH - 4]}" for text in shown[:8])]
+        lines += [f"  | … {len(shown) - 8} more lines"] * (len(shown) > 8)
+    return lines
+
+
+def what_next(results: Sequence[dict[str, Any]]) -> str:
+    """One sentence: the first thing to do."""
+    for result in results:
+        if result["status"] in WRONG:
+            what = result["mistakes"][0]["name"] if result["mistakes"] else result["note"] or "unknown fault"
+            return f"put {result['title']} right: {what}."
+        if result["status"] == "not written":
+            return f"write {result['title']}" + (f", at {place(result)}." if place(result) else ".")
+    if any(result["status"] == "not checked" for result in results):
+        return "look at what was not checked, above."
+    return "nothing: all that is there is right."
+
+
+def page(project: dict[str, Any], colour: bool = False, quiet_absent: bool = True) -> str:
+    """The page of one project. quiet_absent: parts that it does not have share one line at the end of the list."""
+    results = project["parts"]
+    lines = [f"sanity check of {project['path']}", ""]
+    width = max(len(r["title"]) for r in results) + 2
+    for result in results:
+        status = result["status"]
+        if status == "absent" and quiet_absent:
+            continue
+        text = "; ".join(m["name"] for m in result["mistakes"]) or result["note"]
+        if status in ("wrong", "not written") and place(result):
+            text = f"{place(result)} {text}".strip()
+        if status == "wrong" and not text:
+            text = "see below"
+        word = coloured(f"{WORDS[status]:16}", status, colour)
+        rest = textwrap.wrap(text, WIDTH - width - 19) or [""]
+        lines.append(f"  {result['title']:{width}}{word} {rest[0]}".rstrip())
+        lines += [" " * (width + 19) + more for more in rest[1:]]
+    absent = [r["title"] for r in results if r["status"] == "absent"]
+    if absent and quiet_absent:
+        lines += textwrap.wrap(
+            f"not in this project: {', '.join(absent)}", WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
+    for result in results:
+        if result["status"] in WRONG:
+            lines += details(result, colour)
+    return "\n".join([*lines, "", *textwrap.wrap(f"What is next: {what_next(results)}", WIDTH)])
+
+
+def table(projects: Sequence[dict[str, Any]], colour: bool = False) -> str:
+    """A class: a row a project, a column a part, and below it what is wrong in each."""
+    names = [r["part"] for r in next((p["parts"] for p in projects if p["parts"]), [])]
+    first = min(max(len(p["path"]) for p in projects), 40) + 2
+    widths = [max(len(name), 5) + 1 for name in names]
+    lines = [" " * first + "".join(f"{name:{w}}" for name, w in zip(names, widths, strict=True))]
+    for project in projects:
+        shown = project["path"] if len(project["path"]) <= 40 else "…" + project["path"][-39:]
+        row = [
+            coloured(f"{CELLS[r['status']]:{w}}", r["status"], colour)
+            for r, w in zip(project["parts"], widths, strict=False)
+        ]
+        lines.append(f"{shown:{first}}" + ("".join(row) or f"could not be run: {project['error']}"))
+    for project in projects:
+        wrong = [r for r in project["parts"] if r["status"] in WRONG]
+        if wrong:
+            lines += ["", project["path"]]
+        for result in wrong:
+            what = "; ".join(m["name"] for m in result["mistakes"]) or result["note"] or "an unknown fault"
+            lines += textwrap.wrap(
+                f"{result['title']}: {what}", WIDTH, initial_indent="  ", subsequent_indent="      "
+            )  # fmt: skip
+    return "\n".join(lines)
+
+
+def as_json(projects: Sequence[dict[str, Any]]) -> str:
+    """The same for a program: a list, a project each."""
+    return json.dumps(_finite(projects), ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no ∞: they become strings."""
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
+
+
+def exit_status(projects: Sequence[dict[str, Any]]) -> int:
+    """0: all that is there is right. 1: something is wrong. 2: something could not be run or checked."""
+    statuses = {result["status"] for project in projects for result in project["parts"]}
+    if statuses & set(WRONG):
+        return 1
+    nothing = any(all(r["status"] == "absent" for r in project["parts"]) for project in projects)
+    return 2 if "not checked" in statuses or nothing else 0

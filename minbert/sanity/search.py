@@ -1,0 +1,41 @@
+"""Looking through somebody's project for what has no fixed name: techniques are called by many."""
+
+import importlib
+import re
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+from minbert.sanity.core import Absent
+from minbert.sanity.project import Project, definitions, parsed
+
+
+def named(project: Project, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
+    """(name, object) of the functions and classes of theirs whose qualified name `wanted` accepts.
+
+    Only files that define one are imported, and the object is the outermost: for `PCGrad.pc_backward`, the class.
+    """
+    for file in project.sources:
+        tops = dict.fromkeys(name.partition(".")[0] for name, _ in definitions(parsed(file)) if wanted(name))
+        if tops:
+            dotted = ".".join(file.relative_to(project.root).with_suffix("").parts)
+            module = importlib.import_module(dotted.removesuffix(".__init__"))
+            yield from ((name, getattr(module, name)) for name in tops if hasattr(module, name))
+
+
+def optional(project: Project, name: str, *needs: str) -> ModuleType | None:
+    """Their module of that name if they have one that holds all that it needs to be like ours, else None."""
+    try:
+        module = project.module(name)
+    except Absent:
+        return None
+    return module if all(hasattr(module, need) for need in needs) else None
+
+
+def says(project: Project, pattern: str, *, near: str = "") -> bool:
+    """Whether a regular expression is found in their sources, comments left out. near: only in files that hold it."""
+    for file in project.sources:
+        text = re.sub(r"#.*", "", file.read_text(encoding="utf-8", errors="replace"))
+        if near in text and re.search(pattern, text):
+            return True
+    return False
