@@ -116,7 +116,7 @@ NLI_ROWS = [
     Example(None, ("A man sleeps.", "He runs."), 2.0),
 ]
 NLI_FORMS = {
-    "tabs": '\tid\tpremise\thypothesis\tlabel\n0\tx\tA man sleeps.\tHe rests.\tentailment\n'
+    "tabs": "\tid\tpremise\thypothesis\tlabel\n0\tx\tA man sleeps.\tHe rests.\tentailment\n"
     '1\ty\t"""So,"" he said"\tHe spoke.\tneutral\n2\tz\tA man sleeps.\tHe runs.\tcontradiction\n',
     "commas, numbers": 'premise,hypothesis,label\nA man sleeps.,He rests.,0\n"""So,"" he said",He spoke.,1\n'
     "A man sleeps.,He runs.,2\n",
