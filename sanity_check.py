@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Is this BERT a BERT, and this AdamW an AdamW? And if not: which mistake is it, and in which line?
+"""Check a BERT project: is it right, and if not, which mistake is it, in which method, and why is it one?
 
   python sanity_check.py                                   this project, and the real weights of minilm (90 MB)
   python sanity_check.py --pretrained bert-base-uncased    the course's own check of BERT (440 MB)
@@ -146,7 +146,7 @@ def check_real_bert(name: str) -> str:
 
 def named_parts(text: str) -> list[str]:
     """The flag's value: names of parts with commas between, in the order of the check."""
-    names = [name.strip() for name in text.split(",")]
+    names = [name.strip().casefold() for name in text.split(",")]
     unknown = [name for name in names if name not in parts.NAMES]
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no part; there are {', '.join(parts.NAMES)}")
@@ -179,7 +179,9 @@ def check_projects(paths: Sequence[str], names: Sequence[str], timeout: float, c
     one: there is nothing else to do, so that such a path is a UserError.
     """
     projects = []
-    for path in paths:
+    for number, path in enumerate(paths, start=1):
+        if len(paths) > 1 and sys.stderr.isatty():
+            print(f"{number} of {len(paths)}: {path}", file=sys.stderr)
         try:
             projects.append(check(path, child, names, timeout))
         except (UserError, OSError) as error:
@@ -201,11 +203,14 @@ def main(argv: list[str] | None = None, child: Child | None = None):
         if args.pretrained and args.path:
             parser.error("--pretrained is about this project's own weights; leave it out with a PATH")
         torch.set_num_threads(1)  # everything here is tiny
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # a terminal without √
         child = child or Child()
         try:
             paths = args.path or [str(ROOT)]
             try:
-                projects = check_projects(paths, args.part or parts.NAMES, args.timeout, child, one=len(paths) == 1)
+                alone = len(paths) == 1 and not args.json
+                projects = check_projects(paths, args.part or parts.NAMES, args.timeout, child, alone)
             except (UserError, OSError) as error:
                 print(f"error: {error}", file=sys.stderr)
                 sys.exit(2)

@@ -8,7 +8,7 @@ The modules read as a tutorial in this order (each imports only from those above
     pretrained  pals  heads  data           real weights, layers beside them, answers on top, real data
     multitask                               the model that answers all the questions
     evaluation  checkpoint                  scores, prediction files, a model in one file
-    sanity                                  which line of somebody's BERT is wrong, and why
+    sanity                                  what is wrong with somebody's BERT, where, and why
     pretraining                             masked words and inference pairs, before the tasks
 
 `errors` and `files` are helpers. `multitask_classifier.py` holds the training loop that uses them all.

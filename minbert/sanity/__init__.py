@@ -1,4 +1,4 @@
-"""A sanity check that teaches: which line of somebody's BERT is wrong, and why.
+"""A sanity check that teaches: what is wrong with somebody's BERT, where, and why.
 
 A check that compares one output with a stored one says that something is wrong, and not always that. This one says
 what, because it knows the mistakes that students make as well as it knows the right code:

@@ -17,7 +17,7 @@ PRINTED = 2_000  # characters of what somebody's code prints that are kept
 
 
 def check(path: str | Path, child: Child, names: Sequence[str] = parts.NAMES, timeout: float = 10.0) -> dict[str, Any]:
-    """Check the project at `path`: {"path", "parts": [a result a part]}, as `--json` shows it.
+    """Check the project at `path`: {"path", "parts": [a result a part]}.
 
     timeout: seconds that each part may take. Raises UserError where there is no project.
     """
@@ -42,6 +42,10 @@ def check(path: str | Path, child: Child, names: Sequence[str] = parts.NAMES, ti
         lacking = [n for n in part.needs if n in results and results[n]["status"] != "passed"]
         if lacking and result["status"] in ("wrong", "crashed"):
             result = _plain(part, "not checked", f"{results[lacking[0]]['title']} must be right first")
+        for earlier in results.values():  # a file that cannot be imported is told of once
+            if result["status"] == earlier["status"] == "crashed" and result.get("failure") == earlier.get("failure"):
+                result = _plain(part, "not checked", f"fails as {earlier['title']} does")
+                break
         results[part.name] = result
     return {"path": str(path), "parts": list(results.values())}
 
@@ -66,6 +70,9 @@ def _result(part: Part, out: Path, answer: dict[str, Any], layout: Layout, folde
         failure = result["failure"] = {key: value for key, value in result["failure"].items() if key != "values"}
         result["note"] = result["note"] or f"{failure['error']}: {failure['message']}"
         result |= {key: failure[key] for key in ("file", "line") if failure.get(key)}
+    if result["status"] in ("wrong", "not written") and not result.get("file") and not result["mistakes"]:
+        there = layout.locate(part.mistakes[0].where) or ("", "", 0)
+        result |= dict(zip(("where", "file", "line"), there, strict=True))
     printed = Path(f"{out}.txt")
     if printed.exists() and (text := printed.read_bytes()[:PRINTED].decode("utf-8", "replace")).strip():
         result["output"] = _printable(text)
@@ -78,7 +85,7 @@ def _load(file: Path, part: Part) -> dict[str, Any] | None:
         recorded = torch.load(file, weights_only=True)
         whole = recorded["status"] != "ran" or all(probe.name in recorded["probes"] for probe in part.probes)
         return recorded if whole else None
-    except Exception:  # missing, cut off, or made by somebody's code
+    except Exception:  # not there, torn, or forged by the code that was checked
         return None
 
 

@@ -143,7 +143,8 @@ def judge(part: Part, recorded: Mapping[str, Outcome], layout: Layout | None = N
         if found:
             changes, base = found[0]
             result["mistakes"] = [
-                _described(part, part.mistakes[n], layout) | {"probe": _seen(table, change, base, differing, recorded)}
+                _described(part, part.mistakes[n], layout)
+                | {"probe": _seen(table, change, changes, base, differing, recorded)}
                 for change in changes
                 for n in [change[1]]
             ]
@@ -155,9 +156,26 @@ def judge(part: Part, recorded: Mapping[str, Outcome], layout: Layout | None = N
     probe = differing[base][0]
     result["probe"] = _shown(part, probe, table.outcome((), base, probe), recorded[probe.name])
     result["nearest"] = _nearest(table, recorded)
+    if status == "wrong":
+        right = [p.name for p in part.probes if p not in differing[base]]
+        result["note"] = _multiple(recorded[probe.name], table.outcome((), base, probe))
+        result["note"] += f"Right are: {'; '.join(right)}." if right else ""
     if "error" in recorded[probe.name]:
         result["failure"] = recorded[probe.name]
     return result | {"status": status}
+
+
+def _multiple(found: Outcome, expected: Outcome) -> str:
+    """A sentence if everything that was found is the same multiple of what was expected."""
+    if "values" not in found or "values" not in expected or len(expected["values"]) != 1:
+        return ""
+    (a,), (b,) = found["values"].values(), expected["values"].values()
+    if a.shape != b.shape or not a.is_floating_point() or not b.abs().max() > 1e-6:
+        return ""
+    factor = ((a.double() * b.double()).sum() / (b.double() ** 2).sum()).item()
+    if not close(a, b.double() * factor, 1e-6, 1e-3).all():
+        return ""
+    return f"What was found is {factor:.4g} times what was expected, everywhere. "
 
 
 def _tells(recorded: Mapping[str, Outcome]) -> bool:
@@ -210,10 +228,14 @@ def _described(part: Part, mistake: Mistake, layout: Layout | None) -> dict[str,
     }  # fmt: skip
 
 
-def _seen(table: Bench, change: tuple, base: int, differing: dict, recorded: Mapping[str, Outcome]) -> dict[str, Any]:
-    """The first probe that shows this one mistake, and that theirs shows too."""
-    part, shows = table.part, table.shows(change, base)
-    probe = next((p for p in differing[base] if p.name in shows), differing[base][0])
+def _seen(
+    table: Bench, change: tuple, changes: tuple, base: int, differing: dict, recorded: Mapping[str, Outcome]
+) -> dict[str, Any]:
+    """The first probe that shows this mistake, and that theirs shows too; if any, one that shows no other."""
+    part = table.part
+    mine = [p for p in differing[base] if p.name in table.shows(change, base)] or differing[base]
+    others = [table.shows(other, base) for other in changes if other != change]
+    probe = next((p for p in mine if all(p.name not in shown for shown in others)), mine[0])
     return _shown(part, probe, table.outcome((), base, probe), recorded[probe.name])
 
 

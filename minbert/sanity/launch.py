@@ -4,7 +4,7 @@ This file imports nothing heavy: the child starts, and loads PyTorch, while the 
 serves a whole check. It never runs their code in itself but in a copy of itself (`os.fork`), one a part, with a time
 limit; so a part that hangs or dies costs the others nothing.
 
-`Child.run` says what became of a part: {"ended": "done" | "timed out" | "printed too much" | "died", "status": …}.
+`Child.answer` says what became of a part: {"ended": "done" | "timed out" | "printed too much" | "died", "status": …}.
 """
 
 import atexit

@@ -6,6 +6,7 @@ not installed, are stood in for: only the model's code is wanted.
 """
 
 import ast
+import builtins
 import contextlib
 import importlib
 import importlib.machinery
@@ -52,22 +53,29 @@ class Layout:
 
     @classmethod
     def find(cls, path: str | Path) -> "Layout":
-        """The project in a folder, one level down from it, or around a file. Raises UserError if there is none."""
+        """The project in a folder, up to three levels down from it, or around a file.
+
+        Raises UserError if there is none, or if there are several.
+        """
         path = Path(path)
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder")
         folder = (path if path.is_dir() else path.parent).resolve()
         if path.is_file() and path.suffix != ".py":
             raise UserError(f"{path}: this is not a Python file; give the project's folder")
-        below = sorted(d for d in folder.iterdir() if d.is_dir() and not _skipped(d))
-        for name in HOMES:
-            for home in (folder, *below):
-                if (home / name).is_file():
-                    return cls._around(home)
-        for home in (folder, *below):
-            if any(home.glob("*.py")):
-                return cls._around(home)
-        raise UserError(f"{path}: no Python files of a BERT project, neither here nor one folder down")
+        levels = [[folder]]
+        for _ in range(3):
+            inside = [d for above in levels[-1] for d in sorted(above.iterdir())]
+            levels.append([d for d in inside if d.is_dir() and not _skipped(d)])
+        for pattern in (*HOMES, "*.py"):
+            for level in levels:
+                homes = [home for home in level if any(home.glob(pattern))]
+                if len(homes) > 1 and pattern in HOMES:
+                    names = ", ".join(str(home.relative_to(folder)) for home in homes[:5])
+                    raise UserError(f"{path}: holds several projects ({names}, …): name those to check, {path}/*")
+                if homes:
+                    return cls._around(homes[0])
+        raise UserError(f"{path}: no Python files of a BERT project, neither here nor three folders down")
 
     @classmethod
     def _around(cls, home: Path) -> "Layout":
@@ -245,8 +253,9 @@ class _BertPreTrainedModel(nn.Module):
         return next(self.parameters()).dtype
 
 
-# Never needed for a model's numbers, and slow or impossible to import: stood in for even where installed.
+# Never needed for a model's numbers, and slow or impossible to import: stood in for even where installed, or loaded.
 ALWAYS = {
+    "torch.utils.tensorboard",
     "sklearn", "requests", "filelock", "importlib_metadata", "transformers", "huggingface_hub", "explainaboard_client",
     "matplotlib", "seaborn", "pandas", "wandb", "tensorboard", "tensorboardX", "peft", "datasets", "nltk", "boto3",
     "sentence_transformers", "torchvision", "torchmetrics", "tqdm",
@@ -282,14 +291,14 @@ class StandIns:
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         others = [finder for finder in sys.meta_path if finder is not self]
         missing = top in self.wanted and not any(finder.find_spec(top, None) for finder in others)
-        if top in ALWAYS or missing:
+        if top in ALWAYS or fullname in ALWAYS or missing:
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 
     def create_module(self, spec: Any) -> ModuleType:
         module = ModuleType(spec.name)
         known = KNOWN.get(spec.name, {})
-        module.__dict__.update(known, __all__=list(known), __path__=[])
+        module.__dict__.update(known, __all__=list(known), __path__=[], __version__="9.9")
 
         def anything(name: str) -> Any:
             if name.startswith("__"):
@@ -339,8 +348,9 @@ class Project:
 
     def enter(self):
         """From now on `import` finds their modules, not ours."""
-        for name in [n for n in sys.modules if n.partition(".")[0] == "minbert"]:
+        for name in [n for n in sys.modules if n.partition(".")[0] in ALWAYS | {"minbert"}]:
             del sys.modules[name]
+        builtins.get_ipython = Anything  # a notebook's, in what was exported from one
         for file in self.sources:  # a `utils` or `config` that something else brought along is not theirs
             sys.modules.pop(file.stem if file.parent == self.root else "", None)
         ours = Path(__file__).resolve().parents[2]

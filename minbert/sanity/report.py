@@ -66,14 +66,15 @@ def details(result: dict[str, Any], colour: bool) -> list[str]:
         lines += [line("look at", where + mistake["where"]), line("why", mistake["why"])]
         lines += [line("equation", f"{mistake['equation']}   ({mistake['source']})"), *probe_lines(mistake["probe"])]
     if not result["mistakes"]:
-        what = {"wrong": "it gives other numbers than it should, in a way that is not on our list"}
-        lines += ["", coloured(what.get(result["status"], result["note"]), result["status"], colour)]
-        if result["status"] == "wrong" and result["note"]:
-            lines.append(line("note", result["note"]))
+        unknown = result["status"] == "wrong"
+        text = "it gives other numbers than it should, in a way that is not on our list" if unknown else result["note"]
+        lines += ["", coloured(text, result["status"], colour)]
         if place(result):
-            lines.append(line("look at", place(result)))
-        if result.get("probe"):
+            lines.append(line("look at", f"{place(result)}  {result.get('where', '')}".rstrip()))
+        if unknown:
             lines += probe_lines(result["probe"])
+        if unknown and result["note"]:
+            lines.append(line("note", result["note"]))
         if result.get("nearest"):
             lines.append(line("nearest", f"of what is known: {result['nearest']}"))
     if result.get("output"):
@@ -87,13 +88,15 @@ def what_next(results: Sequence[dict[str, Any]]) -> str:
     """One sentence: the first thing to do."""
     for result in results:
         if result["status"] in WRONG:
-            what = result["mistakes"][0]["name"] if result["mistakes"] else result["note"] or "unknown fault"
-            return f"put {result['title']} right: {what}."
+            what = result["mistakes"][0]["name"] if result["mistakes"] else result["note"]
+            if not result["mistakes"] and result["status"] == "wrong":
+                what = f"find what differs in {place(result) or 'it'}"
+            return f"put {result['title']} right: {what.rstrip('.')}."
         if result["status"] == "not written":
             return f"write {result['title']}" + (f", at {place(result)}." if place(result) else ".")
     if any(result["status"] == "not checked" for result in results):
         return "look at what was not checked, above."
-    return "nothing: all that is there is right."
+    return "nothing. All that is there is right."
 
 
 def page(project: dict[str, Any], colour: bool = False, quiet_absent: bool = True) -> str:
@@ -108,8 +111,8 @@ def page(project: dict[str, Any], colour: bool = False, quiet_absent: bool = Tru
         text = "; ".join(m["name"] for m in result["mistakes"]) or result["note"]
         if status in ("wrong", "not written") and place(result):
             text = f"{place(result)} {text}".strip()
-        if status == "wrong" and not text:
-            text = "see below"
+        if status == "wrong" and not result["mistakes"]:
+            text = f"{place(result)} a mistake that is not on our list: see below".strip()
         word = coloured(f"{WORDS[status]:16}", status, colour)
         rest = textwrap.wrap(text, WIDTH - width - 19) or [""]
         lines.append(f"  {result['title']:{width}}{word} {rest[0]}".rstrip())
@@ -151,8 +154,14 @@ def table(projects: Sequence[dict[str, Any]], colour: bool = False) -> str:
 
 
 def as_json(projects: Sequence[dict[str, Any]]) -> str:
-    """The same for a program: a list, a project each."""
-    return json.dumps(_finite(projects), ensure_ascii=False, indent=1, allow_nan=False)
+    """The same for a program: a list, a project each, and every record with all of its keys."""
+    blank = dict.fromkeys(("part", "title", "status", "mistakes", "note", "file", "line", "where", "probe", "nearest",
+                           "failure", "output"))  # fmt: skip
+    records = [
+        {"path": p["path"], "error": p.get("error"), "parts": [blank | result for result in p["parts"]]}
+        for p in projects
+    ]
+    return json.dumps(_finite(records), ensure_ascii=False, indent=1, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
