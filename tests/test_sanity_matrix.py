@@ -119,7 +119,15 @@ def eps_1e5(*norms: str) -> Swaps:
 EPS = "LayerNorm eps is 1e-5, not 1e-12"
 FIRST, SECOND = " (after the attention only)", " (after the feed-forward only)"
 
+# Right outputs, and nothing learns.
+CUT_OFF = "the gradient is cut off in the attention (detach, .data or no_grad)"
+NO_GRAD = "the forward pass runs without gradients (no_grad)"
+# A sub-layer that closes with a LayerNorm that has no weight and bias.
+BARE = "F.layer_norm({x} + self.{which}_dropout(self.{which}_dense({f})), {x}.shape[-1:], eps=1e-12)"
+
 # Lines that more than one row replaces.
+C_ATTEND = "    def forward(self, hidden_states, attention_mask):\n        key_layer"
+E_ATTEND = "    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:\n        q, k, v ="
 C_SCALE = "S = S / math.sqrt(self.attention_head_size)"
 C_MASK = "S = S + attention_mask"
 C_SOFTMAX = "probs = nn.functional.softmax(S, dim=-1)"
@@ -257,6 +265,22 @@ INJECTED = {  # part → how its mistakes are made
         swap("(hidden_states, self.query)", "(hidden_states, self.key)")),
     Injection("queries twice", "the query layer is used for the keys",
         swap("(hidden_states, self.key)", "(hidden_states, self.query)")),
+    Injection("queries of the value layer", "the value layer is used for the queries",
+        swap("(hidden_states, self.query)", "(hidden_states, self.value)"),
+        (),
+        swap("(hidden_states, self.query)", "(hidden_states, self.value)")),
+    Injection("keys of the value layer", "the value layer is used for the keys",
+        swap("(hidden_states, self.key)", "(hidden_states, self.value)"),
+        (),
+        swap("(hidden_states, self.key)", "(hidden_states, self.value)")),
+    Injection("values of the query layer", "the query layer is used for the values",
+        swap("(hidden_states, self.value)", "(hidden_states, self.query)"),
+        (),
+        swap("(hidden_states, self.value)", "(hidden_states, self.query)")),
+    Injection("values of the key layer", "the key layer is used for the values",
+        swap("(hidden_states, self.value)", "(hidden_states, self.key)"),
+        swap("return fused.unflatten", "q, k, _ = fused.unflatten", ".unbind(2)", ".unbind(2)\n        return q, k, k"),
+        swap("(hidden_states, self.value)", "(hidden_states, self.key)")),
     Injection("Pᵀ·V", "the probabilities are transposed before they weigh the values",
         swap("torch.matmul(probs, value)", "torch.matmul(probs.transpose(2, 3), value)"),
         swap('"bhqk,bkhd->bqhd"', '"bhkq,bkhd->bqhd"')),
@@ -274,6 +298,9 @@ INJECTED = {  # part → how its mistakes are made
         swap("self.num_attention_heads = config.num_attention_heads", "self.num_attention_heads = 1",
              "config.hidden_size / config.num_attention_heads", "config.hidden_size / 1",
              C_SCALE, "S = S / 2")),  # the check's heads are 4 wide
+    Injection("dropout but in training", "attention dropout is active in evaluation only",
+        swap(C_DROP, "        probs = F.dropout(probs, self.dropout.p, not self.training)\n"),
+        swap(E_WEIGHTS, E_WEIGHTS.replace("self.training", "not self.training"))),
     Injection("dropout on the output", "dropout falls on the attention's output, not on the probabilities",
         swap(C_DROP, "", "torch.matmul(probs, value)", "self.dropout(torch.matmul(probs, value))"),
         swap(E_WEIGHTS, "weights = torch.softmax(scores, -1)",
@@ -290,6 +317,15 @@ INJECTED = {  # part → how its mistakes are made
         swap("config.attention_probs_dropout_prob)", "config.hidden_dropout_prob)")),
     Injection("a residual of its own", "the residual is added inside the attention",
         swap("return attn_value", "return attn_value + hidden_states")),
+    Injection("detached", CUT_OFF,
+        swap(C_DROP, "        probs = self.dropout(probs.detach())\n"),
+        swap(E_WEIGHTS, E_WEIGHTS.replace("(scores, -1)", "(scores, -1).data")),
+        swap(O_OUT, "return dropout(scores.softmax(dim=-1)).detach() @ v")),
+    Injection("scores without gradients", CUT_OFF,
+        swap("        S = torch.matmul(query, key.permute(0, 1, 3, 2))\n",
+             "        with torch.no_grad():\n            S = torch.matmul(query, key.permute(0, 1, 3, 2))\n")),
+    Injection("forward decorated", NO_GRAD,
+        swap(C_ATTEND, "    @torch.no_grad()\n" + C_ATTEND), swap(E_ATTEND, "    @torch.no_grad()\n" + E_ATTEND)),
     ),
     "layer": (
     Injection("LayerNorm before the sub-layer", "LayerNorm before the sub-layer, not after the residual",
@@ -320,6 +356,18 @@ INJECTED = {  # part → how its mistakes are made
         eps_1e5(OUR_NORMS[1])),
     Injection("unbiased variance", "LayerNorm divides by the unbiased variance",
         own_norm(UNBIASED, *COURSE_NORMS), own_norm(UNBIASED, EINSUM_NORMS), own_norm(UNBIASED, *OUR_NORMS)),
+    Injection("norm by F", "LayerNorm without its weight and bias",
+        swap(C_CLOSE, "return F.layer_norm(input + transformed, ln_layer.normalized_shape, eps=ln_layer.eps)"),
+        (),
+        swap(O_CLOSE, "x = input + dropout(dense_layer(output))\n"
+                      "        return F.layer_norm(x, x.shape[-1:], eps=ln_layer.eps)")),
+    Injection("norm by F in the first", "LayerNorm without its weight and bias" + FIRST,
+        swap(C_FIRST_CALL, BARE.format(x="hidden_states", f="attn", which="attention"))),
+    Injection("norm by F in the second", "LayerNorm without its weight and bias" + SECOND,
+        swap(C_SECOND_CALL, BARE.format(x="attn_out", f="interm", which="out"))),
+    Injection("forward decorated", NO_GRAD,
+        swap("    def forward(self, hidden_states, attention_mask):\n        attn =",
+             "    @torch.no_grad()\n    def forward(self, hidden_states, attention_mask):\n        attn =")),
     Injection("tanh GELU", "GELU by its tanh approximation",
         swap("self.interm_af = F.gelu", 'self.interm_af = nn.GELU(approximate="tanh")'),
         swap(E_GELU, "inner = 0.5 * inner * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))"),
@@ -406,6 +454,12 @@ INJECTED = {  # part → how its mistakes are made
         eps_1e5(COURSE_EMBED_NORM), eps_1e5(EINSUM_EMBED_NORM), eps_1e5(OUR_EMBED_NORM)),
     Injection("unbiased variance", "LayerNorm divides by the unbiased variance",
         *(own_norm(UNBIASED, norm) for norm in (COURSE_EMBED_NORM, EINSUM_EMBED_NORM, OUR_EMBED_NORM))),
+        Injection("norm by F", "LayerNorm without its weight and bias",
+            swap("self.embed_layer_norm(embeds)", "F.layer_norm(embeds, embeds.shape[-1:], eps=1e-12)"),
+            swap("self.embed_layer_norm(summed)", "F.layer_norm(summed, summed.shape[-1:], eps=1e-12)")),
+        Injection("embed decorated", NO_GRAD,
+            swap("    def embed(self, input_ids):", "    @torch.no_grad()\n    def embed(self, input_ids):"),
+            swap("    def embed(self, input_ids:", "    @torch.no_grad()\n    def embed(self, input_ids:")),
         Injection("no words", "words are left out", swap(C_SUM, "embeds = pos_embeds + tk_type_embeds")),
         Injection("words alone", "only words are embedded", swap(C_SUM, "embeds = inputs_embeds")),
         Injection("positions from 2", "positions begin at 2, after the padding's",
@@ -456,6 +510,12 @@ INJECTED = {  # part → how its mistakes are made
         swap("pads = attention_mask[:, None, None].eq(0)", "pads = attention_mask[:, None, None].ne(0)"),
         swap("mask = (1 - attention_mask[:, None, None, :].to(hidden_states.dtype)) * lowest",
              "mask = attention_mask[:, None, None, :].to(hidden_states.dtype) * lowest")),
+        Injection("forward decorated", NO_GRAD,
+            swap("    def forward(self, input_ids", "    @torch.no_grad()\n    def forward(self, input_ids"),
+            swap("    def forward(self, input_ids", "    @torch.no_grad()\n    def forward(self, input_ids")),
+        Injection("encode decorated", NO_GRAD,
+            swap("    def encode(self, ", "    @torch.no_grad()\n    def encode(self, "),
+            swap("    def encode(self, ", "    @torch.no_grad()\n    def encode(self, ")),
         Injection("one layer", "every layer has the same weights",
             swap("nn.ModuleList([BertLayer(config) for _ in range(config.num_hidden_layers)])",
                  "nn.ModuleList([BertLayer(config)] * config.num_hidden_layers)")),
@@ -593,6 +653,9 @@ INJECTED = {  # part → how its mistakes are made
         Injection("upside down", "the bias correction is upside down",
             swap(C_STEP, 'alpha * (1 - beta1 ** state["step"]) / math.sqrt(1 - beta2 ** state["step"])'),
             swap('mean / (1', 'mean * (1', "square / (1", "square * (1")),
+        Injection("β₂²", "the bias correction has β₂², not β₂ᵗ",
+            swap(C_STEP, C_STEP.replace('beta2 ** state["step"]', "beta2 ** 2")),
+            swap(E_SQUARE, "square = square / (1 - b2**2)")),
         Injection("β·t", "the bias correction uses β·t, not βᵗ",
             swap('if group["correct_bias"]:', 'if group["correct_bias"]:\n                    t = state["step"]',
                  C_STEP, "alpha * math.sqrt(1 - beta2 * t) / (1 - beta1 * t)")),
@@ -839,6 +902,24 @@ def test_every_known_mistake_is_injected():
     assert known - {row.mistake for row in ROWS} == set()
 
 
+@pytest.mark.parametrize("name", BERT)
+def test_asking_what_gradients_reach_leaves_no_trace(name):
+    """Weights, gradients and what is frozen are as they were; a frozen parameter is no mistake."""
+    part = PARTS[name]
+    subject = part.reference(part.right)
+    module = subject if isinstance(subject, torch.nn.Module) else subject.model
+    frozen, other = list(module.parameters())[:2]
+    frozen.requires_grad_(False)
+    other.grad = torch.ones_like(other)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    probe = next(probe for probe in part.probes if probe.name == "what gradients reach")
+    found = probe.run(subject)
+    assert found["last_hidden_state → word_embedding" if name == "model" else next(iter(found))]
+    assert not frozen.requires_grad and not module.training
+    assert [p for p in module.parameters() if p.grad is not None] == [other] and (other.grad == 1).all()
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
 # ------------------------------------------------------------------------------------------ right in other words
 
 C_TYPES = """        tk_type_ids = torch.zeros(input_shape, dtype=torch.long, device=input_ids.device)
@@ -901,6 +982,20 @@ RIGHT = (  # (what is written otherwise, style, swaps)
     ("−∞ in the mask", "course",
      swap(MASK_10000,
          'torch.zeros_like(extended_attention_mask).masked_fill(extended_attention_mask == 0, float("-inf"))')),
+    ("a boolean mask", "course",
+     swap(C_MASK, "S = S.masked_fill(~attention_mask, -math.inf)", MASK_10000, "extended_attention_mask.bool()")),
+    ("a boolean mask, true at pads", "course",
+     swap(C_MASK, "S = S.masked_fill(attention_mask, -math.inf)", MASK_10000, "extended_attention_mask == 0")),
+    ("state by torch.zeros", "course",
+     swap('state["m"] = torch.zeros_like(p.data)', 'state["m"] = torch.zeros(grad.size())',
+          'state["v"] = torch.zeros_like(p.data)', 'state["v"] = torch.zeros(grad.size())',
+          'beta1 * state["m"] + (1 - beta1) * grad', 'state["m"].lerp(grad, 1 - beta1)')),
+    ("gradients only in training", "course",
+     swap("    def forward(self, input_ids, attention_mask):\n",
+          "    def forward(self, input_ids, attention_mask):\n"
+          "        with torch.set_grad_enabled(self.training):\n"
+          "            return self._forward(input_ids, attention_mask)\n\n"
+          "    def _forward(self, input_ids, attention_mask):\n")),
     ("masked_fill with −∞", "course", swap(C_MASK, "S = S.masked_fill(attention_mask < 0, -math.inf)")),
     ("masked_fill with −1e9", "ours", swap(O_SCORES, O_SCORES.replace(" + mask", ""),
      O_OUT, "scores = scores.masked_fill(mask < 0, -1e9)\n    " + O_OUT)),

@@ -289,6 +289,38 @@ def load_multitask_data(sentiment_filename, paraphrase_filename, similarity_file
             list(rows(paraphrase_filename, pair, "is_duplicate", int)),
             list(rows(similarity_filename, pair, "similarity", float)))
 """
+CMU = """
+import numpy as np
+import torch
+import torch.nn.functional as F
+from bert import BertModel
+from sklearn.metrics import accuracy_score, f1_score
+
+class BertSentClassifier(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.bert = BertModel.from_pretrained("bert-base-uncased")
+        self.dropout = torch.nn.Dropout(config.hidden_dropout_prob)
+        self.fc = torch.nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, input_ids, attention_mask):
+        out = self.bert(input_ids, attention_mask)
+        return F.log_softmax(self.fc(self.dropout(out["pooler_output"])), dim=-1)
+
+def train(logits, labels, args):
+    return F.nll_loss(logits, labels.view(-1), reduction="sum") / args.batch_size
+
+def model_eval(dataloader, model, device):
+    model.eval()
+    y_true, y_pred, sents = [], [], []
+    for step, batch in enumerate(dataloader):
+        ids, types, mask = batch[0]["token_ids"], batch[0]["token_type_ids"], batch[0]["attention_mask"]
+        logits = model(ids.to(device), mask.to(device)).detach().cpu().numpy()
+        y_pred.extend(np.argmax(logits, axis=1).flatten())
+        y_true.extend(batch[0]["labels"].flatten())
+        sents.extend(batch[0]["sents"])
+    return accuracy_score(y_true, y_pred), f1_score(y_true, y_pred, average="macro"), y_pred, y_true, sents
+"""
 COURSE = {
     "bert.py": "class BertModel:\n    pass\n", "tokenizer.py": "class BertTokenizer:\n    pass\n",
     "multitask_classifier.py": MULTITASK, "classifier.py": CLASSIFIER, "evaluation.py": EVALUATION,
@@ -301,10 +333,12 @@ RIGHT = {  # style → its files; the first file is where text is replaced unles
         if file.stem not in ("pretrained", "checkpoint", "pretraining", "sampling")  # nobody asks for these here
     },
     "course": COURSE,
+    "cmu": {"bert.py": COURSE["bert.py"], "classifier.py": CMU},
     "class": {"pcgrad.py": PCGRAD, "smart.py": SMART, "lora.py": LORA},
     "function": {"utils_grad.py": SURGERY, "lora.py": LORA.partition("class LinearWithLoRA")[0]},
 }
-IN_STYLE = {"ours": tuple(PARTS), "course": ("heads", "evaluation"), "class": ("pcgrad", "smart", "lora"),
+IN_STYLE = {"ours": tuple(PARTS), "course": ("heads", "evaluation"),
+            "cmu": ("heads", "evaluation"), "class": ("pcgrad", "smart", "lora"),
             "function": ("pcgrad", "lora")}  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes, as text
@@ -485,6 +519,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         ),
     },
     ("course", "heads"): {
+        "the first sentence's mask is used for the second": ("self(ids2, mask2)\n", "self(ids2, mask1)\n"),
         "softmax before the cross-entropy": (
             "return self.sentiment(self(ids, mask))", "return F.softmax(self.sentiment(self(ids, mask)), dim=1)",
         ),
@@ -501,6 +536,11 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
             'F.softmax(self.linear(self.dropout(self.bert(ids, mask)["pooler_output"])), dim=-1)',
         ),
         "classifier.py: dropout is on in evaluation": ("self.linear(self.dropout(self", "self.linear(F.dropout(self"),
+    },
+    ("cmu", "heads"): {
+        "classifier.py: softmax before the cross-entropy": (
+            "F.log_softmax", "F.softmax", "F.nll_loss", "F.cross_entropy",
+        ),
     },
     ("ours", "evaluation"): {
         "dropout is on while evaluating": ("    model.eval()\n    results", "    results"),
@@ -520,6 +560,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
             "torch.tensor(labels, dtype=torch.float32)", "torch.tensor(labels).long().float()",
         ),
     },
+    ("cmu", "evaluation"): {"classifier.py evaluates with dropout on": ("    model.eval()\n", "")},
     ("course", "evaluation"): {
         "dropout is on while evaluating": ("device):\n    model.eval()\n    y_sst", "device):\n    y_sst"),
         "classifier.py evaluates with dropout on": ("    model.eval()\n    y_true", "    y_true"),
@@ -603,6 +644,29 @@ def changed(files: dict[str, str], texts: tuple[str, ...]) -> dict[str, str]:
     return files
 
 
+BARE = ("5 * F.cosine", "F.cosine")
+LOSS = "predict_similarity(*batch), data)"
+VARIANTS = {  # right as well, as changes of the course's files
+    "labels divided by a name": (*BARE, LOSS, LOSS.replace("data", "data.labels.float() / MAX_STS")),
+    "labels divided by an argument": (*BARE, LOSS, LOSS.replace("data", "data.labels / args.top")),
+    "labels divided and outputs multiplied": (
+        *BARE, '"similarity", float)', '"similarity", lambda x: float(x) / 5.0)',
+        "y_sts = logits.flatten()", "y_sts = (5.0 * logits.flatten())",
+    ),
+    "labels centred": (*BARE, LOSS, LOSS.replace("data", "(data.labels - 2.5) / 2.5")),
+    "labels divided in the file": (*BARE, '"similarity", float)', '"similarity", lambda x: float(x) / 5.0)'),
+    "labels divided in a batch": (
+        *BARE, "torch.DoubleTensor(labels) if", "(torch.DoubleTensor(labels) - 2.5) / 2.5 if",
+    ),
+    "a size of one's own": (
+        "self.paraphrase = nn.Linear(2 * 768, 1)",
+        "self.paraphrase = nn.Sequential(nn.Linear(2 * 768, config.para_dim), nn.ReLU(),\n"
+        "                                        nn.Linear(config.para_dim, 1))",
+    ),
+}  # fmt: skip
+RIGHT |= {name: changed(COURSE, texts) for name, texts in VARIANTS.items()}
+IN_STYLE |= dict.fromkeys(VARIANTS, ("heads", "evaluation"))
+
 CASES = {  # (style, part, the names that must be given) → the replaced texts
     **{(style, part, ()): () for style, parts_ in IN_STYLE.items() for part in parts_},
     **{(*key, (name,)): texts for key, table in INJECTED.items() for name, texts in table.items()},
@@ -638,6 +702,19 @@ def names(verdict: dict) -> list[str]:
 @pytest.mark.parametrize("case", [c for c in CASES if not c[2]], ids=lambda c: f"{c[0]}-{c[1]}")
 def test_right_code_gets_no_complaint(verdicts, case):
     assert (verdicts[case]["status"], names(verdicts[case])) == ("passed", [])
+
+
+def test_a_size_that_nobody_can_know_is_named(tmp_path):
+    old = "self.paraphrase = nn.Linear(2 * 768, 1)"
+    files = changed(COURSE, (old, "self.paraphrase = nn.Linear(2 * 768, int(config.sizes[0]))"))
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    job = json.dumps([(str(tmp_path), "heads")])
+    subprocess.run([sys.executable, "-B", "-P", "-c", WORKER], input=job, text=True, env=environment, check=True)
+    result = torch.load(tmp_path / "heads.pt", weights_only=True)
+    assert result["status"] == "not checked"
+    assert "MultitaskBERT wants config.sizes, which the check cannot know" in result["note"]
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -7,7 +7,10 @@ are its linear layers, forward takes (B, T, C) and the additive mask (B, 1, 1, T
 negative for a pad. Dropout falls on the probabilities.
 """
 
+import contextlib
 import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +52,7 @@ RIGHT: Pieces = {
     "drop values": no_change,
     "merge": lambda x: x.transpose(1, 2).flatten(2),  # (B, H, T, D) → (B, T, C)
     "after": no_change,
+    "out": no_change,
 }
 
 
@@ -68,14 +72,23 @@ class Attention(nn.Module):
         p = do["softmax"](do["mask"](scores, attention_mask))
         p = do["drop"](do["mask probabilities"](p, attention_mask), self.training)
         heads = do["drop values"](do["weigh"](p, v), self.training)
-        return do["after"](do["merge"](heads), x)
+        return do["out"](do["after"](do["merge"](heads), x))
 
 
 def reference(pieces: Pieces) -> Attention:
     return core.fill(Attention(pieces)).eval()
 
 
-def find(project: object) -> nn.Module:
+def find(project: Any) -> nn.Module:
+    theirs = built(project)
+    if takes_boolean(project, theirs):
+        token = token_is(project)
+        theirs.register_forward_pre_hook(lambda module, inputs: (inputs[0], (inputs[1] == 0) == token))
+    return theirs
+
+
+def built(project: Any) -> nn.Module:
+    """Their BertSelfAttention with the right weights."""
     config = project.config(
         hidden_size=C, num_attention_heads=H, attention_probs_dropout_prob=P, hidden_dropout_prob=0.2
     )
@@ -83,6 +96,42 @@ def find(project: object) -> nn.Module:
     if not isinstance(theirs, nn.Module):
         raise CannotCheck("BertSelfAttention is not an nn.Module")
     return core.copy_by_name(reference(RIGHT), theirs).eval()
+
+
+# Some projects hand the layers a boolean mask, and fill by it: right too, where both sides agree.
+
+
+@torch.no_grad()
+def takes_boolean(project: Any, theirs: nn.Module) -> bool:
+    """Whether their attention fails on an additive mask, works on a boolean one, and gets such a one in their model."""
+    x, mask = core.seeded("attention input", B, T, C), additive(TOKENS)
+    try:
+        theirs(x, mask)
+    except (TypeError, RuntimeError):
+        with contextlib.suppress(Exception):
+            if token_is(project) is not None:
+                theirs(x, mask == 0)
+                return True
+    return False
+
+
+@torch.no_grad()
+def token_is(project: Any) -> bool | None:
+    """What a token is in the boolean mask that their BertModel gives its layers; None where it is not boolean."""
+    seen = []
+
+    class Layer(nn.Module):
+        def forward(self, hidden_states: Tensor, attention_mask: Tensor, *others: Any) -> Tensor:
+            seen.append(attention_mask)
+            return hidden_states
+
+    with contextlib.suppress(Exception):  # still to be written, perhaps; what is wrong in it is another part's matter
+        model = project.get("bert", "BertModel")(project.config(hidden_size=C, num_attention_heads=H)).eval()
+        model.bert_layers = nn.ModuleList([Layer()])
+        model(torch.tensor([[1, 2, 3]]), torch.tensor([[1, 1, 0]]))
+    if not seen or seen[0].dtype != torch.bool:
+        return None
+    return bool(seen[0].flatten()[0])
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -167,6 +216,44 @@ def dropped_values(module: nn.Module) -> Tensor:
         module.eval()
 
 
+def reached(
+    module: nn.Module, owners: Iterable[str], forward: Callable[[], Tensor], x: Tensor | None = None
+) -> dict[str, Tensor]:
+    """What a loss's gradient reaches: for each of the submodules `owners`, and for the input x, whether it is not zero.
+
+    forward: gives the output, in training. The key's bias is left out: it adds the same to all scores of a row, which
+    the softmax does not see. Whatever was in .grad before is put back.
+    """
+    inputs = {} if x is None else {"input": [x]}
+    parameters = {name: p for name, p in module.named_parameters() if not name.endswith("key.bias")}
+    looked_at = {owner: [p for name, p in parameters.items() if name.startswith(f"{owner}.")] for owner in owners}
+    leaves = [*module.parameters(), *([] if x is None else [x])]
+    kept = [(leaf.requires_grad, leaf.grad) for leaf in leaves]
+    module.train()
+    try:
+        with torch.enable_grad():
+            for leaf in leaves:
+                leaf.requires_grad_(True)
+                leaf.grad = None
+            output = forward()
+            if output.requires_grad:
+                (output * core.seeded("what a loss makes of it", *output.shape)).sum().backward()
+        return {
+            name: torch.tensor(all(p.grad is not None and bool(p.grad.abs().max() > 1e-6) for p in those))
+            for name, those in {**looked_at, **inputs}.items()
+        }
+    finally:
+        module.eval()
+        for leaf, (required, grad) in zip(leaves, kept, strict=True):
+            leaf.requires_grad_(required)
+            leaf.grad = grad
+
+
+def learns(module: nn.Module) -> dict[str, Tensor]:
+    x = core.seeded("attention input", B, T, C)
+    return reached(module, ("query", "key", "value"), lambda: module(x * 1, additive(TOKENS)), x)
+
+
 PROBES = (
     Probe(
         "the probabilities of one head", look_up,
@@ -186,12 +273,15 @@ PROBES = (
         "what the dropout falls on", dropped_values,
         "1 where as many numbers go through dropout as there are features, 0 where as many as probabilities.",
     ),
+    Probe("what gradients reach", learns, "Whether a loss of the output has a gradient in each matrix and the input."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes
 
 EQUATION = "softmax(QKᵀ/√D + mask)·V"
 DROPPING = "dropout(softmax(QKᵀ/√D + mask))·V"
+LEARNING = "∂loss/∂W ≠ 0 for W_Q, W_K and W_V"
+TUNED = "Devlin et al. 2019, §3: all parameters are fine-tuned"
 AS_BERT = "Devlin et al. 2019, §A.2; the Transformer's dropout on attention probabilities"
 
 
@@ -311,6 +401,22 @@ MISTAKES = (
         EQUATION, HEADS, FORWARD,
     ),
     Mistake(
+        "the value layer is used for the queries", {"roles": lambda q, k, v: (v, k, v)},
+        "The query layer is never used then, and never trained. Use it for Q.", EQUATION, HEADS, FORWARD,
+    ),
+    Mistake(
+        "the value layer is used for the keys", {"roles": lambda q, k, v: (q, v, v)},
+        "The key layer is never used then, and never trained. Use it for K.", EQUATION, HEADS, FORWARD,
+    ),
+    Mistake(
+        "the query layer is used for the values", {"roles": lambda q, k, v: (q, k, q)},
+        "The value layer is never used then, and never trained. Use it for V.", EQUATION, HEADS, FORWARD,
+    ),
+    Mistake(
+        "the key layer is used for the values", {"roles": lambda q, k, v: (q, k, k)},
+        "The value layer is never used then, and never trained. Use it for V.", EQUATION, HEADS, FORWARD,
+    ),
+    Mistake(
         "the probabilities are transposed before they weigh the values",
         {"weigh": lambda p, v: p.transpose(-2, -1) @ v},
         "Row t of the probabilities says where token t looks: P·V, not Pᵀ·V.",
@@ -362,6 +468,11 @@ MISTAKES = (
         DROPPING, "Srivastava et al. 2014, §4", ATTENTION,
     ),
     Mistake(
+        "attention dropout is active in evaluation only", {"drop": lambda p, training: dropout(p, not training)},
+        "It is the other way round: dropout belongs to training. F.dropout(…, training=self.training).",
+        DROPPING, "Srivastava et al. 2014, §4", ATTENTION,
+    ),
+    Mistake(
         "dropout falls on the scores, before the softmax", {"drop": no_change, "drop scores": dropout},
         "A dropped score becomes 0, which is no lack of attention: e⁰ = 1. Drop probabilities, after the softmax.",
         DROPPING, AS_BERT, ATTENTION,
@@ -388,6 +499,18 @@ MISTAKES = (
         "the residual is added inside the attention", {"after": lambda y, x: y + x},
         "The layer adds its input itself, in add_norm; here it would count twice.",
         EQUATION, HEADS, MERGE,
+    ),
+    Mistake(
+        "the gradient is cut off in the attention (detach, .data or no_grad)",
+        {"weigh": lambda p, v: p.detach() @ v},
+        "All outputs are right, but the query and key layers get no gradient and never learn. "
+        "Multiply the probabilities themselves, without detach().",
+        LEARNING, TUNED, ATTENTION,
+    ),
+    Mistake(
+        "the forward pass runs without gradients (no_grad)", {"out": lambda y: y.detach()},
+        "All outputs are right, but nothing in the attention learns. Keep torch.no_grad() for evaluation loops.",
+        LEARNING, TUNED, FORWARD,
     ),
 )  # fmt: skip
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from minbert.sanity import core
 from minbert.sanity.core import DROPPED, Mistake, Part, Pieces, Probe
 from minbert.sanity.parts import layer
-from minbert.sanity.parts.attention import C, no_change
-from minbert.sanity.parts.layer import EPS, P_ATTENTION, drop, norm, unbiased
+from minbert.sanity.parts.attention import TUNED, C, no_change, reached
+from minbert.sanity.parts.layer import EPS, P_ATTENTION, drop, norm, plain_norm, unbiased
 
 WORDS, POSITIONS, TYPES = 11, 10, 2
 IDS = [[2, 5, 7, 5, 3], [2, 9, 3, 0, 0]]
@@ -34,6 +34,7 @@ RIGHT: Pieces = {
     "before norm": no_change,
     "norm": norm,
     "drop": drop,
+    "out": no_change,
 }
 
 
@@ -55,7 +56,7 @@ class Embeddings(nn.Module):
             do["type"](self.tk_type_embedding, input_ids, token_type_ids),
         )
         x = do["norm"](do["before norm"](embedded, self.training), self.embed_layer_norm)
-        return do["drop"](x, self.training)
+        return do["out"](do["drop"](x, self.training))
 
 
 class Embedder:
@@ -137,6 +138,10 @@ def how_often(subject: Embedder) -> Tensor:
     return torch.tensor(sum(map(math.prod, DROPPED)) / size)
 
 
+def learns(subject: Embedder) -> dict[str, Tensor]:
+    return reached(subject.model, (*TABLES, "embed_layer_norm"), lambda: subject.embed(torch.tensor(IDS)))
+
+
 PROBES = (
     Probe("words alone", only("word_embedding"), "The tables of positions and token types are zero."),
     Probe("positions alone", only("pos_embedding"), "The tables of words and token types are zero."),
@@ -152,6 +157,7 @@ PROBES = (
         f"Dropout is on and made visible: rate {layer.P} multiplies what it falls on by {core.kappa(layer.P)}.",
     ),
     Probe("how often dropout falls", how_often, "Counted in tensors of the output's size (B, T, C)."),
+    Probe("what gradients reach", learns, "Whether a loss of the output has a gradient in each table and in the norm."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes
@@ -233,6 +239,11 @@ MISTAKES = (
         "σ² = Σ(xᵢ − μ)²/C", "Ba et al. 2016, eq. 3", (*INIT, *EMBED),
     ),
     Mistake(
+        "LayerNorm without its weight and bias", {"norm": plain_norm},
+        "γ and β are trained numbers: F.layer_norm needs them as weight and bias. Call embed_layer_norm itself.",
+        "LN(x) = γ·(x − μ)/√(σ² + ε) + β", "Ba et al. 2016, eq. 4", EMBED,
+    ),
+    Mistake(
         "the sum is multiplied by √C, and not normalised", {"norm": lambda x, ln: x * C**0.5},
         "The original Transformer scales its embeddings; BERT normalises them instead.", SUM, SOURCE, EMBED,
     ),
@@ -262,6 +273,11 @@ MISTAKES = (
         "dropout has the attention's rate", {"drop": layer.by_p(P_ATTENTION)},
         "The config has two rates: hidden_dropout_prob here, attention_probs_dropout_prob in the attention.",
         SUM, "Devlin et al. 2019, §A.2", INIT,
+    ),
+    Mistake(
+        "the forward pass runs without gradients (no_grad)", {"out": lambda x: x.detach()},
+        "All outputs are right, but the embeddings never learn. Keep torch.no_grad() for evaluation loops.",
+        "∂loss/∂W ≠ 0 for every table W", TUNED, EMBED,
     ),
 )  # fmt: skip
 

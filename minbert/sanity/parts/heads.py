@@ -9,6 +9,9 @@ weights in it, on top of a right little BERT that stands in for the pretrained o
 knowing how the outputs are used (a probability is no fault if nobody applies another sigmoid) is read from the source.
 """
 
+import ast
+import inspect
+import re
 import sys
 from collections.abc import Callable
 from itertools import zip_longest
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.sanity.core import DROPPED, Absent, CannotCheck, Mistake, Part, Pieces, Probe, fill, seeded
+from minbert.sanity.project import parsed
 from minbert.sanity.search import optional, says
 
 IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 10, 3, 0, 0], [2, 12, 13, 3, 0], [2, 5, 16, 6, 3]])  # pads are 0
@@ -44,6 +48,7 @@ RIGHT = {
     "paraphrase": lambda logit: logit,
     "similarity": lambda cosine: 5 * cosine,
     "second": lambda u, v: v,
+    "second mask": lambda first, second: second,
     "dropout": lambda x, training: F.dropout(x, 0.3, training),
     "batch": lambda x: x,  # every example by itself
     "classifier": lambda logits: logits,  # classifier.py's, for one data set
@@ -71,7 +76,7 @@ class RightModel(nn.Module):
         return self.p["sentiment"](self.sentiments(self.vector(ids, mask)))
 
     def pair(self, ids: Tensor, mask: Tensor, ids2: Tensor, mask2: Tensor) -> tuple[Tensor, Tensor]:
-        u = self.vector(ids, mask)
+        u, mask2 = self.vector(ids, mask), self.p["second mask"](mask, mask2)
         return u, self.p["second"](u, self.vector(ids2, mask2))
 
     def para(self, *inputs: Tensor) -> Tensor:
@@ -93,14 +98,19 @@ class Model:
 
     @torch.no_grad()
     def outputs(
-        self, ids: Tensor = IDS, others: Tensor = OTHERS, seed: int = 0, scale: float = 0.3
-    ) -> dict[str, Tensor]:
-        """All that it predicts in evaluation, (B, ·) each, with seeded numbers for all that is not BERT."""
+        self, ids: Tensor = IDS, others: Tensor = OTHERS, seed: int = 0, scale: float = 0.3,
+        shown: tuple[int, int] = (99, 99),
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """All that it predicts in evaluation, (B, ·) each, with seeded numbers for all that is not BERT.
+
+        shown: how many tokens of the first and of the second sentences their masks let be seen.
+        """
         for name, p in self.module.named_parameters():
             if "bert" not in name and not name.startswith("words"):
                 p.copy_(seeded(f"{name} {seed}", *p.shape, scale=scale))
-        one = [ids, (ids != 0).long()]
-        two = [*one, others, (others != 0).long()]
+        masks = [((x != 0) & (torch.arange(x.shape[1]) < n)).long() for x, n in zip((ids, others), shown, strict=True)]
+        one = [ids, masks[0]]
+        two = [*one, others, masks[1]]
         found = {"sst": self.sst(*one)}
         if self.para is not None:
             found |= {"para": self.para(*two), "sts": self.sts(*two)}
@@ -163,12 +173,15 @@ class Pretrained(BertModel):
 
 
 class Config(SimpleNamespace):
-    """The starter's config. Whatever else is asked for is None, or a rate if it is called so."""
+    """The starter's config. Whatever else is asked for is `other`, or a rate if it is called so."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return 0.3 if "drop" in name else None
+        if "drop" in name:
+            return 0.3
+        self.asked.append(name)
+        return self.other
 
 
 def build(Class: type, project: Any, labels: tuple) -> nn.Module:
@@ -177,26 +190,86 @@ def build(Class: type, project: Any, labels: tuple) -> nn.Module:
         file = getattr(module, "__file__", None)
         if file and Path(file).is_relative_to(project.root) and "BertModel" in vars(module):
             module.BertModel = Pretrained
-    for i, num_labels in enumerate(labels):
-        config = Config(
-            hidden_dropout_prob=0.3, num_labels=num_labels, hidden_size=768, data_dir=".", option="finetune",
-            fine_tune_mode="full-model",
-        )  # fmt: skip
-        try:
-            return Class(config)
-        except TypeError:
-            if i + 1 == len(labels):
+    for other in (None, 8):  # what the check cannot know is unset, or a size
+        for num_labels in labels:
+            config = Config(
+                hidden_dropout_prob=0.3, num_labels=num_labels, hidden_size=768, data_dir=".", option="finetune",
+                fine_tune_mode="full-model", asked=[], other=other,
+            )  # fmt: skip
+            try:
+                return Class(config)
+            except NotImplementedError:
                 raise
+            except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+                if not config.asked and (num_labels is labels[-1] or not isinstance(error, TypeError)):
+                    raise
+                failed = error
+    raise CannotCheck(f"{Class.__name__} wants config.{config.asked[-1]}, which the check cannot know") from failed
+
+
+def by_name(forward: Callable) -> Callable:
+    """A classifier's forward as a function of (ids, mask), also where it takes token types as well."""
+    names = list(inspect.signature(forward).parameters)
+
+    def call(ids: Tensor, mask: Tensor) -> Tensor:
+        given = [mask if "mask" in n else torch.zeros_like(ids) if "type" in n or "seg" in n else ids for n in names]
+        return forward(*given)
+
+    return call if len(names) == 3 and any("mask" in name for name in names) else forward
+
+
+OF_LABELS = r"(?i)label|score|target|similar|(\b|_)(sim|sts|cos)(\b|_)|\by(\b|_)|cosine"
+NO_LABELS = r"(?i)loss|entropy|criterion|\blen\(|num_label|accuracy|f1|corr|pearson|attention|attn"
+BY_FIVE = r"[/*]=?\s*5\b|(?<![-.\w])5(\.0*)?\s*\*|\*\s*0?\.2\b|(?<![\w])0?\.2\s*\*|[Cc]osine_?[Ee]mbedding"
+
+
+def rescaled(project: Any) -> bool:
+    """Whether anything of theirs may bring labels and outputs of similarity to one scale, as far as names tell.
+
+    What stands in predict_similarity is not read: its outputs are looked at. Nor are attention's scores.
+    """
+
+    def operands(node: ast.AST) -> tuple:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div | ast.Mult | ast.Sub):
+            return node.left, node.right
+        if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Div | ast.Mult | ast.Sub):
+            return node.target, node.value
+        call = node.func if isinstance(node, ast.Call) else None
+        if isinstance(call, ast.Attribute) and call.attr.rstrip("_") in ("div", "mul", "sub", "true_divide"):
+            return call.value, *node.args
+        return ()
+
+    def constant(node: ast.AST) -> bool:
+        return isinstance(node, ast.Constant) or (isinstance(node, ast.Name) and node.id.isupper())
+
+    def counts(node: ast.AST) -> bool:
+        sides = operands(node)
+        texts = [ast.unparse(side) for side in sides]
+        if any(re.search(OF_LABELS, text) and not re.search(NO_LABELS, text) for text in texts):
+            return True
+        return any("float(" in text for text in texts) and any(constant(side) for side in sides)
+
+    def search(node: ast.AST) -> bool:
+        name = getattr(node, "name", None) or ""
+        if name == "predict_similarity" or "attention" in name.lower():
+            return False
+        return counts(node) or any(search(below) for below in ast.iter_child_nodes(node))
+
+    files = [f for f in project.sources if re.search("(?i)sts|similarity", f.read_text("utf-8", errors="replace"))]
+    return says(project, BY_FIVE, near="similarity") or any(search(parsed(file)) for file in files)
+
+
+SINGLE = ("BertSentimentClassifier", "BertSentClassifier")
 
 
 def find(project: Any) -> Subject:
-    """A package like ours, or the course's MultitaskBERT and BertSentimentClassifier."""
+    """A package like ours, or the course's MultitaskBERT and its classifier, which CMU calls BertSentClassifier."""
     if heads := optional(project, "heads", "PAIR_HEADS"):
         return ours(project, heads)
     found = {}
     for file, name, labels in (
         ("multitask_classifier", "MultitaskBERT", (dict.fromkeys(range(5), 0), 5)),
-        ("classifier", "BertSentimentClassifier", (5, dict.fromkeys(range(5), 0))),
+        *[("classifier", name, (5, dict.fromkeys(range(5), 0))) for name in SINGLE],
     ):
         try:
             Class = project.get(file, name)
@@ -204,7 +277,7 @@ def find(project: Any) -> Subject:
             continue
         found[name] = build(Class, project, labels)
     if not found:
-        raise Absent("no MultitaskBERT and no BertSentimentClassifier")
+        raise Absent("no MultitaskBERT and no BertSentimentClassifier or BertSentClassifier")
     models = []
     if multitask := found.get("MultitaskBERT"):
         try:
@@ -212,19 +285,17 @@ def find(project: Any) -> Subject:
         except AttributeError as error:
             raise CannotCheck(f"MultitaskBERT: {error}; it should have the three predict_… methods") from error
         models = [Model(multitask, *heads)]
-    classifier = found.get("BertSentimentClassifier")
-    classifier = Model(classifier, classifier) if classifier else None
+    classifier = next((found[name] for name in SINGLE if name in found), None)
+    classifier = Model(classifier, by_name(classifier.forward)) if classifier else None
     decided = set()
     if says(project, r"cross_entropy\(|CrossEntropyLoss", near="predict_sentiment"):
         decided.add("sentiment")
-    if says(project, r"cross_entropy\(|CrossEntropyLoss", near="BertSentimentClassifier"):
+    if says(project, r"cross_entropy\(|CrossEntropyLoss", near="class BertSent"):
         decided.add("classifier")
     with_logits = says(project, r"with_logits|WithLogits", near="predict_paraphrase")
     if with_logits or says(project, "sigmoid", near="def model_eval"):
         decided.add("paraphrase")
-    if says(project, r"mse_loss|MSELoss", near="predict_similarity") and not says(
-        project, r"[/*]\s*5\b|\b5(\.0*)?\s*\*|\b0?\.2\b|[Cc]osine_?[Ee]mbedding", near="predict_similarity"
-    ):
+    if says(project, r"mse_loss|MSELoss", near="predict_similarity") and not rescaled(project):
         decided.add("similarity")
     return Subject(models, classifier, None, decided)
 
@@ -307,6 +378,20 @@ def deaf(s: Subject) -> Tensor:
     return yes(any(unread(m, task) for m in s.three() for task in ("para", "sts")))
 
 
+def first_mask(s: Subject) -> Tensor:
+    """Whether the second sentences are read, but only the first ones' mask changes anything."""
+
+    def same(m: Model, task: str, scale: float, **changed: Any) -> bool:
+        return torch.equal(m.outputs(scale=scale)[task], m.outputs(scale=scale, **changed)[task])
+
+    def wrong(m: Model, task: str) -> bool:
+        x = 0.3 if not same(m, task, 0.3, others=OTHERS.roll(1, dims=0)) else 0.02
+        read, masked = not same(m, task, x, others=OTHERS.roll(1, dims=0)), not same(m, task, x, shown=(2, 99))
+        return read and masked and all(same(m, task, scale, shown=(99, 2)) for scale in (0.02, 0.3))
+
+    return yes(any(wrong(m, task) for m in s.three() for task in ("para", "sts")))
+
+
 def sure(s: Subject) -> dict[str, Tensor]:
     if s.losses is None:
         raise Absent("the losses stand in the training loop")
@@ -334,13 +419,15 @@ PROBES = (
           "The same sentences twice after `model.eval()`."),
     Probe("whether a batch's examples are mixed", mixed, "Four examples at once, and two and two."),
     Probe("whether the second sentence goes unread", deaf, "The same pairs with the second sentences exchanged."),
+    Probe("whether the second sentence's mask goes unread", first_mask,
+          "The same pairs with all but two tokens masked in the second sentences, or in the first."),
     Probe("the loss of a sure and right answer", sure,
           "Logits of 100 for the right label, and a similarity of 5 where 5 is right: each loss is 0."),
     Probe("whether classifier.py's outputs are probabilities",
           lambda s: yes(always(probabilities, s.single(), "sst") and "classifier" in s.decided),
-          "BertSentimentClassifier, four sentences and three sets of weights: whether every row sums to 1."),
+          "The classifier of one data set, four sentences and three sets of weights: whether every row sums to 1."),
     Probe("whether classifier.py drops out in evaluation", lambda s: dropped_in_evaluation(s.single()),
-          "BertSentimentClassifier, the same sentences twice after `eval()`."),
+          "The classifier of one data set, the same sentences twice after `eval()`."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes
@@ -366,6 +453,8 @@ def with_pads(tokens: Tensor, mask: Tensor) -> Tensor:
     return tokens.mean(dim=1)
 
 
+PAIRS = ("MultitaskBERT.predict_paraphrase", "MultitaskBert.logits")
+ONE = tuple(f"{name}.forward" for name in SINGLE)
 PREDICTS = ("MultitaskBERT.forward", "MultitaskBERT.predict_sentiment", "LinearHead.forward")
 MISTAKES = (
     mistake("softmax before the cross-entropy", CROSS_ENTROPY, COURSE,
@@ -394,7 +483,11 @@ MISTAKES = (
             {"batch": lambda x: x - x.mean(dim=0)}, where=PREDICTS),
     mistake("the second sentence is not read", "f(u, v)", SBERT,
             "Exchanging the second sentences changes nothing: a copied line still has the first one's name.",
-            {"second": lambda u, v: u}, where=("MultitaskBERT.predict_paraphrase", "MultitaskBert.logits")),
+            {"second": lambda u, v: u}, where=PAIRS),
+    mistake("the first sentence's mask is used for the second", "v = Σₜ mask'ₜ·h'ₜ / Σₜ mask'ₜ", SBERT,
+            "Masking the second sentences changes nothing: they are read with `attention_mask_1`, so that their words "
+            "are hidden and their pads are read. Use `attention_mask_2` for `input_ids_2`.",
+            {"second mask": lambda first, second: first}, where=PAIRS),
     mistake("softmax inside the loss of sentiment", CROSS_ENTROPY, COURSE,
             "`F.cross_entropy` takes logits. With a softmax before it the loss cannot fall below .9048.",
             {"sst loss": lambda x, label: F.cross_entropy(softmax(x), label)}, where=("classification_loss",)),
@@ -408,11 +501,11 @@ MISTAKES = (
             {"sts loss": lambda x, label: F.mse_loss(x / 5, label)},
             {"sts loss": lambda x, label: F.mse_loss(x, label / 5)}, where=("regression_loss",)),
     mistake("classifier.py: softmax before the cross-entropy", CROSS_ENTROPY, COURSE,
-            "The loss has a softmax inside. Return the logits of BertSentimentClassifier as they are.",
-            {"classifier": softmax}, where=("BertSentimentClassifier.forward",)),
+            "The loss has a softmax inside. Return the logits as they are.",
+            {"classifier": softmax}, where=ONE),
     mistake("classifier.py: dropout is on in evaluation", "u at test time = E[u in training]", DROPOUT,
             "`F.dropout` drops unless told not to. Use an `nn.Dropout` module, or pass `training=self.training`.",
-            {"classifier dropout": on}, where=("BertSentimentClassifier.forward",)),
+            {"classifier dropout": on}, where=ONE),
 )  # fmt: skip
 
 PART = Part(

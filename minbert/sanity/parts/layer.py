@@ -57,6 +57,7 @@ RIGHT: Pieces = {
     "second residual from": second,
     "activation": F.gelu,
     "thought": no_change,
+    "out": no_change,
 }
 
 
@@ -88,7 +89,7 @@ class Layer(nn.Module):
         attended = self.close(1, residual, looked, self.attention_dense, ln1)
         read = do["2 enter"](do["thinks about"](x, attended), ln2)
         thought = do["thought"](do["activation"](self.interm_dense(read)), self.training)
-        return self.close(2, do["second residual from"](x, attended), thought, self.out_dense, ln2)
+        return do["out"](self.close(2, do["second residual from"](x, attended), thought, self.out_dense, ln2))
 
 
 def reference(pieces: Pieces) -> Layer:
@@ -191,6 +192,17 @@ def how_often(layer: nn.Module) -> Tensor:
     return torch.tensor((sum(map(math.prod, DROPPED)) - B * H * T * T) / (B * T * C))
 
 
+OWNERS = (
+    "self_attention.query", "self_attention.key", "self_attention.value", "attention_dense", "attention_layer_norm",
+    "interm_dense", "out_dense", "out_layer_norm",
+)  # fmt: skip
+
+
+def learns(layer: nn.Module) -> dict[str, Tensor]:
+    x = hidden()
+    return attention.reached(layer, OWNERS, lambda: layer(x * 1, attention.additive(attention.TOKENS)), x)
+
+
 PROBES = (
     Probe("both sub-layers silent", still, "attention_dense and out_dense are zero: what is left is LN(LN(x))."),
     Probe(
@@ -214,6 +226,7 @@ PROBES = (
     ),
     Probe("the output, in training", trained, "As in evaluation, with all dropouts on and visible."),
     Probe("how often hidden dropout falls", how_often, "Counted in tensors of the layer's size (B, T, C)."),
+    Probe("what gradients reach", learns, "Whether a loss of the output has a gradient in each weight and the input."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes
@@ -230,6 +243,10 @@ INIT = ("BertLayer.__init__",)
 
 def unbiased(x: Tensor, layer: nn.LayerNorm) -> Tensor:
     return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + EPS).sqrt() * layer.weight + layer.bias
+
+
+def plain_norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
+    return F.layer_norm(x, (C,), eps=EPS)
 
 
 def by_p(rate: float, often: int = 1) -> Callable[[Tensor, bool], Tensor]:
@@ -284,6 +301,11 @@ MISTAKES = (
         "The variance of a layer's C numbers is their mean squared deviation: divide by C, not by C − 1. "
         "torch.var needs unbiased=False.",
         "σ² = Σ(xᵢ − μ)²/C", "Ba et al. 2016, eq. 3", (*INIT, *ADD_NORM),
+    ),
+    *either(
+        "LayerNorm without its weight and bias", {"norm": plain_norm},
+        "γ and β are trained numbers: F.layer_norm needs them as weight and bias. Call the nn.LayerNorm module itself.",
+        "LN(x) = γ·(x − μ)/√(σ² + ε) + β", "Ba et al. 2016, eq. 4", ADD_NORM,
     ),
     *either(
         "no residual", {"residual": second},
@@ -401,6 +423,12 @@ MISTAKES = (
         "GELU after the second dense layer", {"2 dense": lambda y, dense: F.gelu(dense(y)), "activation": no_change},
         "The activation stands between the two dense layers.", THINKING, FFN, FORWARD,
         also=({"2 dense": lambda y, dense: F.gelu(dense(y))},),
+    ),
+    Mistake(
+        "the forward pass runs without gradients (no_grad)", {"out": lambda x: x.detach()},
+        "All outputs are right, but neither this layer nor those below it learn. "
+        "Keep torch.no_grad() for evaluation loops.",
+        "∂loss/∂W ≠ 0 for every weight W", attention.TUNED, FORWARD,
     ),
 )  # fmt: skip
 

@@ -8,6 +8,7 @@
 place of theirs, so that what is wrong in those does not spoil this.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from minbert.sanity import core
 from minbert.sanity.core import CannotCheck, Mistake, Part, Pieces, Probe
-from minbert.sanity.parts import embeddings, layer
+from minbert.sanity.parts import attention, embeddings, layer
 from minbert.sanity.parts.attention import C
 
 LAYERS = 3
@@ -33,6 +34,7 @@ RIGHT: Pieces = {
     "dense": lambda u, dense: dense(u),
     "squash": torch.tanh,
     "drop": lambda u, training: u,
+    "out": lambda x: x,
 }
 
 
@@ -54,7 +56,8 @@ class Model(embeddings.Embeddings):
             outputs.append(x)
         first = do["token"](do["pooled from"](embedded, outputs), attention_mask)
         u = do["squash"](do["dense"](first, self.pooler_dense))
-        return {"last_hidden_state": do["last"](embedded, outputs), "pooler_output": do["drop"](u, self.training)}
+        found = {"last_hidden_state": do["last"](embedded, outputs), "pooler_output": do["drop"](u, self.training)}
+        return {name: do["out"](x) for name, x in found.items()}
 
 
 class Whole:
@@ -76,11 +79,22 @@ def find(project: Any) -> Whole:
         raise CannotCheck(f"BertModel has no list `bert_layers` of config.num_hidden_layers = {LAYERS} layers")
     built = [id(one) for one in theirs.bert_layers]
     right = reference(RIGHT).model
-    theirs.bert_layers = nn.ModuleList(layer.Layer(layer.RIGHT) for _ in range(LAYERS))
+    boolean = False
+    with contextlib.suppress(Exception):  # theirs may be absent, or still to be written
+        boolean = attention.takes_boolean(project, attention.built(project))
+    kind = FromBoolean if boolean else layer.Layer
+    theirs.bert_layers = nn.ModuleList(kind(layer.RIGHT) for _ in range(LAYERS))
     theirs.embed = lambda input_ids, token_type_ids=None, **others: embeddings.Embeddings.embed(
         _Tables(theirs), input_ids, token_type_ids
     )
     return Whole(core.copy_by_name(right, theirs).eval(), built)
+
+
+class FromBoolean(layer.Layer):
+    """The right layer for a model that gives its layers a boolean mask; the first token of a sentence is no pad."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        return super().forward(hidden_states, (attention_mask != attention_mask[..., :1]) * -10000.0)
 
 
 class _Tables:
@@ -145,6 +159,22 @@ def own_layers(subject: Whole) -> Tensor:
     return torch.tensor(float(len(set(subject.layers))))
 
 
+OWNERS = (
+    *embeddings.TABLES, "embed_layer_norm", *(f"bert_layers.{number}" for number in range(LAYERS)), "pooler_dense",
+)  # fmt: skip
+
+
+def learns(subject: Whole) -> dict[str, Tensor]:
+    """Of either output."""
+    found = {}
+    for output in ("last_hidden_state", "pooler_output"):
+        names = attention.reached(
+            subject.model, OWNERS, lambda name=output: subject.model(torch.tensor(IDS), torch.tensor(MASK))[name]
+        )
+        found |= {f"{output} → {name}": value for name, value in names.items()}
+    return found
+
+
 PROBES = (
     Probe("layers with weights of their own", own_layers, f"A model of {LAYERS} layers is built; they are counted."),
     Probe("the last hidden state", hidden, "Two sentences, the second with two pads; rows are the real tokens."),
@@ -156,6 +186,7 @@ PROBES = (
         "both outputs, in training", trained,
         f"With dropout on, made visible: rate {layer.P} multiplies what it falls on by {core.kappa(layer.P)}.",
     ),
+    Probe("what gradients reach", learns, "Whether a loss of either output has a gradient in each layer and table."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes
@@ -309,6 +340,16 @@ MISTAKES = (
     Mistake(
         "dropout on the pooled vector, active in evaluation", {"drop": lambda u, training: layer.drop(u, True)},
         "BERT's pooler has none, and in evaluation there must be none at all.", POOL, SOURCE, FORWARD,
+    ),
+    Mistake(
+        "the forward pass runs without gradients (no_grad)", {"out": lambda x: x.detach()},
+        "All outputs are right, but fine-tuning changes nothing in BERT. Keep torch.no_grad() for evaluation loops, "
+        "and freeze parameters with requires_grad.",
+        "∂loss/∂W ≠ 0 for every weight W", attention.TUNED, ("BertModel.forward", "BertModel.encode"),
+        also=(
+            {"last": lambda embedded, outputs: outputs[-1].detach(),
+             "pooled from": lambda embedded, outputs: outputs[-1].detach()},
+        ),
     ),
 )  # fmt: skip
 

@@ -175,6 +175,20 @@ def groups(make: Maker) -> dict[str, Tensor]:
     return {"first group": p.detach().clone(), "second group": q.detach().clone()}
 
 
+def in_double(run: Callable[[Maker], Any]) -> Callable[[Maker], Any]:
+    """The same probe while whatever is made without a dtype, such as a state by torch.zeros, is float64 as well."""
+
+    def probe(make: Maker) -> Any:
+        usual = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            return run(make)
+        finally:
+            torch.set_default_dtype(usual)
+
+    return probe
+
+
 PROBES = (
     Probe(
         "a first step, divided by the learning rate", first,
@@ -203,6 +217,7 @@ PROBES = (
         "Each with its lr and λ; the first group's lr is lowered between the two steps.",
     ),
 )  # fmt: skip
+PROBES = tuple(Probe(probe.name, in_double(probe.run), probe.says) for probe in PROBES)
 
 # ------------------------------------------------------------------------------------------------ mistakes
 
@@ -296,6 +311,11 @@ MISTAKES = (
         "the bias correction is upside down",
         {"c1": lambda beta1, t: 1 / (1 - beta1**t), "c2": lambda beta2, t: 1 / (1 - beta2**t)},
         "m̂ = m/(1−β₁ᵗ): the means are too small and must be made larger.", CORRECTED, ADAM, STEP,
+    ),
+    Mistake(
+        "the bias correction has β₂², not β₂ᵗ", {"c2": lambda beta2, t: 1 - beta2**2},
+        "The 2 of β₂ is its name; the power is t, the number of steps: 1 − beta2 ** t.", CORRECTED, ADAM, STEP,
+        also=({"c1": lambda beta1, t: 1 - beta1**1, "c2": lambda beta2, t: 1 - beta2**2},),
     ),
     Mistake(
         "the bias correction uses β·t, not βᵗ",
