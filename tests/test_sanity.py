@@ -173,6 +173,14 @@ def test_a_package_is_imported_by_its_name():
     assert Layout.find(ROOT / "minbert") == Layout.find(ROOT)
 
 
+def test_a_project_may_lie_deep_but_must_be_the_only_one(project, tmp_path):
+    project(name="class/anna/hw/minbert")
+    assert Layout.find(tmp_path / "class" / "anna").home.name == "minbert"
+    project(name="class/bela/hw/minbert")
+    with pytest.raises(UserError, match=r"holds several projects \(anna/hw/minbert, bela/hw/minbert"):
+        Layout.find(tmp_path / "class")
+
+
 def test_what_is_no_project_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no code")
     for path in (tmp_path, tmp_path / "nowhere", tmp_path / "notes.txt"):
@@ -355,6 +363,48 @@ def test_other_parameter_names_are_not_checked(project, child):
     assert report.exit_status([found]) == 2
 
 
+def test_dropout_by_hand_is_not_checked_and_not_called_wrong(project, child):
+    by_hand = "(probs * (torch.rand_like(probs) > self.dropout.p) / (1 - self.dropout.p) if self.training else probs)"
+    found = result(check(project({"bert.py": [("self.dropout(probs)", by_hand)]}), child, ["attention"]), "attention")
+    assert found["status"] == "not checked" and "written by hand" in found["note"]
+    wrong = project({"bert.py": [("self.dropout(probs)", by_hand), ("S = S + attention_mask", "pass")]}, "wrong")
+    assert result(check(wrong, child, ["attention"]), "attention")["status"] == "wrong"  # not only in training
+
+
+def test_the_page_of_an_unknown_mistake_says_where_by_how_much_and_what_is_right(project, child):
+    folder = project({"bert.py": [("probs = self.dropout(probs)", "probs = 0.7 * self.dropout(probs)")]})
+    found = check(folder, child, ["attention"])
+    page = report.page(found)
+    line = next(
+        n for n, text in enumerate((folder / "bert.py").read_text("utf-8").splitlines(), 1) if "def attention(" in text
+    )
+    assert result(found, "attention")["mistakes"] == []
+    assert f"bert.py:{line}" in page and "0.7 times what was expected" in " ".join(page.split())
+    assert f"find what differs in bert.py:{line}." in page
+
+
+def test_a_file_that_cannot_be_imported_is_told_of_once(project, child):
+    folder = project({"bert.py": [("class BertLayer(nn.Module):", "class BertLayer(nn.Module:")]})
+    found = check(folder, child, ["attention", "layer", "embeddings", "optimizer"])
+    assert [r["status"] for r in found["parts"]] == ["crashed", "not checked", "not checked", "passed"]
+    assert report.page(found).count("SyntaxError") == 3  # in the list, in its section, and as what is next
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from torch.utils.tensorboard import SummaryWriter", "get_ipython().run_line_magic('matplotlib', 'inline')"],
+)
+def test_what_has_no_part_in_a_model_does_no_harm(line, project, child):
+    folder = project({"multitask_classifier.py": [("import argparse\n", f"import argparse\n{line}\n")]})
+    assert result(check(folder, child, ["heads"]), "heads")["status"] == "passed"
+
+
+def test_progress_bars_are_silent(project, child):
+    assert "output" not in result(check(project(), child, ["evaluation"]), "evaluation")  # it evaluates under tqdm
+    folder = project({"evaluation.py": [("    model.eval()\n", "    model.eval()\n    print('hello')\n")]}, "prints")
+    assert "hello" in result(check(folder, child, ["evaluation"]), "evaluation")["output"]  # what they print is shown
+
+
 # ------------------------------------------------------------------------------------------------ the command line
 
 
@@ -376,6 +426,11 @@ def test_json_is_for_a_program(project):
     done = run(project(), "--part", "attention", "--json")
     (found,) = json.loads(done.stdout)
     assert done.returncode == 0 and [r["status"] for r in found["parts"]] == ["passed"]
+    wrong = run(project({"bert.py": [("S = S / math", "S = S * math")]}, "wrong"), "--part", "attention,lora", "--json")
+    (other,) = json.loads(wrong.stdout)
+    assert wrong.returncode == 1 and {tuple(r) for r in found["parts"] + other["parts"]} == {tuple(found["parts"][0])}
+    nowhere = run("nowhere", "--json")
+    assert nowhere.returncode == 2 and "no such file" in json.loads(nowhere.stdout)[0]["error"]
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ def judge(part: Part, recorded: Mapping[str, Outcome], layout: Layout | None = N
     probe = differing[base][0]
     result["probe"] = _shown(part, probe, table.outcome((), base, probe), recorded[probe.name])
     result["nearest"] = _nearest(table, recorded)
+    result["differs"] = [p.name for p in differing[base]]
     if status == "wrong":
         right = [p.name for p in part.probes if p not in differing[base]]
         result["note"] = _multiple(recorded[probe.name], table.outcome((), base, probe))

@@ -146,7 +146,8 @@ def table(projects: Sequence[dict[str, Any]], colour: bool = False) -> str:
         if wrong:
             lines += ["", project["path"]]
         for result in wrong:
-            what = "; ".join(m["name"] for m in result["mistakes"]) or result["note"] or "an unknown fault"
+            what = "; ".join(m["name"] for m in result["mistakes"])
+            what = what or ("a mistake that is not on our list" if result["status"] == "wrong" else result["note"])
             lines += textwrap.wrap(
                 f"{result['title']}: {what}", WIDTH, initial_indent="  ", subsequent_indent="      "
             )  # fmt: skip
@@ -155,8 +156,8 @@ def table(projects: Sequence[dict[str, Any]], colour: bool = False) -> str:
 
 def as_json(projects: Sequence[dict[str, Any]]) -> str:
     """The same for a program: a list, a project each, and every record with all of its keys."""
-    blank = dict.fromkeys(("part", "title", "status", "mistakes", "note", "file", "line", "where", "probe", "nearest",
-                           "failure", "output"))  # fmt: skip
+    blank = dict.fromkeys(("part", "title", "status", "mistakes", "note", "file", "line", "where", "probe", "differs",
+                           "nearest", "failure", "output"))  # fmt: skip
     records = [
         {"path": p["path"], "error": p.get("error"), "parts": [blank | result for result in p["parts"]]}
         for p in projects
