@@ -124,7 +124,8 @@ def test_two_mistakes_at_once_are_both_named():
         assert {m["name"] for m in found["mistakes"]} == set(pair)
 
 
-def test_an_unknown_mistake_shows_the_first_probe_that_differs_and_the_nearest_known_one():
+def test_an_unknown_mistake_shows_the_first_probe_that_differs_and_the_nearest_known_one(monkeypatch):
+    monkeypatch.setattr(judge, "PATIENCE", 0.3)  # there is nothing to be found
     part = parts.load("attention")
     found = judge.judge(part, recorded(part, {"scale": lambda s: s / 1.1}))
     assert found["status"] == "wrong" and found["mistakes"] == []
@@ -363,7 +364,8 @@ def test_other_parameter_names_are_not_checked(project, child):
     assert report.exit_status([found]) == 2
 
 
-def test_dropout_by_hand_is_not_checked_and_not_called_wrong(project, child):
+def test_dropout_by_hand_is_not_checked_and_not_called_wrong(project, child, monkeypatch):
+    monkeypatch.setattr(judge, "PATIENCE", 0.3)
     by_hand = "(probs * (torch.rand_like(probs) > self.dropout.p) / (1 - self.dropout.p) if self.training else probs)"
     found = result(check(project({"bert.py": [("self.dropout(probs)", by_hand)]}), child, ["attention"]), "attention")
     assert found["status"] == "not checked" and "written by hand" in found["note"]
@@ -371,7 +373,8 @@ def test_dropout_by_hand_is_not_checked_and_not_called_wrong(project, child):
     assert result(check(wrong, child, ["attention"]), "attention")["status"] == "wrong"  # not only in training
 
 
-def test_the_page_of_an_unknown_mistake_says_where_by_how_much_and_what_is_right(project, child):
+def test_the_page_of_an_unknown_mistake_says_where_by_how_much_and_what_is_right(project, child, monkeypatch):
+    monkeypatch.setattr(judge, "PATIENCE", 0.3)
     folder = project({"bert.py": [("probs = self.dropout(probs)", "probs = 0.7 * self.dropout(probs)")]})
     found = check(folder, child, ["attention"])
     page = report.page(found)
