@@ -197,6 +197,19 @@ def copy_by_name(right: nn.Module, theirs: nn.Module) -> nn.Module:
     return theirs
 
 
+@contextmanager
+def put_back(module: nn.Module):
+    """Inside, a module's parameters and mode may be changed; afterwards they are as before, in evaluation mode."""
+    kept = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    try:
+        yield
+    finally:
+        module.eval()
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(kept[name])
+
+
 # ------------------------------------------------------------------------------------------------ recording
 
 

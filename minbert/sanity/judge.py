@@ -143,10 +143,9 @@ def judge(part: Part, recorded: Mapping[str, Outcome], layout: Layout | None = N
         if found:
             changes, base = found[0]
             result["mistakes"] = [
-                _described(part, part.mistakes[n], layout)
+                _described(part, part.mistakes[change[1]], layout)
                 | {"probe": _seen(table, change, changes, base, differing, recorded)}
                 for change in changes
-                for n in [change[1]]
             ]
             result["probe"] = result["mistakes"][0]["probe"]
             return result | {"status": "wrong"}

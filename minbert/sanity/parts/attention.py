@@ -147,15 +147,11 @@ def additive(tokens: list[list[int]]) -> Tensor:
 @torch.no_grad()
 def with_weights(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, x: Tensor, mask: Tensor) -> Tensor:
     """The output while the three matrices are these, (C, C), and the biases zero; the weights are put back."""
-    kept = {name: p.clone() for name, p in module.named_parameters()}
-    try:
+    with core.put_back(module):
         for name, weight in (("query", query), ("key", key), ("value", value)):
             getattr(module, name).weight.copy_(weight)
             getattr(module, name).bias.zero_()
         return module(x, mask)
-    finally:
-        for name, p in module.named_parameters():
-            p.copy_(kept[name])
 
 
 def look_up(module: nn.Module) -> Tensor:

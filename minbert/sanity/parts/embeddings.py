@@ -94,17 +94,12 @@ def embedded(
     subject: Embedder, scales: dict[str, float] | None = None, types: bool = False, training: bool = False
 ) -> Tensor:
     """What comes out while the tables are scaled by these numbers; they are put back."""
-    model, scales = subject.model, scales or {}
-    kept = {name: getattr(model, name).weight.clone() for name in TABLES}
-    model.train(training)
-    try:
-        for name, scale in scales.items():
+    model = subject.model
+    with core.put_back(model):
+        model.train(training)
+        for name, scale in (scales or {}).items():
             getattr(model, name).weight.mul_(scale)
         return subject.embed(torch.tensor(IDS), *([torch.tensor(TYPE_IDS)] if types else []))
-    finally:
-        model.eval()
-        for name, table in kept.items():
-            getattr(model, name).weight.copy_(table)
 
 
 def only(kept: str) -> Callable[[Embedder], Tensor]:

@@ -119,17 +119,12 @@ def find(project: Any) -> nn.Module:
 @torch.no_grad()
 def changed(layer: nn.Module, weights: dict[str, Tensor | float], x: Tensor, training: bool = False) -> Tensor:
     """The output while these parameters are these numbers; they are put back."""
-    kept = {name: p.clone() for name, p in layer.named_parameters()}
-    layer.train(training)
-    try:
+    with core.put_back(layer):
+        layer.train(training)
         for name, p in layer.named_parameters():
             if name in weights:
                 p.copy_(torch.as_tensor(weights[name]).expand_as(p))
         return layer(x, attention.additive(attention.TOKENS))
-    finally:
-        layer.eval()
-        for name, p in layer.named_parameters():
-            p.copy_(kept[name])
 
 
 def hidden() -> Tensor:
