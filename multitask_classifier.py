@@ -28,7 +28,7 @@ from minbert.evaluation import chance, evaluate, in_words, outputs, overall, pre
 from minbert.files import remove_strays
 from minbert.heads import PAIR_HEADS, choose_head
 from minbert.multitask import MultitaskBert, part_of
-from minbert.optimizer import AdamW, lr_factor, set_lr
+from minbert.optimizer import AdamW, lr_factor, parameter_groups, set_lr
 from minbert.pals import ACTIVATIONS, ADAPTERS
 from minbert.pcgrad import COMBINE, Memory, give_gradients, take_gradients
 from minbert.pretrained import load_bert, load_tokenizer
@@ -69,7 +69,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: argp
     schedule = SCHEDULES[args.schedule]
     sizes = schedule.sizes(plan)
     streams = {task: Batches(d, sizes[task], args.seed) for task, d in train_sets.items()}
-    optimizer = AdamW(parameter_groups(model, args), lr=args.lr)
+    groups = parameter_groups(model, args.lr, args.head_lr, args.weight_decay, args.no_decay_norms)
+    optimizer = AdamW(groups, lr=args.lr)
     memory = Memory(args.seed)
     terms = SmartTerms(model, learners, args)
     best = -1.0
@@ -114,17 +115,6 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: argp
             if args.lora or args.freeze_bert:
                 save_trained(args.out / "trained.pt", model)
         report_epoch(args, epoch, log, scores)
-
-
-def parameter_groups(model: MultitaskBert, args: argparse.Namespace) -> list[dict]:
-    """BERT and heads with their learning rates; biases and LayerNorms without decay if so asked."""
-    groups: dict[tuple, list] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            lr = args.lr if name.startswith("bert.") else args.head_lr or args.lr
-            spared = args.no_decay_norms and (name.endswith("bias") or "layer_norm" in name)
-            groups.setdefault((lr, 0.0 if spared else args.weight_decay), []).append(parameter)
-    return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
 
 
 def progress(steps: list, title: str) -> tqdm:

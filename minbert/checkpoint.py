@@ -17,7 +17,7 @@ import torch
 from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.errors import UserError
-from minbert.files import atomic, safe_load
+from minbert.files import atomic_save, safe_load
 from minbert.multitask import MultitaskBert, part_of
 from minbert.pretrained import load_strictly
 from minbert.tokenizer import BertTokenizer
@@ -34,7 +34,7 @@ def save_model(path: str | Path, model: MultitaskBert, tokenizer: BertTokenizer,
         "max_length": tokenizer.max_length,
         "notes": notes,
     }
-    _write(path, saved)
+    atomic_save(path, saved)
 
 
 def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBert, BertTokenizer]:
@@ -56,7 +56,7 @@ def save_trained(path: str | Path, model: MultitaskBert):
     if any(p.requires_grad for name, p in model.named_parameters() if part_of(name) == "BERT"):
         raise ValueError("BERT's own weights train in this model: save_model keeps them, save_trained would not")
     weights = {name: tensor for name, tensor in model.state_dict().items() if part_of(name) != "BERT"}
-    _write(path, {"trained": weights, "build": model.build, "base": fingerprint(model.bert)})
+    atomic_save(path, {"trained": weights, "build": model.build, "base": fingerprint(model.bert)})
 
 
 def load_trained(path: str | Path, bert: BertModel) -> MultitaskBert:
@@ -87,11 +87,3 @@ def fingerprint(bert: BertModel) -> str:
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _write(path: str | Path, saved: dict):
-    with atomic(path) as temporary:
-        try:
-            torch.save(saved, temporary)
-        except RuntimeError as error:  # how PyTorch's writer says that the disk is full
-            raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); is the disk full?") from error

@@ -15,14 +15,14 @@ Then the weights decay, apart from the gradient (Loshchilov & Hutter 2019), by t
 `torch.optim.AdamW` is the same method in its textbook form: it corrects v before the root, so its ε is ours
 divided by √(1 - β₂ᵗ), and it decays before the update, from the old p. tests/test_optimizer.py derives the rest.
 
-At the end: how the learning rate changes over a run.
+At the end: which parameters step together, and how the learning rate changes over a run.
 """
 
 import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
@@ -83,6 +83,20 @@ class AdamW(Optimizer):
                 if decay:
                     p.mul_(1 - alpha * decay)  # p = p - αλp
         return loss
+
+
+def parameter_groups(
+    module: nn.Module, lr: float, head_lr: float | None = None, weight_decay: float = 0.0, spare_norms: bool = False
+) -> list[dict]:
+    """The parameters of `module` that train, as groups for an optimizer: what is called bert.… learns at `lr`, the rest
+    at `head_lr` where given. spare_norms: biases and LayerNorms do not decay (Devlin et al. 2019, §A.2)."""
+    groups: dict[tuple, list] = {}
+    for name, parameter in module.named_parameters():  # each once, under its first name
+        if parameter.requires_grad:
+            rate = lr if name.startswith("bert.") else head_lr or lr
+            spared = spare_norms and (name.endswith("bias") or "layer_norm" in name)
+            groups.setdefault((rate, 0.0 if spared else weight_decay), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
 
 def lr_factor(step: int, total: int, warmup: float = 0.0, decay: str = "constant") -> float:

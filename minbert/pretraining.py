@@ -38,9 +38,9 @@ from minbert.config import BertConfig
 from minbert.data import SPLITS, Batch, Batches, Dataset, Example, eval_batches, read_examples, read_texts
 from minbert.errors import Parser, UserError, at_least, one_line_errors, rate, seed, stop_signals
 from minbert.evaluation import evaluate
-from minbert.files import atomic, remove_strays, safe_load
+from minbert.files import atomic, atomic_save, remove_strays, safe_load
 from minbert.multitask import MultitaskBert
-from minbert.optimizer import AdamW, lr_factor, set_lr
+from minbert.optimizer import AdamW, lr_factor, parameter_groups, set_lr
 from minbert.pretrained import load_bert, load_strictly, load_tokenizer, mlm_weights, save_pretrained
 from minbert.sampling import SCHEDULES, Plan
 from minbert.tasks import TASKS
@@ -208,11 +208,10 @@ class Corpus:
 
 def forbidden_sentences(folder: Path, tokenizer: BertTokenizer) -> tuple[set[Key], list[str]]:
     """What no lesson may hold: all texts of all tasks' dev and test files in `folder`; and the names of these."""
-    paths = [folder / task.file.format(SPLITS[split]) for task in TASKS.values() for split in ("dev", "test")]
-    tasks = [task for task in TASKS.values() for _ in ("dev", "test")]
-    found = [(path, task) for path, task in zip(paths, tasks, strict=True) if path.exists()]
-    texts = [text for path, task in found for text in read_texts(path, task)]
-    return set(map(tuple, tokenizer.encode(texts))), [path.name for path, _ in found]
+    every = {folder / task.file.format(SPLITS[split]): task for task in TASKS.values() for split in ("dev", "test")}
+    found = {path: task for path, task in every.items() if path.exists()}
+    texts = [text for path, task in found.items() for text in read_texts(path, task)]
+    return set(map(tuple, tokenizer.encode(texts))), [path.name for path in found]
 
 
 def read_corpus(
@@ -232,7 +231,6 @@ def read_corpus(
     forbidden, compared = forbidden_sentences(folder, tokenizer)
     notes = [f"compared with {', '.join(compared) or 'nothing: no dev or test file is there'}"]
     sentences: dict[Key, str] = {}
-    known: set[Key] = set()  # sentences that a dev or test file has, too
     nli_pairs: list[tuple[list[Key], Example]] = []
     for name in to_read(lessons, files):
         task = TASKS[name]
@@ -247,12 +245,13 @@ def read_corpus(
                 nli_pairs.append((keys, example))
         if len(sentences) > before:
             notes.append(f"{task.title}: {len(sentences) - before:,} sentences")
-    known = forbidden & sentences.keys()
-    kept = [key for key in sentences if key not in known]
+    kept = [key for key in sentences if key not in forbidden]
     drawn = torch.randperm(len(kept), generator=generator_for(0)).tolist()
     aside = {kept[i] for i in drawn[: min(held_out, len(kept) // 10)]}
     if kept:
-        notes.append(f"left out {len(known):,} sentences that a dev or test file has; held out {len(aside):,}")
+        notes.append(
+            f"left out {len(sentences) - len(kept):,} sentences that a dev or test file has; held out {len(aside):,}"
+        )
 
     def dataset(keys: Iterable[Key]) -> Dataset | None:
         examples = [Example(None, (sentences[key],), None) for key in keys]
@@ -292,10 +291,13 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: argp
     schedule = SCHEDULES["interleaved"]  # an epoch sees the larger lesson once, the smaller one about once
     sizes = schedule.sizes(plan)
     streams = {task: Batches(d, sizes[task], args.seed) for task, d in corpus.train.items()}
-    optimizer = AdamW(parameter_groups(learner, args), lr=args.lr)
+    groups = parameter_groups(learner, args.lr, args.head_lr, args.weight_decay, spare_norms=True)
+    optimizer = AdamW(groups, lr=args.lr)
     state = State(args, identity(args, learner, corpus), learner, optimizer, streams)
     if args.resume:
         state.load()
+        if state.epoch == args.epochs:  # finished before; but perhaps its weights were lost
+            write_weights(learner, tokenizer, args.out)
     else:
         state.report(0, {}, scores(learner, corpus, masker), 0.0, 0)
 
@@ -341,28 +343,21 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: argp
             state.report(epoch + 1, losses, scores(learner, corpus, masker), seconds, examples)
             state.next_epoch()
             state.save()
-            save_pretrained(learner.bert, tokenizer, args.out, learner.mlm if learner.keeps_mlm else None)
+            write_weights(learner, tokenizer, args.out)
             stop.leave_if_asked(f"stopped; --resume goes on after epoch {epoch + 1}")
 
-    if state.resumed_at == args.epochs:  # finished before; but perhaps its weights were lost
-        save_pretrained(learner.bert, tokenizer, args.out, learner.mlm if learner.keeps_mlm else None)
     print(f"weights     {args.out}", flush=True)
+
+
+def write_weights(learner: Learner, tokenizer: BertTokenizer, folder: Path):
+    """The directory that `--pretrained` and `transformers` take, with the MLM head if that is worth keeping."""
+    save_pretrained(learner.bert, tokenizer, folder, learner.mlm if learner.keeps_mlm else None)
 
 
 def scores(learner: Learner, corpus: Corpus, masker: Masker) -> dict[str, float]:
     """{"mlm_loss": 2.1, "masked_word_accuracy": .61, "nli": .74}, of the lessons that there are."""
     found = score_masked(learner, corpus.held_out, masker) if corpus.held_out else {}
     return found | (evaluate(learner.nli, {"nli": corpus.nli_dev}) if corpus.nli_dev else {})
-
-
-def parameter_groups(learner: Learner, args: argparse.Namespace) -> list[dict]:
-    """BERT with --lr, the heads with --head_lr; biases and LayerNorms never decay (Devlin et al. 2019, §A.2)."""
-    groups: dict[tuple, list] = {}
-    for name, parameter in learner.named_parameters():  # each once: BERT under its first name
-        lr = args.lr if name.startswith("bert.") else args.head_lr or args.lr
-        spared = name.endswith("bias") or "layer_norm" in name
-        groups.setdefault((lr, 0.0 if spared else args.weight_decay), []).append(parameter)
-    return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
 
 
 class State:
@@ -375,7 +370,7 @@ class State:
     def __init__(self, args: argparse.Namespace, identity: dict[str, str], learner: Learner, optimizer: AdamW,
                  streams: dict[str, Batches]):  # fmt: skip
         self.args, self.learner, self.optimizer, self.streams = args, learner, optimizer, streams
-        self.path, self.identity, self.resumed_at = args.out / STATE, identity, None
+        self.path, self.identity = args.out / STATE, identity
         self.epoch = self.step = 0
         self.losses: dict[str, list[Tensor]] = {task: [] for task in streams}
         self.lines: list[str] = []
@@ -424,11 +419,7 @@ class State:
             "random": torch.get_rng_state(),  # dropout's
             "random_gpu": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         }
-        with atomic(self.path) as temporary:
-            try:
-                torch.save(saved, temporary)
-            except RuntimeError as error:  # how PyTorch's writer says that the disk is full
-                raise UserError(f"{self.path}: cannot be written ({str(error).splitlines()[0]})") from error
+        atomic_save(self.path, saved)
 
     def load(self):
         """Take up what `save` wrote; UserError where that run had other flags, weights or data."""
@@ -439,7 +430,7 @@ class State:
                 raise UserError(f"{self.path}: that run had {name} = {before}, this one has {value}; "
                                 "--resume goes on with the same; --overwrite begins again")  # fmt: skip
         self.epoch, self.step, self.lines = saved["epoch"], saved["step"], saved["lines"]
-        self.resumed_at, device = self.epoch, self.learner.nli.device
+        device = self.learner.nli.device
         self.losses = {task: [torch.tensor(x, device=device) for x in xs] for task, xs in saved["losses"].items()}
         load_strictly(self.learner, saved["model"], self.path)
         self.optimizer.load_state_dict(saved["optimizer"])

@@ -321,8 +321,8 @@ def test_head_lr_is_the_heads_rate_alone(run, monkeypatch):
     rates = {}
     groups = multitask_classifier.parameter_groups
 
-    def spy(model, args):
-        found = groups(model, args)
+    def spy(model, *options):
+        found = groups(model, *options)
         rates.update({id(p): group["lr"] for group in found for p in group["params"]})
         assert {rates[id(p)] for p in model.bert.parameters()} == {1e-3}
         assert {rates[id(p)] for p in model.heads.parameters()} == {1e-2}
@@ -338,8 +338,8 @@ def test_no_decay_norms_spares_biases_and_norms_alone(run, monkeypatch):
     groups = multitask_classifier.parameter_groups
     found = []
 
-    def spy(model, args):
-        found.extend(groups(model, args))
+    def spy(model, *options):
+        found.extend(groups(model, *options))
         return found
 
     monkeypatch.setattr(multitask_classifier, "parameter_groups", spy)

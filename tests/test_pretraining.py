@@ -5,11 +5,13 @@ import json
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig as TheirConfig
 from transformers import BertForMaskedLM
 from transformers import BertModel as TheirBert
@@ -135,14 +137,19 @@ def masked_batch():
     return batch, *Masker(TOKENIZER, Masking(0.3))(batch.input_ids, generator_for(5))
 
 
+def edit(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]):
+    """Let `change` do something to the tensors of a weights directory."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def add_pooler(folder: Path):
     """transformers' BertForMaskedLM has no pooler; a BERT of ours has one, and real checkpoints hold it."""
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "model.safetensors")
-    C = weights["bert.embeddings.LayerNorm.weight"].shape[0]
-    weights |= {"bert.pooler.dense.weight": torch.eye(C), "bert.pooler.dense.bias": torch.zeros(C)}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    edit(
+        folder,
+        lambda x: x.update({"bert.pooler.dense.weight": torch.eye(24), "bert.pooler.dense.bias": torch.zeros(24)}),
+    )
 
 
 def test_loss_and_gradients_are_transformers(tmp_path, masked_batch):
@@ -383,8 +390,6 @@ def run(folder: Path, tiny: Path, sample: Path, *flags: str) -> list[dict]:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
     return load_file(folder / "model.safetensors")
 
 
@@ -709,11 +714,7 @@ def test_a_damaged_state_is_named(tmp_path, tiny, sample, refuse):
 def test_a_head_of_another_size_is_an_error_that_names_it(tmp_path):
     their_model(tmp_path)
     add_pooler(tmp_path)
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(tmp_path / "model.safetensors")
-    tensors["cls.predictions.transform.dense.weight"] = torch.zeros(3, 3)
-    save_file(tensors, tmp_path / "model.safetensors")
+    edit(tmp_path, lambda x: x.update({"cls.predictions.transform.dense.weight": torch.zeros(3, 3)}))
     with pytest.raises(UserError, match=r"MLM head: dense.weight has shape \(3, 3\), this model's has \(24, 24\)"):
         load_learner(tmp_path, "plain", None, None)
 
@@ -726,13 +727,9 @@ def test_another_programs_weights_in_the_folder_are_left_alone(tmp_path, refuse)
 
 def test_a_head_whose_decoder_is_not_the_word_embedding_is_refused(tmp_path):
     their_model(tmp_path)
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(tmp_path / "model.safetensors")
-    tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"].clone()
-    save_file(tensors, tmp_path / "model.safetensors")
+    decoder, words = "cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"
+    edit(tmp_path, lambda x: x.update({decoder: x[words].clone()}))
     assert mlm_weights(tmp_path)
-    tensors["cls.predictions.decoder.weight"][7, 3] += 1
-    save_file(tensors, tmp_path / "model.safetensors")
+    edit(tmp_path, lambda x: x[decoder][7, 3].add_(1))
     with pytest.raises(UserError, match=r"decoder\.weight is not the word embedding"):
         mlm_weights(tmp_path)
