@@ -81,8 +81,20 @@ class AdamW(Optimizer):
                     alpha_t *= math.sqrt(1 - beta2**t) / (1 - beta1**t)  # α_t = α√(1-β₂ᵗ)/(1-β₁ᵗ)
                 p.addcdiv_(m, v.sqrt().add_(eps), value=-alpha_t)  # p = p - α_t·m/(√v+ε)
                 if decay:
-                    p.mul_(1 - alpha * decay)  # p = p - αλp
+                    p.add_(p, alpha=-alpha * decay)  # p = p - αλp; p·(1 - αλ) would round 1 - αλ in float32 first
         return loss
+
+    def __setstate__(self, state: dict):
+        """Take up a saved state, also one of `torch.optim.AdamW`, whose m and v are the same."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for option in ("amsgrad", "maximize"):
+                if group.get(option):
+                    raise ValueError(f"this AdamW has no {option}, with which the saved state was made")
+            group.setdefault("correct_bias", True)  # torch's is always on
+        for s in self.state.values():
+            if "step" in s:
+                s["step"] = int(s["step"])  # torch keeps it as a float32 tensor, in which βᵗ would be rounded
 
 
 def parameter_groups(

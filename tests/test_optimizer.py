@@ -1,5 +1,6 @@
 """AdamW against the course's figures, against `torch.optim.AdamW`, and against steps that one can do on paper."""
 
+import copy
 import io
 import math
 
@@ -33,20 +34,61 @@ def first_step(g: float, optimizer=AdamW, **options) -> float:
 # ---------------------------------------------------------------------------------------------- the course
 
 
-def test_the_course_s_reference_weights():
-    """The course's `optimizer_test.py`: a linear model that learns (x₀ + x₁, -x₂), and the weights it ends with."""
+def thousand_steps_of_the_course(optimizer_class=AdamW) -> np.ndarray:
+    """The course's regression: a linear model learns (x₀ + x₁, -x₂) from 1,000 samples; its weights afterwards."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     model = nn.Linear(3, 2, bias=False)
-    optimizer = AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4, correct_bias=True)
+    optimizer = optimizer_class(model.parameters(), lr=1e-3, weight_decay=1e-4, correct_bias=True)
     for _ in range(1000):
         optimizer.zero_grad()
         x = torch.FloatTensor(rng.uniform(size=[3]))
         y = torch.stack([x[0] + x[1], -x[2]])
         ((y - model(x)) ** 2).sum().backward()
         optimizer.step()
-    expected = [[0.55482787, 0.86665666, 0.07291982], [-0.44724506, -0.2951228, -0.2717272]]
-    np.testing.assert_allclose(model.weight.detach(), expected, rtol=1e-4)
+    return model.weight.detach().numpy()
+
+
+COURSE = [[0.55482787, 0.86665666, 0.07291982], [-0.44724506, -0.2951228, -0.2717272]]
+
+
+def test_the_weights_after_the_course_s_steps_are_the_course_s():
+    """CMU's check of 2022 has the strictest tolerance of all years: rtol 1e-5, atol 1e-8."""
+    np.testing.assert_allclose(thousand_steps_of_the_course(), COURSE, rtol=1e-5, atol=1e-8)
+
+
+class RoundedDecay(AdamW):
+    """The decay as a factor, p·(1 - αλ), which most libraries write: in float32, 1 - 1e-7 is 1 - 1.19e-7."""
+
+    def step(self, closure=None):
+        decays = [group["weight_decay"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["weight_decay"] = 0.0
+        super().step(closure)
+        with torch.no_grad():
+            for group, decay in zip(self.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
+                for p in group["params"]:
+                    p.mul_(1 - group["lr"] * decay)
+
+
+def test_a_decay_that_is_rounded_to_a_factor_first_fails_the_strictest_course_check():
+    weights = thousand_steps_of_the_course(RoundedDecay)
+    np.testing.assert_allclose(weights, COURSE, rtol=1e-4)  # Stanford's tolerance
+    assert not np.allclose(weights, COURSE, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("optimizer_class, low, high", [(AdamW, 0.95, 1.05), (RoundedDecay, 1.15, 1.20)])
+def test_a_thousand_small_decays_in_float32_take_what_was_asked_for(optimizer_class, low, high):
+    """αλ = 1e-7, 1,000 times: p·(1 - 1e-4) is left, up to p's own rounding, and not p·(1 - 1.19e-4)."""
+    p = nn.Parameter(torch.linspace(0.1, 1, 1000))
+    before = p.detach().double()
+    optimizer = optimizer_class([p], lr=1e-3, weight_decay=1e-4)
+    for _ in range(1000):
+        p.grad = torch.zeros_like(p)
+        optimizer.step()
+    share = ((before - p.detach().double()) / before).mean().item() / 1e-4
+    assert low < share < high
 
 
 # ---------------------------------------------------------------------------------------------- torch.optim.AdamW
@@ -268,3 +310,29 @@ def test_a_saved_optimizer_goes_on_to_the_last_bit():
 def test_a_forgotten_state_would_show():
     straight, after_the_break = resumed(keep_state=False)
     assert straight != after_the_break
+
+
+def test_a_state_of_torch_s_adamw_is_taken_up():
+    """100 steps by torch, its state into ours, 100 more by both. With ε = 0 and λ = 0 the two forms are one formula."""
+    theirs, ours = (nn.Parameter(torch.zeros(5, dtype=torch.float64)) for _ in range(2))
+    optimizers = [torch.optim.AdamW([theirs], lr=1e-2, eps=0.0, weight_decay=0.0)]
+    random = torch.Generator().manual_seed(0)
+    for step in range(200):
+        if step == 100:
+            ours.data.copy_(theirs.data)
+            optimizers.append(AdamW([ours]))
+            optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))  # torch would share m and v
+        theirs.grad = torch.randn(5, generator=random, dtype=torch.float64)
+        ours.grad = theirs.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    assert optimizers[1].state[ours]["step"] == 200
+
+
+@pytest.mark.parametrize("option", ["amsgrad", "maximize"])
+def test_a_state_of_torch_s_with_a_variant_that_we_have_not_is_refused(option):
+    p = nn.Parameter(torch.zeros(1))
+    state = torch.optim.AdamW([p], **{option: True}).state_dict()
+    with pytest.raises(ValueError, match=option):
+        AdamW([p]).load_state_dict(state)
