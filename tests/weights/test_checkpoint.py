@@ -1,15 +1,19 @@
 """minbert/checkpoint.py: one file that holds all it takes to answer."""
 
+import dataclasses
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from minbert.bert import BertModel
-from minbert.checkpoint import load_model, save_model
+from minbert.checkpoint import load_model, load_trained, save_model, save_trained
 from minbert.config import BertConfig
 from minbert.data import Dataset, Example
 from minbert.errors import UserError
 from minbert.multitask import MultitaskBert
-from minbert.pretrained import load_bert, load_tokenizer
+from minbert.pretrained import load_bert, load_tokenizer, save_pretrained
 from minbert.tasks import TASKS
 from minbert.tokenizer import SPECIAL, BertTokenizer
 
@@ -69,6 +73,57 @@ def test_the_vocabulary_comes_along(saved):
     _, again = load_model(path)
     assert (again.vocab, again.lowercase, again.max_length) == (VOCAB, False, 9)
     assert again.encode(["A bd é"]) == tokenizer.encode(["A bd é"]) == [[5, 6, 8, 9]]
+
+
+def test_the_tokenizers_settings_and_added_tokens_come_along(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCAB))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[NAME]": len(VOCAB)}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "strip_accents": False}))
+    tokenizer = BertTokenizer.from_files(tmp_path)
+    config = dataclasses.replace(CONFIG, vocab_size=len(tokenizer))
+    save_model(tmp_path / "model.pt", MultitaskBert(BertModel(config), ["sst"]), tokenizer)
+    assert tokenizer.encode(["É"]) == [[9]] and tokenizer.encode(["c [NAME]b"]) == [[7, 10, 6]]
+    for again in (load_model(tmp_path / "model.pt")[1], load_tokenizer(tmp_path / "model.pt")):
+        assert again.encode(["É", "c [NAME]b"]) == [[9], [7, 10, 6]]
+        assert again.to_json() == tokenizer.to_json()
+
+
+def test_a_checkpoint_of_before_has_its_vocabulary_and_case_alone(saved):
+    path, model, tokenizer = saved
+    content = torch.load(path, weights_only=True)
+    del content["tokenizer"]
+    torch.save(content, path)
+    again, its_tokenizer = load_model(path)
+    assert its_tokenizer.to_json() == tokenizer.to_json() == load_tokenizer(path).to_json()
+    assert all(map(torch.equal, answers(model, tokenizer), answers(again, its_tokenizer)))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("tokenizer", "{}"), ("config", {"hidden_size": "8"}), ("build", {"tasks": ["sst"], "attic": 1}), ("vocab", None)],
+)
+def test_an_entry_that_cannot_be_used_is_one_line(saved, entry, value):
+    path = saved[0]
+    content = torch.load(path, weights_only=True) | {entry: value}
+    if entry == "vocab":
+        del content["tokenizer"]
+    torch.save(content, path)
+    refusal(path)
+
+
+def test_what_was_trained_around_a_fresh_pooler_fits_again(tmp_path):
+    """A masked language model has no pooler; the one that is made for it is the same each time, so its BERT is too."""
+    save_pretrained(BertModel(CONFIG), BertTokenizer(VOCAB, lowercase=False), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in weights.items() if "pooler" not in name}, tmp_path / "model.safetensors"
+    )
+    model = MultitaskBert(load_bert(tmp_path), ["sst"])
+    model.freeze_bert()
+    save_trained(tmp_path / "trained.pt", model)
+    torch.manual_seed(5)
+    again = load_trained(tmp_path / "trained.pt", load_bert(tmp_path))
+    assert torch.equal(again.bert.pooler_dense.weight, model.bert.pooler_dense.weight)
 
 
 def test_the_attention_can_be_another(saved):
