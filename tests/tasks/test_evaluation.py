@@ -1,4 +1,4 @@
-"""minbert/evaluation.py: scores worked by hand, prediction files to the byte, and nothing out of order."""
+"""Scores and predictions of a model, in the order of the data; chance; answers in words."""
 
 import math
 from contextlib import nullcontext
@@ -10,23 +10,20 @@ from torch import nn
 
 from minbert.bert import BertModel
 from minbert.config import BertConfig
-from minbert.data import Dataset, Example, eval_batches, read_examples
-from minbert.errors import UserError
+from minbert.data import Dataset, Example, eval_batches
 from minbert.evaluation import chance, evaluate, in_words, outputs, overall, predict, score, write_predictions
 from minbert.multitask import MultitaskBert
-from minbert.tasks import TASKS
+from minbert.tasks import (
+    TASKS,
+)
 from minbert.tokenizer import SPECIAL, BertTokenizer
 
 WORDS = [f"w{i}" for i in range(50)]
 TOKENIZER = BertTokenizer([*SPECIAL, *WORDS])
-IDS = [Example("a1", ("w1",), None), Example("b2", ("w2",), None)]
 
 
 def f32(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float32)
-
-
-# ---------------------------------------------------------------------------------------------- scores
 
 
 @pytest.mark.parametrize(
@@ -37,7 +34,7 @@ def f32(*values: float) -> np.ndarray:
         ("cfimdb", np.array([1]), [1.0], 1.0),
         ("sts", f32(1, 2, 3, 4), [1.0, 3.0, 2.0, 4.0], 0.8),  # r = 4 / (√5·√5)
         ("sts", f32(1, 2, 3), [5.0, 4.0, 3.0], -1.0),
-        ("sts", f32(2, 2, 2), [1.0, 2.0, 3.0], 0.0),  # one number for all: not defined, so nothing
+        ("sts", f32(2, 2, 2), [1.0, 2.0, 3.0], 0.0),  # one number for all: not defined, so 0
         ("sts", f32(1, 2, 3), [1.0, 1.0, 1.0], 0.0),
         ("sts", f32(1), [1.0], 0.0),
     ],
@@ -65,11 +62,11 @@ def test_chance_is_the_commonest_label():
     assert chance(TASKS["sts"], [1.0, 1.0, 1.0]) == 0.0
 
 
-# ---------------------------------------------------------------------------------------------- predicting
+# ------------------------------------------------------------------------------------------ predicting
 
 
 class Sums(nn.Module):
-    """A model that says of an example the sum of the ids of its first row, pads being 0: it tells who is who."""
+    """A model whose output for an example is the sum of the ids of its first row, by which it can be recognised."""
 
     device = torch.device("cpu")
     autocast = staticmethod(nullcontext)
@@ -79,7 +76,7 @@ class Sums(nn.Module):
 
 
 def shuffled(task: str, count: int = 300) -> Dataset:
-    """Examples of many lengths in no order."""
+    """Examples of many lengths in a random order."""
     random = np.random.default_rng(1)
     texts = [[" ".join(random.choice(WORDS, random.integers(1, 60))) for _ in range(2)] for _ in range(count)]
     part = 2 if TASKS[task].is_pair else 1
@@ -90,8 +87,8 @@ def shuffled(task: str, count: int = 300) -> Dataset:
 @pytest.mark.parametrize("task", ["sst", "sts"])
 def test_predictions_come_back_in_the_order_of_the_data(task, tmp_path):
     data = shuffled(task)
-    seen = [i for batch in eval_batches(data) for i in batch.indices]
-    assert seen != sorted(seen)  # they went in by length
+    order = [i for batch in eval_batches(data) for i in batch.indices]
+    assert order != sorted(order)  # they are evaluated by length
     expected = [2 + 3 + sum(TOKENIZER.encode([e.texts[0]])[0]) for e in data.examples]  # [CLS] is 2, [SEP] is 3
     sums = outputs(Sums(), data)[:, 0]
     assert sums.tolist() == expected
@@ -111,7 +108,7 @@ def model():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_dropout_is_off_and_the_mode_is_put_back(model, training):
+def test_outputs_are_without_dropout_and_leave_the_mode(model, training):
     data = shuffled("sst", 20)
     model.train(training)
     first = outputs(model, data)
@@ -121,7 +118,7 @@ def test_dropout_is_off_and_the_mode_is_put_back(model, training):
     batch = data.batch(list(range(20)))
     torch.testing.assert_close(first, model.eval()(batch).detach())
     model.train()
-    assert not torch.equal(model(batch), model(batch))  # dropout would have shown
+    assert not torch.equal(model(batch), model(batch))  # with dropout the outputs would differ
 
 
 def test_evaluate_scores_every_task(model):
@@ -132,7 +129,7 @@ def test_evaluate_scores_every_task(model):
     assert scores["sts"] == 0.0  # the labels are all the same
 
 
-def test_each_task_predicts_in_its_own_kind():
+def test_each_task_predicts_in_the_form_of_its_kind():
     assert TASKS["sst"].predict(torch.tensor([[0.0, 3.0, 1.0, 0.0, 0.0]])).tolist() == [1]
     assert TASKS["para"].predict(torch.tensor([[0.1], [-0.1], [0.0]])).tolist() == [1.0, 0.0, 0.0]
     assert TASKS["sts"].predict(torch.tensor([[2.5], [-0.5]])).tolist() == [2.5, -0.5]
@@ -143,65 +140,11 @@ def test_predict_gives_one_number_an_example(model):
         assert predict(model, shuffled(task, 7)).shape == (7,)
 
 
-# ---------------------------------------------------------------------------------------------- prediction files
+# ------------------------------------------------------------------------------------------ in words
 
 
 @pytest.mark.parametrize(
-    ("task", "logits", "expected"),
-    [
-        ("sst", [[0, 0, 9, 0, 0], [9, 0, 0, 0, 0]], b"id \t Predicted_Sentiment \na1 , 2 \nb2 , 0 \n"),
-        ("para", [[3.0], [-3.0]], b"id \t Predicted_Is_Paraphrase \na1 , 1.0 \nb2 , 0.0 \n"),
-        # A float32's own digits, as the course's f-string writes what comes out of `.numpy()`:
-        ("sts", [[2.5], [2.6]], b"id \t Predicted_Similiary \na1 , 2.5 \nb2 , 2.5999999046325684 \n"),
-        ("cfimdb", [[0, 1], [1, 0]], b"id \t Predicted_Sentiment \na1 , 1 \nb2 , 0 \n"),
-    ],
-)
-def test_prediction_files_are_the_courses_to_the_byte(tmp_path, task, logits, expected):
-    predictions = TASKS[task].predict(torch.tensor(logits, dtype=torch.float32))
-    write_predictions(tmp_path / "new" / "out.csv", TASKS[task], IDS, predictions)
-    assert (tmp_path / "new" / "out.csv").read_bytes() == expected
-
-
-def test_examples_without_ids_are_written_with_their_text(tmp_path):
-    examples = [Example(None, ("a film",), None), Example(None, ("naïve | no",), 1.0)]
-    write_predictions(tmp_path / "out.txt", TASKS["sst"], examples, np.array([3, 0]))
-    assert (tmp_path / "out.txt").read_bytes() == "3 ||| a film\n0 ||| naïve | no\n".encode()
-
-
-def test_a_cmu_prediction_file_reads_back_as_a_labelled_file(tmp_path):
-    path = tmp_path / "cmu.txt"
-    path.write_text("-1 ||| a film\n-1 ||| no film\n")
-    examples = read_examples(path, TASKS["sst"])
-    write_predictions(path, TASKS["sst"], examples, np.array([3, 0]))
-    assert [(e.texts[0], e.label) for e in read_examples(path, TASKS["sst"])] == [("a film", 3.0), ("no film", 0.0)]
-
-
-def test_as_many_predictions_as_examples(tmp_path):
-    with pytest.raises(ValueError):
-        write_predictions(tmp_path / "out.csv", TASKS["sst"], IDS, np.array([1]))
-    assert not (tmp_path / "out.csv").exists()
-
-
-@pytest.mark.parametrize("id", ["=1+1", "+1", "-1", "@sum", "=cmd|' /c calc'!a1", '"=1\n=2"', "x , 4"])
-def test_no_id_becomes_a_formula_or_another_row(tmp_path, id):
-    """A spreadsheet runs a cell that starts with = + - @, and a file of predictions is opened in one."""
-    path = tmp_path / "test.csv"
-    path.write_text(f"\tid\tsentence\n0\tgood\tfine\n1\t{id}\tfine\n")
-    try:
-        examples = read_examples(path, TASKS["sst"])
-    except UserError:
-        return  # refused: it cannot arise
-    write_predictions(tmp_path / "out.csv", TASKS["sst"], examples, np.full(len(examples), 2))
-    rows = (tmp_path / "out.csv").read_text().splitlines()[1:]
-    assert len(rows) == len(examples)
-    assert all(row[0] not in "=+-@" and row.count(" , ") == 1 for row in rows)
-
-
-# ---------------------------------------------------------------------------------------------- in words
-
-
-@pytest.mark.parametrize(
-    ("task", "output", "said"),
+    ("task", "output", "text"),
     [
         ("sst", [math.log(p) for p in (0.1, 0.05, 0.05, 0.3, 0.5)], "positive (50%), somewhat positive (30%)"),
         ("para", [math.log(3)], "the same question (75%), different questions (25%)"),
@@ -211,5 +154,5 @@ def test_no_id_becomes_a_formula_or_another_row(tmp_path, id):
         ("sts", [-1.0], "0.0 of 5"),
     ],
 )
-def test_in_words(task, output, said):
-    assert in_words(TASKS[task], torch.tensor(output)) == said
+def test_answers_in_words(task, output, text):
+    assert in_words(TASKS[task], torch.tensor(output)) == text
