@@ -17,22 +17,15 @@ from transformers import BertForMaskedLM
 from transformers import BertModel as TheirBert
 
 import multitask_classifier
-from minbert import pretraining
 from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.data import Batches, Dataset, Example, read_examples
 from minbert.errors import UserError
 from minbert.pretrained import load_bert, load_tokenizer, mlm_weights, save_pretrained
-from minbert.pretraining import (
-    SENTENCES,
-    Learner,
-    Masker,
-    Masking,
-    generator_for,
-    load_learner,
-    read_corpus,
-    score_masked,
-)
+from minbert.pretraining import script as pretraining
+from minbert.pretraining.corpus import read_corpus
+from minbert.pretraining.lessons import SENTENCES, Learner, load_learner, score_masked
+from minbert.pretraining.masking import Masker, Masking, generator_for
 from minbert.tasks import TASKS
 from minbert.tokenizer import SPECIAL, BertTokenizer
 
@@ -491,6 +484,7 @@ def test_attention_kernels_agree(tmp_path, tiny, sample):
 
 def test_every_flag_has_a_case(capsys):
     known = {"-h", "--help", "--data", "--pretrained", "--out", "--overwrite", "--resume", "--save_every", "--use_gpu",
+             "--local_files_only",
              "--attention"}  # fmt: skip
     with pytest.raises(SystemExit):
         pretraining.main(["--help"])
@@ -618,7 +612,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_state_before(
     monkeypatch.setattr(Learner, "mlm_loss", broken)
     argv = ["--pretrained", str(tiny), "--data", str(sample), "--out", str(tmp_path / "out"), "--steps_per_epoch", "4",
             "--save_every", "1"]  # fmt: skip
-    assert "epoch 2, step 2: the loss of mlm is no number any more" in refusal(pretraining.main, argv)
+    assert "epoch 2, step 2: the loss of mlm is not a finite number any more" in refusal(pretraining.main, argv)
     saved = torch.load(tmp_path / "out" / "resume.pt", weights_only=True)
     assert (saved["epoch"], saved["step"]) == (1, 1)
     assert all(torch.isfinite(tensor).all() for tensor in saved["model"].values())
@@ -651,7 +645,7 @@ def refuse(tmp_path, tiny, sample, refusal):
         (["--mask_rate", "0"], "--mask_rate 0: nothing would be learned"),
         (["--mask_rate", "1"], "not a rate from 0 to less than 1"),
         (["--limit", "5,5"], "--limit 5,5: give one number, or one for each of sst,para,sts,nli"),
-        (["--resume", "--overwrite"], "--resume and --overwrite contradict each other"),
+        (["--resume", "--overwrite"], "--resume cannot be combined with --overwrite"),
         (["--resume"], "resume.pt: not there, so there is nothing to --resume"),
         (["--corpus", "cfimdb"], "ids-cfimdb-train.csv: no such file"),
         (["--lr", "1e38", "--clip", "0", "--epochs", "1", "--steps_per_epoch", "1"], "begin again with a lower --lr"),

@@ -1,7 +1,7 @@
 """minbert/files.py and minbert/errors.py: files are whole or untouched, and what fails says so in one line."""
 
+import errno
 import os
-import pickle
 import resource
 import signal
 import stat
@@ -16,13 +16,14 @@ import torch
 from minbert.bert import BertModel
 from minbert.checkpoint import load_model, save_model
 from minbert.config import BertConfig
-from minbert.errors import Parser, UserError, at_least, one_line_errors, rate
-from minbert.files import TEMPORARY, atomic, remove_strays, safe_load, sha256
+from minbert.errors import UserError, one_line_errors
+from minbert.files import TEMPORARY, atomic, remove_strays, sha256
 from minbert.multitask import MultitaskBert
+from minbert.parser import Parser, at_least, rate
 from minbert.pretrained import save_pretrained
 from minbert.tokenizer import SPECIAL, BertTokenizer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = BertConfig(
     vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
     max_position_embeddings=16,
@@ -91,6 +92,28 @@ def test_permissions_are_those_of_any_new_file(tmp_path, umask, mode):
 def test_where_no_folder_can_be_made_one_line_says_so(tmp_path):
     (tmp_path / "file").write_text("old")
     assert str(tmp_path) in last_words(lambda: save_model(tmp_path / "file" / "model.pt", model(), TOKENIZER))
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EROFS, errno.ENOSYS])
+def test_a_file_system_without_permissions(tmp_path, monkeypatch, number):
+    """FAT and some network file systems refuse chmod; the file is whole all the same."""
+    monkeypatch.setattr(Path, "chmod", lambda *_: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+    save_model(tmp_path / "model.pt", model(1.0), TOKENIZER)
+    assert values(tmp_path / "model.pt") == {1.0} and os.listdir(tmp_path) == ["model.pt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "kept"),
+    [(errno.EINVAL, 2.0), (errno.ENOSYS, 2.0), (errno.ENOTSUP, 2.0), (errno.ENOSPC, 1.0), (errno.EIO, 1.0)],
+)
+def test_a_file_system_without_fsync_and_one_that_is_full(tmp_path, monkeypatch, number, kept):
+    save_model(tmp_path / "model.pt", model(1.0), TOKENIZER)
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+    if kept == 2.0:
+        save_model(tmp_path / "model.pt", model(2.0), TOKENIZER)
+    else:
+        assert os.strerror(number) in last_words(lambda: save_model(tmp_path / "model.pt", model(2.0), TOKENIZER))
+    assert values(tmp_path / "model.pt") == {kept} and os.listdir(tmp_path) == ["model.pt"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
@@ -190,65 +213,6 @@ def test_kill_9_at_any_moment(tmp_path):
         assert len(values(path)) == 1
 
 
-# ---------------------------------------------------------------------------------------------- reading safely
-
-
-class Hostile:
-    """Unpickled carelessly, it makes a file."""
-
-    def __init__(self, trace: Path):
-        self.trace = trace
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.trace}",)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, zipped):
-    path, trace = tmp_path / "model.pt", tmp_path / "trace"
-    torch.save({"model": Hostile(trace)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match=r"model\.pt: refused.*system") as caught:
-        safe_load(path)
-    assert "\n" not in str(caught.value) and not trace.exists()
-    torch.load(path, weights_only=False)  # the trap works
-    assert trace.exists()
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_plain_pickle_is_refused(tmp_path):
-    (tmp_path / "model.pt").write_bytes(pickle.dumps({"model": Hostile(tmp_path / "trace")}))
-    with pytest.raises(UserError, match="refused"):
-        safe_load(tmp_path / "model.pt")
-    assert not (tmp_path / "trace").exists()
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_cut_anywhere_is_one_line(tmp_path, zipped):
-    path = tmp_path / "model.pt"
-    torch.save({"a": torch.ones(3, 4), "b": torch.zeros(5)}, path, _use_new_zipfile_serialization=zipped)
-    whole = path.read_bytes()
-    assert set(safe_load(path)) == {"a", "b"}
-    for length in range(0, len(whole) - 1, 9):
-        path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"model\.pt") as caught:
-            safe_load(path)
-        assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", b"<!DOCTYPE html>", b"PK\3\4" + b"x" * 99, bytes(range(256))])
-def test_what_is_no_checkpoint_is_one_line(tmp_path, content):
-    (tmp_path / "model.pt").write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.pt") as caught:
-        safe_load(tmp_path / "model.pt")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_lone_tensor_is_no_table_of_weights(tmp_path):
-    torch.save(torch.ones(3), tmp_path / "model.pt")
-    with pytest.raises(UserError, match="holds a Tensor"):
-        safe_load(tmp_path / "model.pt")
-
-
 def test_sha256_is_the_known_one(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -305,7 +269,7 @@ def complaint(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--epoch", "3"], "--epoch 3"),  # no flag is guessed from its beginning
+        (["--epoch", "x"], "--epoch"),  # the beginning of a flag is enough, as in the course's scripts
         (["--pairs", "both"], "--pairs"),
         (["--epochs"], "--epochs"),
         (["--epochs", "0"], "'0' is not a whole number of at least 1"),
@@ -335,15 +299,3 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
     stray.write_text("half")
     remove_strays(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["keep.tmp"]
-
-
-def test_one_flipped_bit_in_a_checkpoint_is_noticed(tmp_path):
-    path = tmp_path / "x.pt"
-    torch.save({"model": {"w": torch.arange(1000.0)}}, path)
-    whole = path.read_bytes()
-    middle = whole.index(torch.arange(500.0, 510.0).numpy().tobytes())
-    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0x40]) + whole[middle + 1 :])
-    with pytest.raises(UserError, match="checksum"):
-        safe_load(path)
-    path.write_bytes(whole)
-    assert "model" in safe_load(path)

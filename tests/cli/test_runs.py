@@ -1,6 +1,7 @@
-"""The scripts as a student runs them, on a tiny random BERT and the sample data."""
+"""Whole runs as a student starts them: learning, files, consoles, errors."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,12 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import classifier
 import multitask_classifier
 from minbert.data import read_examples
 from minbert.tasks import TASKS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def flags(tiny, sample, out, *more):
@@ -22,9 +22,6 @@ def flags(tiny, sample, out, *more):
         "--pretrained", str(tiny), "--data", str(sample), "--out", str(out), "--fine-tune-mode", "full-model",
         "--epochs", "1", "--batch_size", "32", "--limit", "40", "--lr", "1e-3", *more,
     ]  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------ a whole run
 
 
 @pytest.fixture(scope="module")
@@ -71,27 +68,6 @@ def test_training_learns_eight_sentences_by_heart(tiny, sample, tmp_path):
     assert losses[0] > 1.3 and losses[-1] < 0.5
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny, sample, tmp_path):
-    def weights(out, seed):
-        multitask_classifier.main(flags(tiny, sample, tmp_path / out, "--seed", seed))
-        return torch.load(tmp_path / out / "best.pt", weights_only=True)["model"]["heads.sst.linear.weight"]
-
-    one, again, other = weights("a", "1"), weights("b", "1"), weights("c", "2")
-    assert torch.equal(one, again) and not torch.equal(one, other)
-
-
-def test_a_frozen_bert_stays_as_it_was_and_a_fine_tuned_one_does_not(tiny, sample, finished, tmp_path, capsys):
-    multitask_classifier.main(flags(tiny, sample, tmp_path, "--fine-tune-mode", "last-linear-layer"))
-    from minbert.pretrained import load_bert
-
-    start = load_bert(tiny).state_dict()
-    frozen = torch.load(tmp_path / "best.pt", weights_only=True)["model"]
-    tuned = torch.load(finished / "best.pt", weights_only=True)["model"]
-    assert all(torch.equal(frozen[f"bert.{name}"], value) for name, value in start.items())
-    assert "sts has nothing to learn" in capsys.readouterr().err  # a cosine of frozen vectors
-    assert not torch.equal(tuned["bert.word_embedding.weight"], start["word_embedding.weight"])
-
-
 def test_predict_answers_in_words(finished, capsys):
     multitask_classifier.main(["--out", str(finished), "--predict", "A film to remember."])
     out = capsys.readouterr().out
@@ -107,35 +83,6 @@ def test_a_checkpoint_can_start_another_run(finished, sample, tmp_path):
     assert (tmp_path / "predictions/sst-dev-output.csv").exists()
 
 
-def test_joint_pairs_and_mean_pooling_train(tiny, sample, tmp_path):
-    multitask_classifier.main(flags(tiny, sample, tmp_path, "--pairs", "joint", "--pooling", "mean"))
-    assert torch.load(tmp_path / "best.pt", weights_only=True)["build"]["pairs"] == "joint"
-
-
-# ------------------------------------------------------------------------------------------ classifier.py
-
-
-def test_classifier_reads_the_courses_files(tiny, sample, tmp_path):
-    classifier.main(flags(tiny, sample, tmp_path, "--tasks", "sst"))
-    lines = (tmp_path / "predictions/full-model-sst-dev-out.csv").read_text().splitlines()
-    assert lines[0] == "id \t Predicted_Sentiment " and len(lines) == 41
-
-
-def test_classifier_reads_cmus_files_and_answers_in_kind(tiny, tmp_path):
-    for name, labels in (("train", [1, 0] * 8), ("dev", [1, 0]), ("test", [-1, -1])):
-        (tmp_path / name).write_text("".join(f"{label} ||| a film\n" for label in labels))
-    paths = [x for name in ("train", "dev", "test") for x in (f"--{name}", str(tmp_path / name))]
-    outs = ["--dev_out", str(tmp_path / "d"), "--test_out", str(tmp_path / "t")]
-    classifier.main(["--pretrained", str(tiny), "--epochs", "1", "--out", str(tmp_path), *paths, *outs])
-    for name in "dt":
-        assert re.fullmatch(r"([01] \|\|\| a film\n){2}", (tmp_path / name).read_text())
-    build = torch.load(tmp_path / "best.pt", weights_only=True)["build"]
-    assert build["tasks"] == ["cfimdb"]  # labels 0 and 1: two classes
-
-
-# ------------------------------------------------------------------------------------------ flags
-
-
 @pytest.mark.parametrize(
     "argv, words",
     [
@@ -145,7 +92,6 @@ def test_classifier_reads_cmus_files_and_answers_in_kind(tiny, tmp_path):
         (["--hidden_dropout_prob", "1"], "--hidden_dropout_prob"),
         (["--tasks", "sst,nli"], "--tasks"),
         (["--no_such_flag"], "--no_such_flag"),
-        (["--option", "pretrain", "--fine-tune-mode", "full-model"], "--option pretrain and --fine-tune-mode"),
         (["--predict", "a", "b", "c"], "--predict"),
         (["--pretrained", "/no/such/dir"], "/no/such/dir"),
         (["--data", "/no/such/dir"], "/no/such/dir"),
@@ -157,38 +103,9 @@ def test_a_wrong_flag_is_one_line_that_names_it(tiny, sample, tmp_path, refusal,
     assert words in refusal(main, ["--out", str(tmp_path), "--pretrained", str(tiny), *argv])
 
 
-def test_use_gpu_without_a_gpu_is_one_line(tiny, refusal, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "--use_gpu" in refusal(multitask_classifier.main, ["--use_gpu"])
-
-
-def test_limit_counts_for_a_file_of_ones_own(tiny, sample, tmp_path, capsys):
-    paths = [x for split in ("train", "dev") for x in (f"--{split}", str(sample / f"ids-sst-{split}.csv"))]
-    argv = ["--pretrained", str(tiny), "--epochs", "1", "--limit", "12", "--skip_predictions", "--out", str(tmp_path)]
-    classifier.main([*argv, *paths])
-    assert "12 train, 12 dev" in capsys.readouterr().out
-
-
-def test_classifier_finds_what_is_missing_before_it_trains(tiny, sample, tmp_path, refusal):
-    assert "ids-cfimdb-train.csv" in refusal(classifier.main, flags(tiny, sample, tmp_path))
-    assert not list(tmp_path.iterdir())
-
-
-def test_classifier_flags_that_need_one_another(refusal):
-    assert "--train and --dev" in refusal(classifier.main, ["--train", "x"])
-    assert "--dev_out" in refusal(classifier.main, ["--dev_out", "x"])
-
-
-def test_flags_mean_what_the_course_means():
-    args = multitask_classifier.get_args([])
-    assert (args.seed, args.epochs, args.batch_size, args.hidden_dropout_prob) == (11711, 10, 8, 0.3)
-    assert (args.mode, args.lr, args.pretrained) == ("last-linear-layer", 1e-3, "bert-base-uncased")
-    assert args.sst_dev_out == Path("predictions/sst-dev-output.csv")
-    assert multitask_classifier.get_args(["--option", "finetune"]).lr == 1e-5
-    assert multitask_classifier.get_args(["--fine-tune-mode", "full-model"]).mode == "full-model"
-
-
-def test_a_test_file_asked_for_must_be_there_and_a_default_one_need_not(tiny, sample, tmp_path, capsys, refusal):
+def test_a_test_file_that_a_flag_names_must_be_there_and_a_default_one_need_not(
+    tiny, sample, tmp_path, capsys, refusal
+):
     argv = flags(tiny, sample, tmp_path / "out", "--tasks", "sst", "--sst_test", str(tmp_path / "none.csv"))
     assert "none.csv" in refusal(multitask_classifier.main, argv)
     for split in ("train", "dev"):
@@ -210,6 +127,18 @@ def test_help_works_from_any_folder(script, tmp_path):
     assert run.returncode == 0 and "--pretrained" in run.stdout and run.stderr == ""
 
 
+@pytest.mark.parametrize("script", [["classifier.py"], ["multitask_classifier.py"], ["-m", "minbert.pretraining"]])
+def test_help_does_not_load_pytorch(script, tmp_path):
+    program = "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:] + ['--help']; "
+    run_it = "runpy.run_module('minbert.pretraining', run_name='__main__')"
+    if len(script) == 1:
+        run_it = f"runpy.run_path({str(ROOT / script[0])!r}, run_name='__main__')"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program + run_it, script[-1]]
+    run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert run.returncode == 0 and "--epochs" in run.stdout, run.stderr
+
+
 def test_a_run_in_a_pipe_prints_no_progress_bar(tiny, sample, tmp_path):
     command = [sys.executable, str(ROOT / "multitask_classifier.py"), *flags(tiny, sample, tmp_path)]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -217,27 +146,59 @@ def test_a_run_in_a_pipe_prints_no_progress_bar(tiny, sample, tmp_path):
     assert re.search(r"epoch 1/1 \| loss .* \| dev .* \| overall .* examples/s", run.stdout)
 
 
-def test_a_run_that_diverges_says_so_and_shows_no_older_runs_model(tiny, sample, tmp_path, refusal):
-    multitask_classifier.main(flags(tiny, sample, tmp_path))
-    argv = flags(tiny, sample, tmp_path, "--lr", "1e30", "--epochs", "2", "--overwrite")
-    assert "became nan; lower --lr" in refusal(multitask_classifier.main, argv)
-    assert not (tmp_path / "best.pt").exists()
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
+@pytest.mark.parametrize("script", [["multitask_classifier.py"], ["classifier.py"], ["-m", "minbert.pretraining"]])
+def test_help_is_printed_on_a_console_that_is_not_utf8(script, encoding):
+    env = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, env=env, capture_output=True)
+    assert run.returncode == 0 and run.stderr == b"" and b"--epochs" in run.stdout
+
+
+def test_a_run_goes_on_to_its_end_on_a_console_that_is_not_utf8(tiny, sample, tmp_path):
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    argv = flags(tiny, sample, tmp_path, "--smart", "1", "--rdrop", "1", "--epochs", "2", "--skip_predictions")
+    command = [sys.executable, "multitask_classifier.py", *argv]
+    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of a process are POSIX's")
+def test_a_machine_whose_memory_is_full_is_one_line(tiny, sample, tmp_path):
+    program = (
+        "import resource, sys; import multitask_classifier as m; import torch; torch.set_num_threads(1);"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2); m.main(sys.argv[1:])"
+    )
+    long = tmp_path / "train.csv"
+    rows = "".join(f"{i}\tl{i}\t{'film good bad story ' * 100}\t{i % 5}\n" for i in range(600))
+    long.write_text("\tid\tsentence\tsentiment\n" + rows)
+    argv = flags(tiny, sample, tmp_path / "out", "--tasks", "sst", "--sst_train", str(long), "--batch_size", "600")
+    argv += ["--limit", "600"]
+    run = subprocess.run([sys.executable, "-c", program, *argv], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert run.stderr.strip().splitlines()[-1].startswith("error: the machine's memory is full; lower --batch_size")
+
+
+def test_a_run_that_diverges_says_so(tiny, sample, tmp_path, refusal):
+    argv = flags(tiny, sample, tmp_path, "--lr", "1e30", "--epochs", "2")
+    line = refusal(multitask_classifier.main, argv)
+    assert re.search(r"epoch 1, step \d+: the loss of \w+ is not a finite number any more; lower --lr", line)
 
 
 def test_nothing_to_learn_is_one_line(tiny, sample, tmp_path, refusal):
     argv = flags(tiny, sample, tmp_path, "--tasks", "sts", "--fine-tune-mode", "last-linear-layer")
     line = refusal(multitask_classifier.main, argv)
-    assert "--sts_head cosine" in line and "--smart" not in line  # of which nothing was said
+    assert "--sts_head cosine" in line and "--smart" not in line
 
 
-def test_bf16_is_near_fp32_but_not_it(tiny, sample, tmp_path):
+def test_bf16_is_near_fp32_but_not_equal_to_it(tiny, sample, tmp_path):
     losses = {}
     for precision in ("fp32", "bf16"):
         out = tmp_path / precision
         more = ["--precision", precision, "--hidden_dropout_prob", "0", "--bert_dropout", "0"]
         multitask_classifier.main(flags(tiny, sample, out, "--tasks", "sst", "--skip_predictions", *more))
         losses[precision] = json.loads((out / "metrics.jsonl").read_text())["loss"]["sst"]
-        assert (
-            torch.load(out / "best.pt", weights_only=True)["model"]["bert.pooler_dense.weight"].dtype == torch.float32
-        )
+        weights = torch.load(out / "best.pt", weights_only=True)["model"]
+        assert weights["bert.pooler_dense.weight"].dtype == torch.float32
     assert losses["bf16"] != losses["fp32"] and losses["bf16"] == pytest.approx(losses["fp32"], rel=1e-2)

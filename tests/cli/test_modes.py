@@ -1,7 +1,7 @@
-"""Every way to train, with every way to combine gradients, with SMART on and off: three steps lower the loss.
+"""Every way to train, with every way to combine gradients and with the terms of the loss: three steps lower the loss.
 
-On eight examples of each task, with the trainer's own functions and no dropout. Where nothing inside BERT is shared by
-the tasks, gradient surgery has nothing to do, and asking for it is refused (test_flags.py).
+The runs have eight examples of each task and no dropout, and use the trainer's own functions. Where the tasks share no
+weights inside BERT, gradient surgery has nothing to combine and is refused.
 """
 
 import pytest
@@ -11,6 +11,7 @@ import multitask_classifier as trainer
 from minbert.data import eval_batches
 from minbert.pretrained import load_tokenizer
 from minbert.tasks import TASKS
+from tests.cli.runs import ALL, EVERY_TASK
 
 MODES = {
     "full": ("--fine-tune-mode", "full-model"),
@@ -23,7 +24,9 @@ MODES = {
     "low-rank, BERT frozen": ("--adapter", "low_rank", "--freeze_bert"),
     "LoRA and low-rank": ("--adapter", "low_rank", "--lora_rank", "4"),
 }
+
 NOTHING_SHARED = ("heads alone", "LoRA a task", "PAL, BERT frozen", "low-rank, BERT frozen")
+
 CASES = [
     (mode, combine)
     for mode in MODES
@@ -44,7 +47,7 @@ def losses(model, data) -> dict[str, float]:
 
 @pytest.mark.parametrize("smart", [(), ("--smart", "5", "--smart_epsilon", "1e-2")], ids=["", "SMART"])
 @pytest.mark.parametrize(("mode", "combine"), CASES)
-def test_three_steps_lower_the_loss(tiny, sample, tmp_path, mode, combine, smart):
+def test_three_steps_lower_the_loss(tiny, sample, tmp_path, no_evaluation, mode, combine, smart):
     args = trainer.get_args(
         ["--pretrained", str(tiny), "--data", str(sample), "--out", str(tmp_path), "--limit", "8", "--batch_size", "8",
          "--epochs", "1", "--steps_per_epoch", "3", "--hidden_dropout_prob", "0", "--bert_dropout", "0",
@@ -58,4 +61,13 @@ def test_three_steps_lower_the_loss(tiny, sample, tmp_path, mode, combine, smart
     trainer.train(model, tokenizer, data, args)
     after = losses(model, data)
     assert sum(after.values()) < sum(before.values()), (before, after)
-    assert after["sst"] < before["sst"]  # it has a head that learns in every mode
+    assert after["sst"] < before["sst"]  # its head learns in every mode
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_trains_with_all_terms_together(train, no_evaluation, mode):
+    """R-Drop needs dropout, so the loss need not fall in a few steps; every term logs finite numbers."""
+    (line,) = train(*MODES[mode], *ALL, "--limit", "8", "--steps_per_epoch", "2").metrics
+    for name in ("smart", "bregman", "rdrop"):
+        assert set(line[name]) == EVERY_TASK
+        assert all(0 <= value < 10 for numbers in line[name].values() for value in numbers.values()), line[name]
