@@ -550,8 +550,8 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "the smallest logit is taken": ("outputs.argmax", "outputs.argmin"),
         "predictions are in another order than their ids": ("in_order[order] = in_order.clone()", "pass"),
         "ids in the file are shifted against their predictions": (
-            "{prediction} \\n\" for e, prediction in zip(examples, predictions, strict=True)",
-            "{prediction} \\n\" for e, prediction in zip(examples[1:], predictions, strict=False)",
+            "in enumerate(zip(examples, predictions, strict=True))",
+            "in enumerate(zip(examples[1:], predictions, strict=False))",
         ),
         "labels of similarity are cut to integers when they are read": (
             "label = float(text)", "label = float(int(float(text)))",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 SAMPLE = DATA / "sample"
 SIZES = {"train": 300, "dev": 80, "test-student": 60}
 SPLITS = {"ids-sst": tuple(SIZES), "quora": tuple(SIZES), "sts": tuple(SIZES), "nli": ("train", "dev")}

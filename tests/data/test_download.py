@@ -15,7 +15,7 @@ import pytest
 from minbert.data import read_examples
 from minbert.tasks import TASKS
 
-SCRIPT = Path(__file__).resolve().parent.parent / "data" / "download.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "data" / "download.py"
 NAME = "sts-dev.csv"
 BODY = "".join(f"{i}\té{i * i}\n" for i in range(40_000)).encode()  # several chunks long
 
