@@ -6,11 +6,11 @@ fails here until it has its case. A technique's flags bring theirs, the `example
 """
 
 import pytest
-import torch
 
 import multitask_classifier
 from minbert.flags import flags_of, techniques
 from minbert.sampling import SCHEDULES
+from minbert.state import read_state
 from tests.cli.folders import equal
 from tests.cli.runs import FULL
 

@@ -1,8 +1,8 @@
 """Runs in a process of their own that die when they are told to: by SIGKILL, at the n-th thing that they do.
 
 What a run does is counted: the steps of the optimizer, and every file or folder that is written, brought to the disk,
-renamed or removed. So "the n-th" falls between two steps, inside of a save and inside of an evaluation alike, and is the
-same place each time.
+renamed or removed. So "the n-th" falls between two steps, inside of a save and inside of an evaluation alike, and is
+the same place each time.
 """
 
 import json
@@ -31,7 +31,7 @@ def in_a_process(main: Callable[[list[str]], Any], argv: Sequence[str], before: 
     if not pid:
         os.dup2(write, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         status = 0
         try:
             before()
