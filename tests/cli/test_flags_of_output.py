@@ -149,9 +149,7 @@ def test_attention_computes_the_same_numbers_in_another_way(run, monkeypatch):
     assert not calls
     sdpa = run.fresh(*beside, "--attention", "sdpa")
     assert calls.count("training") == 2 * 6  # two layers, six steps
-    assert calls.count("evaluation") == 2 * (
-        3 + 3 + 6
-    )  # dev files before and after the epoch, then those and three test files
+    assert calls.count("evaluation") == 2 * (3 + 3 + 6)  # dev files twice in training, then all six
     assert sdpa.metrics[0]["loss"] == pytest.approx(plain.metrics[0]["loss"], rel=1e-4)
     file = "sts-dev-output.csv"
     np.testing.assert_allclose(sdpa.values(file), plain.values(file), atol=1e-3)
