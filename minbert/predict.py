@@ -25,7 +25,9 @@ def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
         inside = ", ".join(sorted(str(other.parent) for other in args.out.glob("*/best")))
         file = next(iter(sorted(args.out.glob("*.pt"))), None)
         what_to_do = "name a run's folder with --out" + (f" ({inside})" if inside else ", or train one first")
-        if file:
+        if any(args.out.glob("checkpoints/*")):
+            what_to_do = f"its first epoch is not done; `--resume --out {args.out}` goes on with it"
+        elif file:
             what_to_do = f"--pretrained {file} takes BERT's weights out of that file, to train from"
         raise UserError(f"{path}: no trained model there; {what_to_do}")
     model, tokenizer = load_model(path, args.attention)
