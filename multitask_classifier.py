@@ -24,7 +24,7 @@ from minbert.checkpoint import save_model, save_trained
 from minbert.data import Batches, Dataset, read_examples
 from minbert.engine import checked_step, find_device, seed_everything
 from minbert.errors import UserError, one_line_errors
-from minbert.evaluation import evaluate, overall
+from minbert.evaluation import evaluate, overall, remembered
 from minbert.folder import RUNS, RunFolder, check_places, describe, free_folder, peak_memory
 from minbert.hub import find
 from minbert.multitask import MultitaskBert
@@ -81,7 +81,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     run.register(**{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
     print(f"{'learning rate':18} {lr:g}{f', heads {args.head_lr:g}' if args.head_lr else ''}")
 
-    with run.on_its_way(args.resume):
+    draws = args.epochs * (args.steps_per_epoch or max(sizes.values())) * args.batch_size
+    with run.on_its_way(args.resume), remembered(model, train_sets, dev_sets, 0 if args.terms else draws):
         if not run.lines:
             report(run, model, 0, args.epochs, {"dev": evaluate(model, dev_sets)}, {}, terms)
         for epoch in run.epochs(args.epochs):
@@ -179,6 +180,8 @@ def build_model(args: Namespace) -> MultitaskBert:
     model.to(find_device(args.use_gpu)).precision = args.precision
     if args.mode == FROZEN or args.freeze_bert:
         model.freeze_bert()
+        if args.bert_dropout is None and not args.terms and not args.additions:
+            model.still_bert()
     trained: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         trained[part_of(name)] = trained.get(part_of(name), 0) + parameter.requires_grad * parameter.numel()

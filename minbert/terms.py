@@ -40,8 +40,12 @@ class Pass:
 
     def __init__(self, model: MultitaskBert, batch: Batch, loss_function: Loss):
         self.model, self.batch, self.loss_function = model, batch, loss_function
-        self.embedded = model.embed(batch)
-        self.logits = model.logits(batch, self.embedded)
+        known = batch.vectors is not None  # BERT's vectors of these rows
+        self.logits = model(batch) if known else model.logits(batch, self.embedded)
+
+    @cached_property
+    def embedded(self) -> Tensor:
+        return self.model.embed(self.batch)
 
     @cached_property
     def loss(self) -> Tensor:
