@@ -13,9 +13,9 @@ be read, and a forger could write the results himself. For code from somebody wh
 """
 
 import contextlib
-import faulthandler
 import importlib
 import json
+import math
 import os
 import signal
 import sys
@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from minbert.sanity import core, parts, project
+from minbert.sanity import core, evidence, layout, parts, project
 
 try:
     import resource
@@ -36,6 +36,7 @@ except ImportError:  # not a Unix
 MOST_OUTPUT = 1_000_000  # bytes that a part may print
 MOST_MEMORY = 3 << 30  # bytes beyond what PyTorch takes
 MOST_FILE = 32 << 20  # bytes
+PATIENCE = 6  # seconds on the clock for each of processor time: a busy machine must not change a verdict
 
 TOUCHES = {  # audit event → which of its arguments are paths, and where the folder that they are relative to stands
     "os.remove": ((0,), 1), "os.rmdir": ((0,), 1), "os.mkdir": ((0,), 2), "os.rename": ((0, 1), 2),
@@ -87,7 +88,7 @@ def guard(folder: Path):
 
 
 def limit(seconds: float):
-    """Limits that the system holds, where it has them."""
+    """Limits that the system holds, where it has them. A process that has used up its seconds gets SIGXCPU."""
     if resource is None:
         return
 
@@ -100,30 +101,69 @@ def limit(seconds: float):
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         lower("RLIMIT_AS", pages * os.sysconf("SC_PAGE_SIZE") + MOST_MEMORY)
-    lower("RLIMIT_CPU", int(time.process_time() + seconds) + 10)
+    lower("RLIMIT_CPU", math.ceil(time.process_time() + seconds))
     lower("RLIMIT_FSIZE", MOST_FILE)
     lower("RLIMIT_CORE", 0)
 
 
+def watch(file: str, root: Path, seconds: float):
+    """Write down which line of theirs is running, and whether one call of theirs has taken most of the time.
+
+    Only that makes a part that is ended for its time a mistake: its inputs are tiny. Otherwise there was merely much
+    to do. A call counts in processor seconds or, if it sleeps, on the clock.
+    """
+    main, call, since = threading.main_thread().ident, None, (0.0, 0.0)
+    while True:
+        time.sleep(seconds / 40)
+        frame, innermost, outermost = sys._current_frames().get(main), None, None
+        while frame is not None:
+            if Path(frame.f_code.co_filename).is_relative_to(root):
+                innermost, outermost = innermost or frame, frame
+            frame = frame.f_back
+        now = time.process_time(), time.monotonic()
+        if outermost is not call:
+            call, since = outermost, now
+        if outermost is not None:
+            place = str(Path(innermost.f_code.co_filename).relative_to(root)), innermost.f_lineno
+            hangs = now[0] - since[0] > seconds / 3 or now[1] - since[1] > PATIENCE * seconds / 2
+            Path(file).write_text(json.dumps({"place": place, "hangs": hangs}))
+
+
 def examine(part: core.Part, theirs: project.Project) -> dict[str, Any]:
-    """Find the part in their project and run its probes: {"status", "note"?, "failure"?, "probes"?}."""
-    home = theirs.root
+    """Find the part in their project and run its probes: {"status", "note"?, "failure"?, "probes"?, …}."""
+    blame = evidence.Blame(theirs, part.owns)
     try:
         with core.visible_dropout():
-            return {"status": "ran", "probes": core.record(part, part.find(theirs), home)}
+            subject = part.find(theirs)
+            probes = evidence.record(part, subject, blame)
+            if theirs.notes and any("values" in outcome for outcome in probes.values()):
+                probes = confirmed(part, theirs, probes, blame)
     except core.Absent as reason:
         return {"status": "absent", "note": str(reason)}
-    except core.CannotCheck as reason:
-        return {"status": "not checked", "note": str(reason)}
-    except core.NotWritten as todo:
-        return {"status": "not written", "note": todo.what, "file": todo.file, "line": todo.line}
-    except NotImplementedError as error:
-        file, line, function = core.where_it_failed(error, home)
-        if file:
-            return {"status": "not written", "note": function, "file": file, "line": line}
-        return {"status": "crashed", "failure": core.failure(error, home)}
     except BaseException as error:  # SystemExit and KeyboardInterrupt as well: whatever it was, it ends the part only
-        return {"status": "crashed", "failure": core.failure(error, home)}
+        probes = dict.fromkeys((probe.name for probe in part.probes), blame(error))
+        subject = None
+    promised = getattr(subject, "promised", True)
+    return {
+        "status": "ran", "probes": probes, "judged": theirs.judged, "others": theirs.others, "promised": promised,
+        "places": {name: list(place) for name, place in getattr(subject, "places", {}).items()},
+    }  # fmt: skip
+
+
+def confirmed(part: core.Part, theirs: project.Project, probes: dict, blame: evidence.Blame) -> dict:
+    """The outcomes that stay the same when what was guessed is guessed otherwise; the others are not known."""
+    theirs.guess += 1
+    note = theirs.notes[-1]
+    try:
+        again = evidence.record(part, part.find(theirs), blame)
+    except Exception:
+        again = {}
+    return {
+        name: outcome
+        if "values" not in outcome or evidence.same_values(outcome, again.get(name, {}))
+        else {"unknown": note.reason, "remedy": note.remedy}
+        for name, outcome in probes.items()
+    }
 
 
 def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
@@ -135,11 +175,10 @@ def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
     os.dup2(output, 2)
     sys.stdin = os.fdopen(0)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace")
-    stack = os.open(f"{out}.stack", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    faulthandler.dump_traceback_later(0.9 * job["timeout"], file=stack)  # where it hangs, if it does
-    theirs = project.Project(project.Layout(Path(job["root"]), Path(job["home"]), job["package"]))
+    theirs = project.Project(layout.Layout(*(Path(job[name]) for name in ("root", "home", "top"))))
     os.chdir(theirs.home)
     limit(job["timeout"])
+    threading.Thread(target=watch, args=(f"{out}.at", theirs.root, job["timeout"]), daemon=True).start()
     guard(out.parent)
     theirs.enter()
     result = examine(part, theirs)
@@ -170,11 +209,13 @@ def in_a_fork(job: dict[str, Any], part: core.Part, answers: int) -> dict[str, A
         finally:
             os._exit(status)
     printed = Path(f"{job['out']}.txt")
-    end, ended = time.monotonic() + job["timeout"], None
+    end, ended = time.monotonic() + PATIENCE * job["timeout"], None
     while ended is None:
         gone, status = os.waitpid(pid, os.WNOHANG)
         if gone:
             code = os.waitstatus_to_exitcode(status)
+            if code == -signal.SIGXCPU:
+                return {"ended": "timed out", "status": None}
             return {"ended": "died" if code else "done", "status": code}
         if time.monotonic() > end:
             ended = "timed out"
@@ -201,7 +242,7 @@ def main():
             channel.write(json.dumps(in_a_fork(job, part, answers)) + "\n")
         else:
             run_part(job, part)  # this process is spent then; whoever started it starts another
-            channel.write(json.dumps({"ended": "done", "status": 0}) + "\n")
+            channel.write(json.dumps({"ended": "done", "status": 0, "spent": True}) + "\n")
             break
 
 

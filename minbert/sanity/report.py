@@ -157,7 +157,7 @@ def table(projects: Sequence[dict[str, Any]], colour: bool = False) -> str:
 def as_json(projects: Sequence[dict[str, Any]]) -> str:
     """The same for a program: a list, a project each, and every record with all of its keys."""
     blank = dict.fromkeys(("part", "title", "status", "mistakes", "note", "file", "line", "where", "probe", "differs",
-                           "nearest", "failure", "output"))  # fmt: skip
+                           "nearest", "failure", "output", "unknown", "todo", "judged"))  # fmt: skip
     records = [
         {"path": p["path"], "error": p.get("error"), "parts": [blank | result for result in p["parts"]]}
         for p in projects

@@ -1,13 +1,13 @@
 """Looking through somebody's project for what has no fixed name: techniques are called by many."""
 
-import importlib
 import re
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 from minbert.sanity.core import Absent
-from minbert.sanity.project import Project, definitions, parsed
+from minbert.sanity.layout import definitions
+from minbert.sanity.project import Project
 
 
 def named(project: Project, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
@@ -16,10 +16,9 @@ def named(project: Project, wanted: Callable[[str], bool]) -> Iterator[tuple[str
     Only files that define one are imported, and the object is the outermost: for `PCGrad.pc_backward`, the class.
     """
     for file in project.sources:
-        tops = dict.fromkeys(name.partition(".")[0] for name, _ in definitions(parsed(file)) if wanted(name))
+        tops = dict.fromkeys(name.partition(".")[0] for name, _ in definitions(file) if wanted(name))
         if tops:
-            dotted = ".".join(file.relative_to(project.root).with_suffix("").parts)
-            module = importlib.import_module(dotted.removesuffix(".__init__"))
+            module = project.load(file)
             yield from ((name, getattr(module, name)) for name in tops if hasattr(module, name))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from minbert.sanity import core
 from minbert.sanity.core import DROPPED, CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.forms import Forms, called_as, forms
 
 B, T, C, H = 2, 5, 8, 2
 D = C // H
@@ -80,58 +81,48 @@ def reference(pieces: Pieces) -> Attention:
 
 
 def find(project: Any) -> nn.Module:
-    theirs = built(project)
-    if takes_boolean(project, theirs):
-        token = token_is(project)
-        theirs.register_forward_pre_hook(lambda module, inputs: (inputs[0], (inputs[1] == 0) == token))
-    return theirs
+    """Their attention, called as their own layer calls it, with the mask that their own model makes."""
+    seen = seen_in(project)
+    theirs, right = built(project, seen), evaluated(reference(RIGHT))
+    if masks_differently(project, seen, right):
+        return called_as(theirs, seen.attention, lambda mask: seen.masks((mask[:, 0, 0] == 0).long().tolist()))
+    return called_as(theirs, seen.attention)
 
 
-def built(project: Any) -> nn.Module:
-    """Their BertSelfAttention with the right weights."""
+def seen_in(project: Any) -> Forms:
+    return forms(project, hidden_size=C, num_attention_heads=H)
+
+
+def built(project: Any, seen: Forms) -> nn.Module:
+    """Their BertSelfAttention, or whichever class their layer has in its place, with the right weights."""
     config = project.config(
         hidden_size=C, num_attention_heads=H, attention_probs_dropout_prob=P, hidden_dropout_prob=0.2
     )
-    theirs = project.get("bert", "BertSelfAttention")(config)
+    theirs = project.used("BertSelfAttention", seen.seen.get("attention"))(config)
     if not isinstance(theirs, nn.Module):
         raise CannotCheck("BertSelfAttention is not an nn.Module")
     return core.copy_by_name(reference(RIGHT), theirs).eval()
 
 
-# Some projects hand the layers a boolean mask, and fill by it: right too, where both sides agree.
+def masks_differently(project: Any, seen: Forms, right: Tensor | None = None) -> bool:
+    """Whether their model gives its layers another mask than the course's, with which their attention is right.
 
-
-@torch.no_grad()
-def takes_boolean(project: Any, theirs: nn.Module) -> bool:
-    """Whether their attention fails on an additive mask, works on a boolean one, and gets such a one in their model."""
-    x, mask = core.seeded("attention input", B, T, C), additive(TOKENS)
+    A boolean mask is one, which both sides must read alike. A mask that is merely wrong is the model's fault.
+    """
+    if seen.additive():
+        return False
+    right = evaluated(reference(RIGHT)) if right is None else right
     try:
-        theirs(x, mask)
-    except (TypeError, RuntimeError):
-        with contextlib.suppress(Exception):
-            if token_is(project) is not None:
-                theirs(x, mask == 0)
-                return True
-    return False
-
-
-@torch.no_grad()
-def token_is(project: Any) -> bool | None:
-    """What a token is in the boolean mask that their BertModel gives its layers; None where it is not boolean."""
-    seen = []
-
-    class Layer(nn.Module):
-        def forward(self, hidden_states: Tensor, attention_mask: Tensor, *others: Any) -> Tensor:
-            seen.append(attention_mask)
-            return hidden_states
-
-    with contextlib.suppress(Exception):  # still to be written, perhaps; what is wrong in it is another part's matter
-        model = project.get("bert", "BertModel")(project.config(hidden_size=C, num_attention_heads=H)).eval()
-        model.bert_layers = nn.ModuleList([Layer()])
-        model(torch.tensor([[1, 2, 3]]), torch.tensor([[1, 1, 0]]))
-    if not seen or seen[0].dtype != torch.bool:
-        return None
-    return bool(seen[0].flatten()[0])
+        theirs = built(project, seen)
+        mask = seen.masks(TOKENS)
+        with contextlib.suppress(TypeError, RuntimeError):
+            evaluated(called_as(built(project, seen), seen.attention))
+            found = evaluated(called_as(theirs, seen.attention, lambda _: mask))
+            return found.shape == right.shape and torch.allclose(found, right, atol=1e-5, rtol=1e-4)
+        evaluated(called_as(theirs, seen.attention, lambda _: mask))
+    except Exception:
+        return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -512,4 +503,5 @@ MISTAKES = (
 
 FILLED = tuple({"mask": lambda s, m, low=low: s.masked_fill(m < 0, low)} for low in (-math.inf, -1e9))
 
-PART = Part("attention", "self-attention", RIGHT, reference, find, PROBES, MISTAKES, also_right=FILLED)
+PART = Part("attention", "self-attention", RIGHT, reference, find, PROBES, MISTAKES, also_right=FILLED,
+            owns=("BertSelfAttention",))  # fmt: skip

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from minbert.sanity import core
 from minbert.sanity.core import DROPPED, Mistake, Part, Pieces, Probe
+from minbert.sanity.forms import IDS, Forms, first
 from minbert.sanity.parts import layer
 from minbert.sanity.parts.attention import TUNED, C, no_change, reached
 from minbert.sanity.parts.layer import EPS, P_ATTENTION, drop, norm, plain_norm, unbiased
 
-WORDS, POSITIONS, TYPES = 11, 10, 2
-IDS = [[2, 5, 7, 5, 3], [2, 9, 3, 0, 0]]
+WORDS, POSITIONS, TYPES = 11, 512, 2
 TYPE_IDS = [[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]
 
 RIGHT: Pieces = {
@@ -73,15 +73,23 @@ def reference(pieces: Pieces) -> Embedder:
 
 def takes_types(function: Callable) -> bool:
     """Whether a function of token ids takes token types as well."""
-    return any("type" in name for name in inspect.signature(function).parameters)
+    return "token_type_ids" in inspect.signature(function).parameters
 
 
 def find(project: Any) -> Embedder:
     model = project.get("bert", "BertModel")(layer.sizes(project))
     core.copy_by_name(reference(RIGHT).model, model).eval()
     if not hasattr(model, "embed"):
-        raise core.CannotCheck("BertModel has no method `embed`: keep the starter's names")
-    return Embedder(model, model.embed, takes_types(model.embed))
+        raise core.CannotCheck("BertModel has no method `embed`", "Keep the starter's names.")
+    form = Forms(model).embed
+
+    def embed(input_ids: Tensor, *types: Tensor) -> Tensor:
+        if types:
+            return first(model.embed(input_ids, token_type_ids=types[0]))
+        args, options = form.inputs(input_ids)
+        return first(model.embed(*args, **options))
+
+    return Embedder(model, embed, takes_types(model.embed))
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -276,4 +284,5 @@ MISTAKES = (
     ),
 )  # fmt: skip
 
-PART = Part("embeddings", "embeddings", RIGHT, reference, find, PROBES, MISTAKES, also_right=({"takes types": False},))
+PART = Part("embeddings", "embeddings", RIGHT, reference, find, PROBES, MISTAKES,
+            also_right=({"takes types": False},), owns=("BertModel.embed",))  # fmt: skip

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe
-from minbert.sanity.project import parsed
+from minbert.sanity.layout import parsed
 from minbert.sanity.search import optional, says
 
 TASKS = ("sst", "para", "sts")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from minbert.sanity import core
 from minbert.sanity.core import DROPPED, CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.forms import Instead, called_as
 from minbert.sanity.parts import attention
 from minbert.sanity.parts.attention import B, C, H, T, no_change
 
@@ -105,12 +106,18 @@ def sizes(project: Any, **others: int) -> Any:
 
 
 def find(project: Any) -> nn.Module:
-    theirs = project.get("bert", "BertLayer")(sizes(project))
+    """Their layer, called as their own model calls it, with the right attention in it."""
+    seen = attention.seen_in(project)
+    theirs = project.used("BertLayer", seen.seen.get("layer"))(sizes(project))
     if not isinstance(getattr(theirs, "self_attention", None), nn.Module):
-        raise CannotCheck("BertLayer has no module `self_attention`: keep the starter's names")
-    right = reference(RIGHT)
-    theirs.self_attention = attention.Attention(attention.RIGHT)
-    return core.copy_by_name(right, theirs).eval()
+        raise CannotCheck("BertLayer has no module `self_attention`", "Keep the starter's names.")
+    right = Attention(attention.RIGHT).stand_for(theirs.self_attention, seen.attention)
+    theirs.self_attention = right
+    return called_as(core.copy_by_name(reference(RIGHT), theirs).eval(), seen.layer)
+
+
+class Attention(Instead, attention.Attention):
+    """The right attention in the place of theirs."""
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -427,4 +434,4 @@ MISTAKES = (
     ),
 )  # fmt: skip
 
-PART = Part("layer", "encoder layer", RIGHT, reference, find, PROBES, MISTAKES)
+PART = Part("layer", "encoder layer", RIGHT, reference, find, PROBES, MISTAKES, owns=("BertLayer",))

@@ -8,7 +8,6 @@
 place of theirs, so that what is wrong in those does not spoil this.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +17,11 @@ from torch import Tensor, nn
 
 from minbert.sanity import core
 from minbert.sanity.core import CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.forms import IDS, MASK, Instead
 from minbert.sanity.parts import attention, embeddings, layer
 from minbert.sanity.parts.attention import C
 
-LAYERS = 3
+LAYERS = 12  # as bert-base has
 
 RIGHT: Pieces = {
     "extended": lambda mask: (1.0 - mask[:, None, None, :].float()) * -10000.0,  # (B, T) → (B, 1, 1, T)
@@ -73,28 +73,37 @@ def reference(pieces: Pieces) -> Whole:
 
 
 def find(project: Any) -> Whole:
-    config = layer.sizes(project, num_hidden_layers=LAYERS)
-    theirs = project.get("bert", "BertModel")(config)
+    """Their model with right layers and right embeddings, each called and answering as their own."""
+    theirs = project.get("bert", "BertModel")(layer.sizes(project, num_hidden_layers=LAYERS))
     if len(getattr(theirs, "bert_layers", ())) != LAYERS:
-        raise CannotCheck(f"BertModel has no list `bert_layers` of config.num_hidden_layers = {LAYERS} layers")
+        raise CannotCheck(
+            f"BertModel has no list `bert_layers` of config.num_hidden_layers = {LAYERS} layers",
+            "Keep the starter's names.",
+        )
     built = [id(one) for one in theirs.bert_layers]
-    right = reference(RIGHT).model
-    boolean = False
-    with contextlib.suppress(Exception):  # theirs may be absent, or still to be written
-        boolean = attention.takes_boolean(project, attention.built(project))
-    kind = FromBoolean if boolean else layer.Layer
-    theirs.bert_layers = nn.ModuleList(kind(layer.RIGHT) for _ in range(LAYERS))
-    theirs.embed = lambda input_ids, token_type_ids=None, **others: embeddings.Embeddings.embed(
-        _Tables(theirs), input_ids, token_type_ids
+    seen = attention.seen_in(project)
+    change = as_additive if attention.masks_differently(project, seen) else lambda mask: mask
+    theirs.bert_layers = nn.ModuleList(
+        Layer(layer.RIGHT).stand_for(old, seen.layer, change) for old in theirs.bert_layers
     )
-    return Whole(core.copy_by_name(right, theirs).eval(), built)
+
+    def embed(*args: Any, **options: Any) -> Tensor:
+        given = {**dict(enumerate(args)), **options}
+        types = given.get("token_type_ids")
+        return embeddings.Embeddings.embed(_Tables(theirs), given[seen.embed.x], types)
+
+    theirs.embed = embed
+    return Whole(core.copy_by_name(reference(RIGHT).model, theirs).eval(), built)
 
 
-class FromBoolean(layer.Layer):
-    """The right layer for a model that gives its layers a boolean mask; the first token of a sentence is no pad."""
+class Layer(Instead, layer.Layer):
+    """The right layer in the place of one of theirs."""
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-        return super().forward(hidden_states, (attention_mask != attention_mask[..., :1]) * -10000.0)
+
+def as_additive(mask: Tensor) -> Tensor:
+    """The course's mask out of theirs, whatever theirs is: the first token of a sentence is no pad."""
+    mask = mask[:, None, None, :] if mask.dim() == 2 else mask
+    return (mask != mask[..., :1]) * -10000.0
 
 
 class _Tables:
@@ -109,9 +118,6 @@ class _Tables:
 
 # ------------------------------------------------------------------------------------------------ probes
 
-IDS = [[2, 5, 7, 5, 3], [2, 9, 3, 0, 0]]
-MASK = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
-
 
 @torch.no_grad()
 def outputs(subject: Whole, ids: list[list[int]] = IDS, training: bool = False) -> dict[str, Tensor]:
@@ -124,6 +130,8 @@ def outputs(subject: Whole, ids: list[list[int]] = IDS, training: bool = False) 
         subject.model.eval()
     if found is None:
         raise core.NotWritten("BertModel.forward returns None")
+    if isinstance(found, tuple) and len(found) == 2:
+        found = dict(zip(("last_hidden_state", "pooler_output"), found, strict=True))
     return {"last_hidden_state": found["last_hidden_state"][mask.bool()], "pooler_output": found["pooler_output"]}
 
 
@@ -353,4 +361,5 @@ MISTAKES = (
     ),
 )  # fmt: skip
 
-PART = Part("model", "whole model and pooler", RIGHT, reference, find, PROBES, MISTAKES)
+PART = Part("model", "whole model and pooler", RIGHT, reference, find, PROBES, MISTAKES,
+            owns=("BertModel.encode", "BertModel.forward", "BertModel.__init__"))  # fmt: skip

@@ -416,5 +416,5 @@ MISTAKES = (
 
 PART = Part(
     "optimizer", "AdamW", RIGHT, reference, find, PROBES, MISTAKES,
-    also_right=(TEXTBOOK, FROM_OLD, {**TEXTBOOK, **FROM_OLD}), atol=1e-7, rtol=1e-5,
+    also_right=(TEXTBOOK, FROM_OLD, {**TEXTBOOK, **FROM_OLD}), owns=("AdamW",), atol=1e-7, rtol=1e-5,
 )  # fmt: skip

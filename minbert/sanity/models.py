@@ -1,0 +1,359 @@
+"""Their models for the tasks: which class it is, how their own script builds it, and how it is called.
+
+On the inside stands a BERT that needs no download: theirs with seeded weights where it gives what the right one gives,
+else the right one. It is as wide as bert-base, because the starter writes 768 here and there, and has 12 layers, of
+which 11 let everything pass.
+"""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minbert.bert import BertModel
+from minbert.config import BertConfig
+from minbert.sanity.core import Absent, CannotCheck, copy_by_name, fill
+from minbert.sanity.evidence import NoAttribute
+from minbert.sanity.forms import Forms, Instead, first
+from minbert.sanity.layout import definitions, is_magic
+from minbert.sanity.replay import called
+from minbert.sanity.standins import Encoding, Settings
+
+METHODS = {"sst": "predict_sentiment", "para": "predict_paraphrase", "sts": "predict_similarity"}
+SINGLE = ("BertSentimentClassifier", "BertSentClassifier")
+SIZES = {"bert-large": (1024, 16)}  # (width, heads); all others are as bert-base, 768 and 12
+GUESSES = ((None, 8), (8, 24))  # a config's field that the check cannot know: unset, or a size; and once more
+TRAINED = {"pretrain": "finetune", "freeze": "finetune", "last-linear-layer": "full-model"}
+LABELS = {k: k for k in range(5)}
+
+# ------------------------------------------------------------------------------------------------ the BERT inside
+
+
+class RightBert(BertModel):
+    """The right BERT, which says so where it is asked for what the course's does not have."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if is_magic(name):
+                raise
+        raise NoAttribute(f"it asks BERT for `{name}`, which the course's BertModel does not have")
+
+
+class Through(Instead, nn.Module):
+    """A layer that lets everything pass; whatever else is asked of it is asked of the first layer."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        return self.form.like(self.form.taken(args, options)[0])
+
+
+def little(C: int, H: int) -> RightBert:
+    """A right BERT with seeded weights, one layer deep."""
+    config = BertConfig(
+        vocab_size=20, hidden_size=C, num_hidden_layers=1, num_attention_heads=H, intermediate_size=16,
+        max_position_embeddings=64, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1,
+    )  # fmt: skip
+    return fill(RightBert(config), scale=0.05).eval()
+
+
+@contextmanager
+def uninitialised():
+    """Inside, a module's weights cost no time to make: they are zero."""
+    real = {(owner, n): getattr(owner, n) for owner in (nn.Linear, nn.Embedding) for n in ("reset_parameters",)}
+    real |= {(Tensor, n): getattr(Tensor, n) for n in ("normal_", "uniform_")}
+    try:
+        for owner, name in real:
+            setattr(owner, name, lambda self, *args, **options: self.zero_() if isinstance(self, Tensor) else None)
+        yield
+    finally:
+        for (owner, name), function in real.items():
+            setattr(owner, name, function)
+
+
+@torch.no_grad()
+def pretrained(project: Any, cls: type, name: str) -> nn.Module:
+    """What stands where theirs would load weights: their own class if it is right, else the right one."""
+    C, H = next((sizes for start, sizes in SIZES.items() if name.startswith(start)), (768, 12))
+    right = little(C, H)
+    with suppress(Exception):  # still to be written, or wrong, which is another part's matter
+        sizes = {n: getattr(right.config, n) for n in vars(right.config) if n != "name_or_path"}
+        with uninitialised():
+            theirs = cls(project.config(**sizes | {"num_hidden_layers": 12}))
+        seen = Forms(theirs)
+        for number in range(1, 12):
+            theirs.bert_layers[number] = Through().stand_for(theirs.bert_layers[0], seen.layer)
+        copy_by_name(right, fill(theirs, scale=0.05)).eval()
+        ids, mask = torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+        pairs = zip(right(ids, mask).values(), theirs(ids, mask).values(), strict=True)
+        if all(torch.allclose(a[mask.bool()] if a.dim() == 3 else a, b[mask.bool()] if b.dim() == 3 else b,
+                              atol=1e-4) for a, b in pairs):  # fmt: skip
+            right = theirs
+    project.berts.append(right)
+    right.register_forward_pre_hook(lambda module, args, options: _note_ids(project, args, options), with_kwargs=True)
+    return right
+
+
+def _note_ids(project: Any, args: tuple, options: dict[str, Any]):
+    ids = next((v for v in (*args, *options.values()) if isinstance(v, Tensor) and v.dim() == 2), None)
+    if ids is not None:
+        project.read.append(ids)
+
+
+# ------------------------------------------------------------------------------------------------ which class it is
+
+
+def multitask_class(project: Any) -> type:
+    """The class with the three predict_… methods that their script builds, else MultitaskBERT. Raises Absent."""
+    names = {
+        name.rpartition(".")[0] for file in project.sources for name, _ in definitions(file)
+        if name.rpartition(".")[2] in METHODS.values() and name.count(".") == 1
+    }  # fmt: skip
+    built = [called(call) for file in project.imports.reached for call, _ in project.replay.calls(file, lambda c: True)]
+    chosen = next((name for name in built if name in names), None)
+    if chosen is None:
+        names |= {"MultitaskBERT"} if project.imports.defining("MultitaskBERT") else set()
+        chosen = "MultitaskBERT" if "MultitaskBERT" in names else next(iter(sorted(names)), None)
+    if chosen is None:
+        raise Absent("no MultitaskBERT")
+    return project.get("multitask_classifier", chosen)
+
+
+def single_class(project: Any) -> type:
+    """classifier.py's class for one data set. Raises Absent."""
+    name = next((name for name in SINGLE if project.imports.defining(name)), None)
+    if name is None:
+        raise Absent("no BertSentimentClassifier")
+    return project.get("classifier", name)
+
+
+# ------------------------------------------------------------------------------------------------ building it
+
+
+class Config(Settings):
+    """A config for their model. What nobody sets is `other`, or a rate if it is called so, with a note."""
+
+    def __getattr__(self, name: str) -> Any:
+        if is_magic(name) or name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self._project.setting(name)
+        except NoAttribute as reason:
+            self._project.notes.append(reason)
+            return 0.3 if "drop" in name else self._other
+
+
+def build(project: Any, cls: type, labels: tuple) -> nn.Module:
+    """Their module, built as their own script builds it. labels: what num_labels may be, one after the other."""
+    failed: Exception | None = None
+    for file in project.imports.reached:
+        for call, path in project.replay.calls(file, lambda c: called(c) == cls.__name__):
+            try:
+                args, options = project.replay.arguments(file, call, path, project.replay.known(file))
+            except Exception:
+                continue
+            try:
+                return cls(*[_config(project, a) for a in args], **{k: _config(project, v) for k, v in options.items()})
+            except NotImplementedError:
+                raise
+            except Exception as error:
+                failed = error
+    for other in GUESSES[min(project.guess, 1)]:
+        for num_labels in labels:
+            before = len(project.notes)
+            config = _course_config(project, num_labels, other)
+            try:
+                return cls(config)
+            except NotImplementedError:
+                raise
+            except Exception as error:
+                failed = failed or error
+                if len(project.notes) == before and num_labels is labels[-1]:
+                    raise failed from None
+                if other is not GUESSES[min(project.guess, 1)][-1] or num_labels is not labels[-1]:
+                    del project.notes[before:]
+    raise failed
+
+
+def _course_config(project: Any, num_labels: Any, other: Any) -> Config:
+    return Config(
+        hidden_dropout_prob=0.3, num_labels=num_labels, hidden_size=768, data_dir=".", option="finetune",
+        fine_tune_mode="full-model", _project=project, _other=other,
+    )  # fmt: skip
+
+
+def _config(project: Any, value: Any) -> Any:
+    """An argument of theirs: a namespace as a config that answers, BERT to be trained rather than frozen."""
+    if isinstance(value, dict):
+        return {k: TRAINED.get(v, v) if isinstance(v, str) else v for k, v in value.items()}
+    if type(value).__name__ not in ("SimpleNamespace", "Namespace", "Flags"):
+        return value
+    fields = {k: TRAINED.get(v, v) if isinstance(v, str) else v for k, v in vars(value).items()}
+    config = _course_config(project, LABELS, GUESSES[min(project.guess, 1)][0])
+    vars(config).update(fields)
+    return config
+
+
+# ------------------------------------------------------------------------------------------------ calling it
+
+
+class Answer:
+    """One method of theirs, called with ids and masks: (ids, mask) or (ids, mask, ids, mask) → (B, ·)."""
+
+    def __init__(self, project: Any, method: Callable, two: bool):
+        self.project, self.method, self.two = project, method, two
+        self.output: Any = None  # the last one, as theirs gave it
+        names = inspect.signature(method).parameters
+        self.name = getattr(method, "__qualname__", "forward")
+        self.roles = roles(names, two)
+        self.recorded = None if self.roles else self._recorded()
+        if not self.roles and self.recorded is None:
+            wanted = ", ".join(names)
+            given = "ids, mask, ids, mask" if two else "ids, mask"
+            raise CannotCheck(
+                f"{self.name}({wanted}) is not called with ({given}), and no line of yours shows how",
+                "The check reads the lines before a call of it in your training or evaluation.",
+            )
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        if self.roles:
+            args, options = given_as(self.roles, inputs)
+        else:
+            args, options = self._arguments(inputs)
+        self.output = self.method(*args, **options)
+        if self.output is None:
+            raise NotImplementedError(self.name)
+        return self.logits(self.output)
+
+    def logits(self, output: Any) -> Tensor:
+        """The tensor with a row an example: theirs may be in a tuple or a dictionary."""
+        if isinstance(output, dict):
+            output = output.get("logits", next(iter(output.values()), None))
+        output = first(output)
+        if not isinstance(output, Tensor):
+            raise CannotCheck(f"{self.name} returns a {type(output).__name__}, and no tensor of logits")
+        return output
+
+    def _recorded(self) -> tuple | None:
+        """(file, call, path) of a call of theirs whose arguments can be made from a batch."""
+        one = torch.tensor([[2, 7, 3], [2, 8, 3]])
+        for file in dict.fromkeys([*self.project.imports.reached, *self.project.sources]):
+            for call, path in self.project.replay.calls(file, self._is_called):
+                self.recorded = file, call, path
+                with suppress(Exception):
+                    inspect.signature(self.method).bind(*(bound := self._arguments((one,) * 4))[0], **bound[1])
+                    return self.recorded
+        return None
+
+    def _is_called(self, call: ast.Call) -> bool:
+        name = self.method.__name__
+        return called(call) == name if name != "forward" else bool(re.search(r"(?i)(^|_)(model|net)$", called(call)))
+
+    def _arguments(self, inputs: tuple[Tensor, ...]) -> tuple[list, dict]:
+        file, call, path = self.recorded
+        known, batch = self.project.replay.known(file), batch_of(*inputs[: 4 if self.two else 2])
+        targets = [t for node in path if isinstance(node, ast.For) for t in _loop_names(node)]
+
+        def supply(name: str) -> Any:
+            if name in targets or "batch" in name.lower():
+                return batch
+            if name == "self":
+                return self.method.__self__
+            return known(name)
+
+        return self.project.replay.arguments(file, call, path, supply)
+
+
+def _loop_names(loop: ast.For) -> Iterator[str]:
+    """The names that stand for a batch in `for batch in …` and `for step, batch in enumerate(…)`."""
+    target = loop.target
+    if isinstance(target, ast.Tuple) and "enumerate" in ast.unparse(loop.iter) and len(target.elts) == 2:
+        target = target.elts[1]
+    elements = target.elts if isinstance(target, ast.Tuple) and "zip" in ast.unparse(loop.iter) else [target]
+    yield from (e.id for e in elements if isinstance(e, ast.Name))
+
+
+Role = tuple[str, int]  # ("ids" | "mask" | "types", which sentence; 0 for both in one row)
+
+
+def roles(parameters: Any, two: bool) -> dict[str, Role] | None:
+    """What each parameter of a method is given, {name: role}; None where the course's form does not fit."""
+    kinds: dict[str, str] = {}
+    for name, p in parameters.items():
+        if p.kind is p.VAR_POSITIONAL:
+            return {f"*{i}": role for i, role in enumerate(_ROLES[two])} if not kinds else None
+        kind = "mask" if re.search("mask|attn|attention", name) else "types" if re.search("type|seg", name) else "ids"
+        is_second = re.search(r"(2|b|second|right)$", name) and kind != "types" and two
+        if p.kind is not p.VAR_KEYWORD and (p.default is p.empty or is_second):
+            kinds[name] = kind
+    count = {kind: list(kinds.values()).count(kind) for kind in ("ids", "mask", "types")}
+    sentences = 2 if two else 1
+    if len(kinds) == 2 * sentences and not count["mask"] and not count["types"]:
+        return dict(zip(kinds, _ROLES[two], strict=True))  # (i, m, j, n)
+    if (count["ids"], count["mask"]) == (sentences, sentences) and count["types"] in (0, sentences):
+        seen = dict.fromkeys(count, 0)
+        found = {}
+        for name, kind in kinds.items():
+            seen[kind] += 1
+            found[name] = (kind, seen[kind])
+        return found
+    if two and (count["ids"], count["mask"]) == (1, 1) and count["types"] < 2 and len(kinds) > 1:
+        return {name: (kind, 0) for name, kind in kinds.items()}  # a cross-encoder: the pair in one row
+    return None
+
+
+_ROLES = {False: [("ids", 1), ("mask", 1)], True: [("ids", 1), ("mask", 1), ("ids", 2), ("mask", 2)]}
+
+
+def given_as(roles: dict[str, Role], inputs: tuple[Tensor, ...]) -> tuple[list, dict]:
+    """The arguments of a call: ids, masks and token types by their roles."""
+    batch = batch_of(*inputs)
+    keys = {"ids": "token_ids", "mask": "attention_mask", "types": "token_type_ids"}
+    values = {
+        name: batch[keys[kind] + (f"_{which}" if which and len(inputs) > 2 else "")]
+        for name, (kind, which) in roles.items()
+    }
+    if all(name.startswith("*") for name in values):
+        return list(values.values()), {}
+    return [], values
+
+
+class Batch(Encoding):
+    """A batch as the course's data loaders give it."""
+
+    of = "a batch"
+
+
+def batch_of(ids: Tensor, mask: Tensor, ids2: Tensor | None = None, mask2: Tensor | None = None) -> Batch:
+    """A batch; one of pairs also has them joined, as a data set for a cross-encoder has."""
+    batch = Batch(sents=["x"] * len(ids), sent_ids=[str(i) for i in range(len(ids))])
+    batch["labels"] = torch.zeros(len(ids), dtype=torch.long)
+    rows = [(ids, mask, "")] if ids2 is None else [(ids, mask, "_1"), (ids2, mask2, "_2")]
+    for x, m, end in rows:
+        batch |= {f"token_ids{end}": x, f"attention_mask{end}": m, f"token_type_ids{end}": torch.zeros_like(x)}
+    if ids2 is not None:
+        batch |= joined(ids, mask, ids2, mask2)
+    return batch
+
+
+def joined(ids: Tensor, mask: Tensor, ids2: Tensor, mask2: Tensor) -> dict[str, Tensor]:
+    """[CLS] a [SEP] b [SEP] in one row, padded at its end; what a mask hides stays hidden."""
+    rows = []
+    for a, m, b, n in zip(ids, mask, ids2, mask2, strict=True):
+        one, two = a != 0, (b != 0) & (torch.arange(len(b)) > 0)
+        types = torch.cat([torch.zeros_like(a[one]), torch.ones_like(b[two])])
+        rows.append((torch.cat([a[one], b[two]]), torch.cat([m[one], n[two]]), types))
+    names = ("token_ids", "attention_mask", "token_type_ids")
+    return {name: nn.utils.rnn.pad_sequence([row[i] for row in rows], batch_first=True) for i, name in enumerate(names)}
+
+
+def place(file: Path, node: ast.AST, root: Path) -> tuple[str, int]:
+    return str(file.relative_to(root)), node.lineno
