@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from minbert.sanity import core, evidence, layout, parts, project
+from minbert.sanity.launch import PATIENCE
 
 try:
     import resource
@@ -36,7 +37,6 @@ except ImportError:  # not a Unix
 MOST_OUTPUT = 1_000_000  # bytes that a part may print
 MOST_MEMORY = 3 << 30  # bytes beyond what PyTorch takes
 MOST_FILE = 32 << 20  # bytes
-PATIENCE = 6  # seconds on the clock for each of processor time: a busy machine must not change a verdict
 
 TOUCHES = {  # audit event → which of its arguments are paths, and where the folder that they are relative to stands
     "os.remove": ((0,), 1), "os.rmdir": ((0,), 1), "os.mkdir": ((0,), 2), "os.rename": ((0, 1), 2),

@@ -289,7 +289,7 @@ def _unfilled(node: ast.FunctionDef) -> str:
 
     if all(map(nothing, body)):
         return "empty"
-    returned = {id(n) for s in ast.walk(node) if isinstance(s, ast.Return) for n in ast.walk(s)}
+    returned = {id(s.value) for s in ast.walk(node) if isinstance(s, ast.Return)}  # `return loss` is no use of it
     names = [n for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in returned]
     none = [
         target.id

@@ -218,7 +218,7 @@ def _assignments(file: Path, name: str) -> Iterator[tuple[ast.Assign, list[ast.A
     }
     for node, path in _find(parsed(file), lambda n: isinstance(n, ast.Assign), []):
         if id(node) in main | declaring and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-            yield node, path
+            yield node, [*path, node]
 
 
 def _taken_for_granted(file: Path) -> set[str]:

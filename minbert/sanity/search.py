@@ -1,11 +1,12 @@
 """Looking through somebody's project for what has no fixed name: techniques are called by many."""
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from minbert.sanity.core import Absent
+from minbert.sanity.core import Absent, CannotCheck
 from minbert.sanity.layout import definitions
 from minbert.sanity.project import Project
 
@@ -38,3 +39,17 @@ def says(project: Project, pattern: str, *, near: str = "") -> bool:
         if near in text and re.search(pattern, text):
             return True
     return False
+
+
+def unlike(project: Project, pattern: str, known: str) -> None:
+    """Raise CannotCheck if a class or function of theirs seems to be a technique in a form of its own, else Absent.
+
+    pattern: found in its name or its docstring. known: the forms that the check does know.
+    """
+    for file in project.sources:
+        for name, node in definitions(file):
+            told = f"{name.rpartition('.')[2]}\n{ast.get_docstring(node) or ''}"
+            if re.search(pattern, told) and not re.match(r"(train|test|main|get_args|evaluate)", name):
+                place = f"{file.relative_to(project.root)}:{node.lineno}"
+                raise CannotCheck(f"{name} ({place}) has a form of its own; the check knows {known}")
+    raise Absent(f"no {known}")

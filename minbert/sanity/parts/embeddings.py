@@ -6,6 +6,7 @@
 `embed` makes of token ids, and of token types where it takes them. The starter's takes none: there they are all 0.
 """
 
+import contextlib
 import inspect
 import math
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from minbert.sanity.parts import layer
 from minbert.sanity.parts.attention import TUNED, C, no_change, reached
 from minbert.sanity.parts.layer import EPS, P_ATTENTION, drop, norm, plain_norm, unbiased
 
+TABLES = ("word_embedding", "pos_embedding", "tk_type_embedding")
 WORDS, POSITIONS, TYPES = 11, 512, 2
 TYPE_IDS = [[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]
 
@@ -35,6 +37,7 @@ RIGHT: Pieces = {
     "norm": norm,
     "drop": drop,
     "out": no_change,
+    "extra": False,  # whether a table that BERT does not have is added
 }
 
 
@@ -60,15 +63,15 @@ class Embeddings(nn.Module):
 
 
 class Embedder:
-    """The subject: a BertModel, its way to embed, and whether that takes token types."""
+    """The subject: a BertModel, its way to embed, whether that takes token types, and whether it adds other tables."""
 
-    def __init__(self, model: nn.Module, embed: Callable, takes_types: bool):
-        self.model, self.embed, self.takes_types = model, embed, takes_types
+    def __init__(self, model: nn.Module, embed: Callable, takes_types: bool, extra: bool):
+        self.model, self.embed, self.takes_types, self.extra = model, embed, takes_types, extra
 
 
 def reference(pieces: Pieces) -> Embedder:
     module = core.fill(Embeddings(pieces)).eval()
-    return Embedder(module, module.embed, pieces["takes types"])
+    return Embedder(module, module.embed, pieces["takes types"], pieces["extra"])
 
 
 def takes_types(function: Callable) -> bool:
@@ -89,13 +92,19 @@ def find(project: Any) -> Embedder:
         args, options = form.inputs(input_ids)
         return first(model.embed(*args, **options))
 
-    return Embedder(model, embed, takes_types(model.embed))
+    ids, others = torch.tensor(IDS), [m for name, m in model.named_children() if name not in TABLES]
+    tables = [m for other in others for m in other.modules() if isinstance(m, nn.Embedding)]
+    extra = False
+    if tables:
+        with contextlib.suppress(Exception), torch.no_grad():  # what fails here fails in the probes
+            before = embed(ids)
+            for table in tables:  # from here on they add nothing, so that the rest can be judged
+                table.weight.zero_()
+            extra = bool((embed(ids) - before).abs().max() > 1e-6)
+    return Embedder(model, embed, takes_types(model.embed), extra)
 
 
 # ------------------------------------------------------------------------------------------------ probes
-
-TABLES = ("word_embedding", "pos_embedding", "tk_type_embedding")
-
 
 @torch.no_grad()
 def embedded(
@@ -161,6 +170,8 @@ PROBES = (
     ),
     Probe("how often dropout falls", how_often, "Counted in tensors of the output's size (B, T, C)."),
     Probe("what gradients reach", learns, "Whether a loss of the output has a gradient in each table and in the norm."),
+    Probe("whether other tables are added", lambda s: torch.tensor(s.extra),
+          "Tables that BERT does not have, as the model starts with them, against the same tables of zeros."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes
@@ -276,6 +287,12 @@ MISTAKES = (
         "dropout has the attention's rate", {"drop": layer.by_p(P_ATTENTION)},
         "The config has two rates: hidden_dropout_prob here, attention_probs_dropout_prob in the attention.",
         SUM, "Devlin et al. 2019, §A.2", INIT,
+    ),
+    Mistake(
+        "another table is added that BERT's weights do not have", {"extra": True},
+        "It begins with random numbers, which disturb every pretrained vector from the first step on. Let it begin "
+        "with zeros: nn.init.zeros_(table.weight).",
+        SUM, SOURCE, EMBED,
     ),
     Mistake(
         "the forward pass runs without gradients (no_grad)", {"out": lambda x: x.detach()},

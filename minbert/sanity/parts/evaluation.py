@@ -11,10 +11,9 @@ like ours.
 import ast
 import inspect
 import re
-import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe
-from minbert.sanity.layout import parsed
-from minbert.sanity.search import optional, says
+from minbert.sanity.evidence import NoAttribute
+from minbert.sanity.layout import definitions, is_magic, parsed
+from minbert.sanity.losses import losses
+from minbert.sanity.models import LABELS as CLASSES
+from minbert.sanity.models import METHODS, Answer, Batch, batch_of, build, multitask_class
+from minbert.sanity.search import optional
+from minbert.sanity.standins import Words
 
 TASKS = ("sst", "para", "sts")
 ROWS = 5
@@ -66,6 +70,7 @@ RIGHT = {
     **dict.fromkeys(("sst", "test sst"), lambda x: x.argmax(dim=-1).float()),
     **dict.fromkeys(("para", "test para"), lambda x: x[:, 0].sigmoid().round()),
     **dict.fromkeys(("sts", "test sts"), lambda x: x[:, 0]),
+    "correlation": lambda x, y: np.corrcoef(x, y)[0, 1],
     "order": as_they_are,  # of the predictions, beside their ids
     "file ids": as_they_are,  # what stands beside a prediction in a file
     "test ids": "test",  # whose ids stand in a test set's file
@@ -94,7 +99,7 @@ class Reference:
         predicted = np.array([value for _, value in self.predictions(task)])
         labels = np.array(LABELS[task])
         with np.errstate(all="ignore"):
-            return np.corrcoef(predicted, labels)[0, 1] if task == "sts" else np.mean(predicted == labels)
+            return self.pieces["correlation"](predicted, labels) if task == "sts" else np.mean(predicted == labels)
 
     def file(self, task: str, split: str) -> Rows:
         """The rows of a prediction file."""
@@ -144,26 +149,60 @@ def read_predictions(path: Path) -> Rows:
 
 
 class Fake(nn.Module):
-    """A model as the course's functions and ours call it."""
+    """A model as the course's functions and ours call it. shaped: {task: what gives an output theirs's form}."""
 
     device = torch.device("cpu")
 
-    def forward(self, first: Any, *_: Any, **__: Any) -> Tensor:
-        if isinstance(first, Tensor):
-            return self.predict_sentiment(first)
-        return outputs_of(first.task, first.input_ids[: len(first.indices), 1], self.training)
+    def __init__(self, shaped: dict[str, Callable[[Tensor], Any]] | None = None):
+        super().__init__()
+        self.shaped = shaped or {}
 
-    def predict_sentiment(self, ids: Tensor, *_: Any, **__: Any) -> Tensor:
-        return outputs_of("sst", ids[:, 1], self.training)
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if is_magic(name):
+                raise
+        raise NoAttribute(
+            f"evaluation asks the model for `{name}`, and the check's stand-in for it has the predict_… methods alone"
+        )
 
-    def predict_paraphrase(self, ids: Tensor, *_: Any, **__: Any) -> Tensor:
-        return outputs_of("para", ids[:, 1], self.training)
+    @property
+    def module(self) -> "Fake":
+        return self  # as nn.DataParallel has it
 
-    def predict_similarity(self, ids: Tensor, *_: Any, **__: Any) -> Tensor:
-        return outputs_of("sts", ids[:, 1], self.training)
+    def answer(self, task: str, given: tuple, options: dict[str, Any]) -> Any:
+        ids = next(_ids([*given, *options.values()]), None)
+        if ids is None:
+            raise CannotCheck(f"evaluation calls {METHODS[task]} without a tensor of ids")
+        return self.shaped.get(task, as_they_are)(outputs_of(task, ids[:, 1], self.training))
+
+    def forward(self, *given: Any, **options: Any) -> Any:
+        if given and hasattr(given[0], "task"):
+            batch = given[0]
+            return outputs_of(batch.task, batch.input_ids[: len(batch.indices), 1], self.training)
+        return self.answer("sst", given, options)
+
+    def predict_sentiment(self, *given: Any, **options: Any) -> Any:
+        return self.answer("sst", given, options)
+
+    def predict_paraphrase(self, *given: Any, **options: Any) -> Any:
+        return self.answer("para", given, options)
+
+    def predict_similarity(self, *given: Any, **options: Any) -> Any:
+        return self.answer("sts", given, options)
 
     def autocast(self):
         return nullcontext()
+
+
+def _ids(values: Any) -> Any:
+    """The tensors of ids among a call's arguments, also in lists and dictionaries."""
+    for value in values:
+        if isinstance(value, Tensor) and value.dim() == 2 and not value.is_floating_point():
+            yield value
+        elif isinstance(value, list | tuple | dict):
+            yield from _ids(value.values() if isinstance(value, dict) else value)
 
 
 class Ours:
@@ -180,7 +219,7 @@ class Ours:
         examples = self.examples(task, split)
         if split == "dev":  # how labels are read is asked by itself
             examples = [e._replace(label=float(y)) for e, y in zip(examples, LABELS[task], strict=True)]
-        return self.data.Dataset(self.tasks[task], examples, Words())
+        return self.data.Dataset(self.tasks[task], examples, OurWords())
 
     def predictions(self, task, split="dev"):
         data = self.dataset(task, split)
@@ -210,20 +249,11 @@ class Ours:
         raise Absent("the same function as for all")
 
 
-class Words:
-    """Stands for the tokenizer: `w10` is number 10, every other word number 4."""
+class OurWords(Words):
+    """The same as our Dataset asks it."""
 
-    @classmethod
-    def from_pretrained(cls, *args: Any, **options: Any) -> "Words":
-        return cls()
-
-    def __call__(self, texts: Iterable[str], *_: Any, **options: Any) -> dict[str, Tensor]:
-        return self.pad([self.single(pieces) for pieces in self.encode(texts)])
-
-    # as our Dataset asks it
-
-    def encode(self, texts: Iterable[str]) -> list[list[int]]:
-        return [[int(w[1:]) if re.fullmatch(r"w\d+", w) else 4 for w in t.split()] for t in texts]
+    def encode(self, texts: Any, *_: Any, **options: Any) -> list[list[int]]:
+        return [self.convert_tokens_to_ids(t.split()) for t in texts]
 
     def single(self, pieces: list[int]) -> SimpleNamespace:
         return SimpleNamespace(ids=[2, *pieces, 3], first=len(pieces) + 2)
@@ -234,27 +264,53 @@ class Words:
         return {"input_ids": ids, "attention_mask": (ids != 0).long(), "token_type_ids": torch.zeros_like(ids)}
 
 
-class OneOrList(dict):
+class OneOrList(Batch):
     """A batch, and, as CMU's data loaders give it, also a list that holds it: `batch[0]` is the batch itself."""
 
-    def __missing__(self, key: Any) -> "OneOrList":
-        if key == 0:
-            return self
-        raise KeyError(key)
+    def __missing__(self, key: Any) -> Any:
+        return self if key == 0 else super().__missing__(key)
 
 
-def batches(task: str) -> list[dict[str, Any]]:
-    """A dev set as the starter's data loaders give it, three examples and two."""
-    found = []
+class Loader(list):
+    """A data loader."""
+
+    batch_size = 3
+
+    def __getattr__(self, name: str) -> Any:
+        if is_magic(name):
+            raise AttributeError(name)
+        raise NoAttribute(f"evaluation asks a data loader for `{name}`, and the check's stand-in for it has none")
+
+
+def batches(project: Any, task: str) -> Loader:
+    """A dev set as the starter's data loaders give it, three examples and two; with what their own batches add."""
+    loader = Loader()
     for rows in (range(3), range(3, ROWS)):
         texts = [text(i, "dev") for i in rows]
-        x, labels = Words()(texts), torch.tensor([LABELS[task][i] for i in rows])
-        names = {"input_ids": "token_ids", "attention_mask": "attention_mask", "token_type_ids": "token_type_ids"}
-        suffixes = ("",) if task == "sst" else ("_1", "_2")
-        batch = {f"{new}{suffix}": x[old] for old, new in names.items() for suffix in suffixes}
-        ids = [ids_of(task, "dev")[i] for i in rows]
-        found.append(OneOrList(batch | {"labels": labels, "sents": texts, "sent_ids": ids}))
-    return found
+        x = Words()(texts, return_tensors="pt")
+        inputs = (x["input_ids"], x["attention_mask"]) * (1 if task == "sst" else 2)
+        batch = OneOrList(batch_of(*inputs))
+        batch |= {"labels": torch.tensor([LABELS[task][i] for i in rows]), "sents": texts}
+        batch["sent_ids"] = [ids_of(task, "dev")[i] for i in rows]
+        own = their_batch(project, task, rows)
+        if own is not None and not isinstance(own, dict):
+            batch = own
+        elif own is not None:
+            batch |= {k: v for k, v in own.items() if k not in batch}
+        loader.append(batch)
+    return loader
+
+
+def their_batch(project: Any, task: str, rows: range) -> Any:
+    """These rows as their own data set batches them; None where they have none, or it fails."""
+    name = "SentenceClassificationDataset" if task == "sst" else "SentencePairDataset"
+    texts = [[text(i, "dev") for i in rows]] * (1 if task == "sst" else 2)
+    labels, ids = [LABELS[task][i] for i in rows], [ids_of(task, "dev")[i] for i in rows]
+    with suppress(Exception):  # its own probe says what is wrong with it
+        data = list(zip(*texts, labels, ids, strict=True))
+        batch = project.get("datasets", name)(data, project.flags()).collate_fn(data)
+        return batch[0] if isinstance(batch, list) and len(batch) == 1 else batch
+    return None
 
 
 def unscaled(found: list[float], numbers: tuple[float, ...]) -> list[float]:
@@ -267,95 +323,117 @@ def unscaled(found: list[float], numbers: tuple[float, ...]) -> list[float]:
     return list(numbers) if a > 1e-3 and np.allclose(y, y[low] + a * (x - x[low]), atol=1e-4 * a) else found
 
 
-def rows_unscaled(task: str, rows: Rows) -> Rows:
-    """Similarity's rows, sorted by id, as if they were on the labels' scale."""
+def rows_unscaled(task: str, rows: Rows, bent: bool) -> Rows:
+    """Similarity's rows, sorted by id, as if they were on the labels' scale. bent: as training bends outputs too."""
     if task != "sts":
         return rows
     rows = sorted(rows, key=lambda row: float(row[0]))
-    return list(zip([id for id, _ in rows], unscaled([float(value) for _, value in rows], NUMBERS), strict=True))
+    found = [float(value) for _, value in rows]
+    rising = bent and len(found) == ROWS and np.argsort(found).tolist() == np.argsort(NUMBERS).tolist()
+    return list(zip([id for id, _ in rows], NUMBERS if rising else unscaled(found, NUMBERS), strict=True))
 
 
 class Course:
     """The course's functions, whatever of them there is."""
 
-    def __init__(self, project: Any, functions: dict[str, Callable], paraphrase: bool):
-        self.project, self.functions, self.paraphrase = project, functions, paraphrase
+    def __init__(self, project: Any, functions: dict[str, Callable], shaped: dict[str, Callable], bent: bool):
+        self.project, self.functions, self.shaped, self.bent = project, functions, shaped, bent
         self.written: dict[tuple[str, str], Rows] = {}  # what test_model_multitask wrote
+        self.results: Any = None  # what model_eval_multitask returned
 
     def call(self, name: str, **known: Any) -> Any:
-        """A function of theirs with arguments by what they are called."""
+        """A function of theirs with arguments by what they are called; what has a default keeps it."""
         if name not in self.functions:
             raise Absent(f"no {name}")
         function, values = self.functions[name], {}
-        for argument, parameter in inspect.signature(function).parameters.items():
-            match = next((v for key, v in known.items() if re.search(key, argument.lower())), Absent)
-            if match is not Absent:
-                values[argument] = match
-            elif parameter.default is parameter.empty and parameter.kind < 2:
-                raise Absent(f"{name} also wants {argument}")
-        return function(**values)
+        known |= {"^(arg|opt|param|flag|hparam|config|cfg)": known.get("args", self.project.flags()),
+                  "tokenizer": Words()}  # fmt: skip
+        parameters = inspect.signature(function).parameters.values()
+        needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        for parameter in [*needed, *(p for p in parameters if p.name in ("model", "device", "split"))]:
+            match = next((v for key, v in known.items() if re.search(key, parameter.name.lower())), Absent)
+            if match is Absent:
+                raise CannotCheck(
+                    f"{name} also takes `{parameter.name}`, which the course's does not",
+                    f"Give `{parameter.name}` a default.",
+                )
+            values[parameter.name] = match
+        positional = [values.pop(p.name) for p in needed if p.kind is p.POSITIONAL_ONLY]
+        return function(*positional, **values)
 
-    def evaluated(self, task: str) -> tuple[Rows, float]:
-        """A task's rows and score out of what `model_eval_multitask` returns, in whatever order the years have it."""
-        result = self.call(
-            "model_eval_multitask", **{"para": batches("para"), "sts|sim": batches("sts"), "sst|sent": batches("sst")},
-            model=Fake().train(), device=torch.device("cpu"),
-        )  # fmt: skip
-        predicted, score = None, None
-        for value in result:
+    def model(self) -> Fake:
+        return Fake(self.shaped).train()
+
+    def evaluated(self, task: str) -> tuple[Rows, list[float]]:
+        """A task's rows and scores out of what `model_eval_multitask` returns, in whatever order the years have it."""
+        if self.results is None:
+            loaders = {"para|quora": "para", "sts|sim": "sts", "sst|sent": "sst"}
+            self.results = self.call(
+                "model_eval_multitask", **{key: batches(self.project, t) for key, t in loaders.items()},
+                model=self.model(), device=torch.device("cpu"),
+            )  # fmt: skip
+        if self.results is None:
+            raise NotImplementedError("model_eval_multitask")
+        predicted, scores = None, []
+        for value in self.results if isinstance(self.results, tuple | list) else ():
             listed = list(value) if isinstance(value, list | tuple | np.ndarray | Tensor) and np.ndim(value) else None
             if listed is None:
-                score = value
+                scores = [*(scores if predicted is None else ()), value]
+                predicted = None
             elif all(isinstance(v, str) for v in listed):
                 if predicted is not None and set(listed) & set(ids_of(task, "dev")):
-                    return list(zip(listed, [float(v) for v in predicted], strict=False)), score
+                    return list(zip(listed, [float(v) for v in predicted], strict=False)), scores
             else:
                 predicted = listed
-        raise Absent(f"model_eval_multitask returns no ids for {task}")
+        raise CannotCheck(
+            f"model_eval_multitask returns nothing that can be told to be the predictions and ids of {task}",
+            "The course's returns a score, the predictions and their ids, three values a task.",
+        )
 
     def predictions(self, task, split="dev"):
         if split == "test":
             return self.file(task, split)
-        if task == "para" and not self.paraphrase:
-            raise Absent("the head returns a probability")
-        return rows_unscaled(task, self.evaluated(task)[0])
+        return rows_unscaled(task, self.evaluated(task)[0], self.bent)
 
     def score(self, task):
-        if task == "para" and not self.paraphrase:
-            raise Absent("the head returns a probability")
-        try:
-            return float(self.evaluated(task)[1])
-        except TypeError as error:
-            raise Absent("no score beside the predictions") from error
+        scores = [float(s) for s in self.evaluated(task)[1] if isinstance(s, int | float | np.number | Tensor)]
+        if not scores:
+            raise CannotCheck("model_eval_multitask returns no score beside the predictions")
+        right = float(Reference(RIGHT).score(task))
+        return next((s for s in scores if abs(s - right) < 1e-4), scores[-1])
 
     def file(self, task, split):
-        if task == "para" and not self.paraphrase:
-            raise Absent("the head returns a probability")
         if (task, split) in self.written:
             return self.written[task, split]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            args = SimpleNamespace(batch_size=2, use_gpu=False, hidden_dropout_prob=0.3, local_files_only=True)
+            args = self.project.flags()
             for t in TASKS:
                 for s in ("dev", "test"):
                     setattr(args, f"{t}_{s}", str(write_data(folder, t, s)))
                     setattr(args, f"{t}_{s}_out", str(folder / f"{t}-{s}-out.csv"))
-            self.call("test_model_multitask", args=args, model=Fake().train(), device=torch.device("cpu"))
+            self.call("test_model_multitask", args=args, model=self.model(), device=torch.device("cpu"))
             for t in TASKS:
                 for s in ("dev", "test"):
-                    self.written[t, s] = rows_unscaled(t, read_predictions(folder / f"{t}-{s}-out.csv"))
+                    self.written[t, s] = rows_unscaled(t, read_predictions(folder / f"{t}-{s}-out.csv"), self.bent)
         return self.written[task, split]
 
     def read(self):
         with tempfile.TemporaryDirectory() as folder:
             files = {task: str(write_data(Path(folder), task, "dev")) for task in TASKS}
-            found = self.call("load_multitask_data", **{"para": files["para"], "sts|simil": files["sts"],
+            found = self.call("load_multitask_data", **{"para|quora": files["para"], "sts|simil": files["sts"],
                               "sst|sentim": files["sst"], "split": "train"})  # fmt: skip
-        for rows in found:
-            if isinstance(rows, list) and rows and ids_of("sts", "dev")[0] in rows[0]:
-                found = [next(float(v) for v in row if isinstance(v, int | float)) for row in rows]
-                return unscaled(found, LABELS["sts"])
-        raise Absent("load_multitask_data returns no rows of similarity")
+        if found is None:
+            raise NotImplementedError("load_multitask_data")
+        ids = ids_of("sts", "dev")
+        for rows in found:  # those of a set that was made larger may come more than once
+            if isinstance(rows, list) and rows and isinstance(rows[0], tuple | list) and ids[0] in rows[0]:
+                labels: dict[str, float] = {}
+                for row in rows:
+                    numbers = [float(v) for v in row if isinstance(v, int | float)]
+                    labels.setdefault(next((str(v) for v in row if v in ids), ""), numbers[0] if numbers else np.nan)
+                return unscaled([v for id, v in labels.items() if id in ids], LABELS["sts"])
+        raise CannotCheck("load_multitask_data returns no rows that hold the ids of similarity")
 
     def labels(self):
         if "SentencePairDataset" not in self.functions:
@@ -363,9 +441,11 @@ class Course:
         Class = self.functions["SentencePairDataset"]
         rows = list(zip(*[[text(i, "dev") for i in range(ROWS)]] * 2, LABELS["sts"], ids_of("sts", "dev"), strict=True))
         flag = {name: True for name in inspect.signature(Class).parameters if "regression" in name.lower()}
-        batch = Class(rows, SimpleNamespace(), **flag).collate_fn(rows)
-        labels = (batch[0] if isinstance(batch, list) else batch)["labels"]
-        return unscaled(labels.flatten().tolist(), LABELS["sts"])
+        batch = Class(rows, self.project.flags(), **flag).collate_fn(rows)
+        batch = batch[0] if isinstance(batch, list) and batch else batch
+        if not isinstance(batch, dict) or "labels" not in batch:
+            raise CannotCheck("SentencePairDataset makes batches without the key 'labels'")
+        return unscaled(batch["labels"].flatten().tolist(), LABELS["sts"])
 
     def regression(self):
         """Whether every data set of similarity is made with isRegression=True, as far as names tell."""
@@ -376,7 +456,7 @@ class Course:
             raise Absent("it has no such argument")
         calls = [
             node
-            for file in self.project.sources
+            for file in self.project.imports.reached or self.project.sources
             for node in ast.walk(parsed(file))
             if isinstance(node, ast.Call)
             and getattr(node.func, "id", getattr(node.func, "attr", "")) == "SentencePairDataset"
@@ -390,11 +470,15 @@ class Course:
 
     def one(self):
         name = next((n for n in ("model_eval", "model_eval_sst") if n in self.functions), "model_eval")
-        result = self.call(name, **{"data|loader": batches("sst")}, model=Fake().train(), device=torch.device("cpu"))
-        for value in result if isinstance(result, tuple) else ():
+        loader = batches(self.project, "sst")
+        result = self.call(name, **{"data|loader": loader}, model=Fake().train(), device=torch.device("cpu"))
+        if result is None:
+            raise NotImplementedError(name)
+        for value in result if isinstance(result, tuple | list) else ():
             if isinstance(value, list | np.ndarray | Tensor) and len(value) == ROWS:
-                return [float(v) for v in value]
-        raise Absent(f"{name} returns no predictions")
+                with suppress(TypeError, ValueError):
+                    return [float(v) for v in value]
+        raise CannotCheck(f"{name} returns no list of {ROWS} predictions for {ROWS} sentences")
 
 
 NAMES = {
@@ -417,14 +501,52 @@ def find(project: Any) -> Ours | Course:
             continue
     if not functions:
         raise Absent("no model_eval_multitask, no load_multitask_data, no SentencePairDataset")
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and Path(file).is_relative_to(project.root) and "BertTokenizer" in vars(module):
-            module.BertTokenizer = Words
-    # Where the loss takes no logits, evaluation need not either (and the part on heads says what is wrong).
-    logits = says(project, r"with_logits|WithLogits", near="predict_paraphrase")
-    bce = says(project, "BCELoss|binary_cross_entropy", near="predict_paraphrase")
-    return Course(project, functions, logits or not bce)
+    own = [n for f in project.sources for n, node in definitions(f) if isinstance(node, ast.ClassDef)
+           and any("Dataset" in ast.unparse(base) for base in node.bases)]  # fmt: skip
+    if own and "SentencePairDataset" not in functions and "model_eval_multitask" in functions:
+        reason = f"its data sets ({', '.join(own[:3])}) are its own, and so may its batches be"
+        project.notes.append(CannotCheck(reason))
+    read = losses(project)
+    bent = any(loss.task == "sts" and loss.done & {"sigmoid", "Sigmoid", "tanh", "Tanh"} for loss in read)
+    return Course(project, functions, shapes(project, read), bent)
+
+
+def shapes(project: Any, read: list) -> dict[str, Callable[[Tensor], Any]]:
+    """How the outputs of their model look, where they look otherwise than the course's: {task: function}."""
+    shaped: dict[str, Callable[[Tensor], Any]] = {}
+    before = len(project.notes)
+    ids = torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0], [2, 6, 5, 3]])
+    inputs = (ids, (ids != 0).long()) * 2
+    try:
+        module = build(project, multitask_class(project), (CLASSES, 5)).eval()
+    except Exception:  # absent, or still to be written
+        return shaped
+    for task, name in METHODS.items():
+        with suppress(Exception), torch.no_grad():
+            answer = Answer(project, getattr(module, name), task != "sst")
+            found = answer(*inputs[: 2 if task == "sst" else 4])
+            probable = task == "para" and any(
+                loss.task == "para" and loss.kind == "bce" and not loss.done & {"sigmoid", "Sigmoid"} for loss in read
+            )
+            shaped[task] = lambda x, t=task, a=answer, f=found, p=probable: _like(t, x.sigmoid() if p else x, f, a)
+    del project.notes[before:]  # what was guessed on the way changes no shape
+    return shaped
+
+
+def _like(task: str, x: Tensor, found: Tensor, answer: Answer) -> Any:
+    """The fake outputs x, (B, 5) or (B, 1), in the form of theirs."""
+    columns = found.numel() // 3
+    if task == "para" and columns == 2:
+        x = torch.cat([-x / 2, x / 2], dim=-1)
+    if x.shape[1] != columns:
+        raise CannotCheck(f"{METHODS[task]} gives {columns} numbers for an example, the course's {x.shape[1]}")
+    x = x.flatten() if found.dim() == 1 else x
+    if isinstance(answer.output, tuple):
+        return (x, *answer.output[1:])
+    if isinstance(answer.output, dict):
+        key = "logits" if "logits" in answer.output else next(iter(answer.output))
+        return answer.output | {key: x}
+    return x
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -475,6 +597,10 @@ def both(piece: str, wrong: Any) -> list[Pieces]:
     return [{piece: wrong, f"test {piece}": wrong}, {piece: wrong}, {f"test {piece}": wrong}]
 
 
+def ranked(x: np.ndarray, y: np.ndarray) -> float:
+    return np.corrcoef(x.argsort().argsort(), y.argsort().argsort())[0, 1]
+
+
 def longest_first(x: Tensor) -> Tensor:
     return x[sorted(range(ROWS), key=LENGTHS.__getitem__, reverse=True)]
 
@@ -499,6 +625,13 @@ MISTAKES = (
             "Similarity is a real number: 2.3 is not 2. Do not round it.",
             *both("sts", lambda x: x[:, 0].round()), *both("sts", lambda x: x[:, 0].trunc()),
             *both("sts", lambda x: x[:, 0].sigmoid().round()), where=("predict_number", *EVAL)),
+    mistake("similarity is scored by ranks (Spearman), not by Pearson's r", "r = cov(ŷ, y)/(σ_ŷ·σ_y)",
+            "The course's score of similarity is Pearson's correlation: `np.corrcoef(ŷ, y)[0, 1]`.",
+            {"correlation": ranked}),
+    mistake("a second sigmoid on paraphrase", "ŷ = 1 if p > ½",
+            "The head gives a probability already, which the loss takes as one: σ of it is above ½ always, and every "
+            "pair is called a paraphrase. Round the probability itself.",
+            *both("para", lambda x: x[:, 0].sigmoid().sigmoid().round())),
     mistake("paraphrase's logit is rounded without a sigmoid", "ŷ = 1 if σ(logit) > ½",
             "A logit is no probability: it says yes above 0, not above ½. Apply the sigmoid first.",
             *both("para", lambda x: x[:, 0].round()), *both("para", lambda x: (x[:, 0] > 0.5).float()),
@@ -542,4 +675,5 @@ PART = Part(
     find=find,
     probes=PROBES,
     mistakes=MISTAKES,
+    owns=tuple(NAMES),
 )

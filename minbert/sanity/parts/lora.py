@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe, fill, seeded
-from minbert.sanity.search import named, optional, says
+from minbert.sanity.search import named, optional, says, unlike
 
 IN, OUT = 7, 5  # so that a factor's shape, with ranks 2 and 3, says which one it is
 
@@ -140,6 +140,8 @@ def arguments(LoRA: type) -> dict[str, str]:
 class Theirs(Reference):
     """A class around a linear layer, or one that stands beside it."""
 
+    promised = False
+
     def __init__(self, LoRA: type, names: Mapping[str, str], freezes: bool):
         self.LoRA, self.names, self.freezes = LoRA, names, freezes
 
@@ -192,7 +194,8 @@ def find(project: Any) -> Reference:
     classes = {name: c for name, c in named(project, lambda n: re.fullmatch(r"\w*[Ll]o[Rr][Aa]\w*", n)) if _is_layer(c)}
     usable = {n: (c, a) for n, c in classes.items() if "r" in (a := arguments(c)) and _complete(c, a)}
     if not classes:
-        raise Absent("no function add_lora(module, rank, alpha), and no class with LoRA in its name")
+        unlike(project, r"(?i)lora(?![a-z])|low.rank adapt|Hu et al",
+               "functions add_lora(module, rank, alpha) and modules with LoRA in their names")  # fmt: skip
     if not usable:
         raise CannotCheck(
             f"{', '.join(classes)}: the check knows classes with the arguments (linear, rank, alpha) or "

@@ -69,6 +69,9 @@ class Whole:
 
 def reference(pieces: Pieces) -> Whole:
     model = core.fill(Model(pieces)).eval()
+    with torch.no_grad():  # so little a layer that twelve of them leave the tokens apart
+        for name, p in model.bert_layers.named_parameters():
+            p.mul_(0.3) if "dense" in name else p.copy_((p - 1) * 0.2 + 1) if name.endswith("norm.weight") else None
     return Whole(model, list(range(LAYERS)) if pieces["own layers"] else [0] * LAYERS)
 
 

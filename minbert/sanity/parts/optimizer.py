@@ -10,6 +10,7 @@ corrected, and the decay may use the old p or the new one: all four are right.
 """
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minbert.sanity.core import CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe
 
 RIGHT: Pieces = {
     "group": lambda group, first: group,  # where the step's lr and the others come from
-    "t": lambda own, steps, all: own,  # this parameter's updates so far; the optimizer's steps; all updates of all
+    # this parameter's updates so far; the optimizer's steps; all updates of all, and those since a state was made
+    "t": lambda own, steps, all, since: own,
+    "corrects": lambda asked: asked,  # whether the bias is corrected, where it is asked for or not
+    "uncorrected": lambda lr: lr,
+    "asks for a GPU": False,
     "kept": True,  # m and v live on from step to step
     "without gradient": lambda p, lr, decay: None,
     "gradient": lambda g, p, decay: g,
@@ -48,7 +53,7 @@ class AdamW:
         groups = groups if isinstance(groups[0], dict) else [{"params": groups}]
         self.pieces, self.param_groups = pieces, [{**options, **group} for group in groups]
         self.state: dict[Tensor, dict[str, Any]] = {}
-        self.steps = self.updates = 0
+        self.steps = self.updates = self.since = 0
 
     @torch.no_grad()
     def step(self):
@@ -62,39 +67,51 @@ class AdamW:
                 if p.grad is None:
                     do["without gradient"](p, lr, decay)
                     continue
-                self.updates += 1
                 s = self.state.get(p)
+                self.updates, self.since = self.updates + 1, (self.since + 1 if s else 1)
                 if s is None or not do["kept"]:
                     t = s["t"] if s else 0
                     s = self.state[p] = {"t": t, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
                 s["t"] += 1
-                t = do["t"](s["t"], self.steps, self.updates)
+                t = do["t"](s["t"], self.steps, self.updates, self.since)
                 g, old = do["gradient"](p.grad, p, decay), p.clone()
                 s["m"], s["v"] = do["m"](s["m"], g, beta1), do["v"](s["v"], g, beta2)
-                c1, c2 = do["c1"](beta1, t), do["c2"](beta2, t)
-                rate = do["rate"](lr, c1)
+                corrects = do["corrects"](group.get("correct_bias", True))
+                c1, c2 = (do["c1"](beta1, t), do["c2"](beta2, t)) if corrects else (1.0, 1.0)
+                rate = do["rate"](lr, c1) if corrects else do["uncorrected"](lr)
                 new = do["step"](p, rate, s["m"], do["root"](s["v"], eps, c2))
                 p.copy_(do["decayed"](old, new, do["decays with"](lr, rate, c2) * decay))
 
 
-Maker = Callable[..., Any]  # parameters, options → an optimizer
+class Maker:
+    """The subject: makes an optimizer of parameters and options. asked: how often its steps asked for a GPU so far."""
+
+    def __init__(self, make: Callable, asked: Callable[[], int], takes_correct_bias: bool):
+        self.make, self.asked, self.takes_correct_bias = make, asked, takes_correct_bias
+
+    def __call__(self, params: Any, **options: Any) -> Any:
+        if not self.takes_correct_bias:
+            options.pop("correct_bias", None)
+        return self.make(params, **options)
 
 
 def reference(pieces: Pieces) -> Maker:
-    return lambda params, **options: AdamW(pieces, params, **options)
+    calls = itertools.count() if pieces["asks for a GPU"] else itertools.repeat(0)
+    return Maker(lambda params, **options: AdamW(pieces, params, **options), lambda: next(calls), True)
 
 
 def find(project: Any) -> Maker:
     theirs = project.get("optimizer", "AdamW")
     if not isinstance(theirs, type):
         raise CannotCheck("AdamW is not a class")
-    always = {"correct_bias": True} if "correct_bias" in inspect.signature(theirs.__init__).parameters else {}
-    return lambda params, **options: theirs(params, **options, **always)
+    takes = inspect.signature(theirs.__init__).parameters
+    takes_correct_bias = "correct_bias" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    return Maker(theirs, lambda: project.cpu.asked if project.cpu else 0, takes_correct_bias)
 
 
 # ------------------------------------------------------------------------------------------------ probes
 
-OPTIONS = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0}
+OPTIONS = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0, "correct_bias": True}
 
 
 def parameter(*numbers: float) -> nn.Parameter:
@@ -141,7 +158,7 @@ def sequence(make: Maker) -> Tensor:
     return torch.stack(rows)
 
 
-def late(make: Maker) -> Tensor:
+def late(make: Maker) -> dict[str, Tensor]:
     """A parameter that gets its first gradient at the third step moves as at a first step; rows are steps."""
     p, q, rows = parameter(1.0, 1.0), parameter(2.0, 2.0), []
     optimizer = make([p, q], **{**OPTIONS, "lr": 0.1, "betas": (0.8, 0.95)})
@@ -150,8 +167,21 @@ def late(make: Maker) -> Tensor:
         if k >= 2:
             gradient(q, 0.3, 0.9)
         optimizer.step()
-        rows.append(q.detach().clone())
-    return torch.stack(rows)
+        rows.append(torch.stack([q.detach().clone(), p.detach().clone()]))
+    late, early = torch.stack(rows).unbind(dim=1)
+    return {"the late one": late, "the other": early}
+
+
+def uncorrected(make: Maker) -> Tensor:
+    if not make.takes_correct_bias:
+        raise Absent("it has no correct_bias")
+    return one_step(make, (1.0, 1.0, 1.0), (1.0, -2.0, 0.1), correct_bias=False)
+
+
+def on_a_gpu(make: Maker) -> Tensor:
+    before = make.asked()
+    one_step(make, (1.0, 1.0), (1.0, -1.0))
+    return torch.tensor(make.asked() > before)
 
 
 def no_gradient(make: Maker) -> Tensor:
@@ -209,13 +239,18 @@ PROBES = (
     Probe("three steps", sequence, "lr 0.1, β = (0.8, 0.95), gradients that change; rows are p after each step."),
     Probe(
         "a parameter that starts late", late,
-        "Its first gradient comes at the third step; rows are its value after each of four steps.",
+        "Its first gradient comes at the third step of the other; rows are its value after each of four steps.",
     ),
     Probe("a parameter without a gradient", no_gradient, "p = (2, −2) has .grad None and λ = 0.1: it must not move."),
     Probe(
         "two parameter groups", groups,
         "Each with its lr and λ; the first group's lr is lowered between the two steps.",
     ),
+    Probe(
+        "a first step with correct_bias=False, divided by the learning rate", uncorrected,
+        "Gradients 1, −2 and 0.1: the step is −m/(√v + ε), with m and v as they are.",
+    ),
+    Probe("whether the state asks for a GPU", on_a_gpu, "A step of parameters that are on the CPU."),
 )  # fmt: skip
 PROBES = tuple(Probe(probe.name, in_double(probe.run), probe.says) for probe in PROBES)
 
@@ -232,6 +267,21 @@ UPDATE, DECAY = "p ← p − α·m̂/(√v̂ + ε)", "p ← p − α·λ·p, apa
 def zero_division(lr: float, c1: float) -> Tensor:
     """What comes of t = 0 in the textbook's form, where tensors are divided: no exception, but 0/0."""
     return lr / torch.tensor(c1, dtype=torch.float64)
+
+
+def unbound(lr: float) -> float:
+    raise UnboundLocalError("the step size is set only where the bias is corrected")
+
+
+class Anew:
+    """One count for all, of the optimizer's steps, that a new state sets back to 1."""
+
+    def __init__(self):
+        self.start = 0
+
+    def __call__(self, own: int, steps: int, all: int, since: int) -> int:
+        self.start = steps - 1 if own == 1 or steps <= self.start else self.start
+        return steps - self.start
 
 
 def decays(p: Tensor, lr: float, decay: float):
@@ -320,7 +370,7 @@ MISTAKES = (
     Mistake(
         "the bias correction uses β·t, not βᵗ",
         {"c1": lambda beta1, t: 1 - beta1 * t, "c2": lambda beta2, t: 1 - beta2 * t},
-        "β is raised to the power t: 1 − beta1 ** t.", CORRECTED, ADAM, STEP,
+        "β is raised to the power t: 1 − beta1 ** t.", CORRECTED, ADAM, STEP, fails="ValueError",
     ),
     Mistake(
         "β₁ and β₂ are swapped", {"betas": lambda beta1, beta2: (beta2, beta1)},
@@ -346,29 +396,50 @@ MISTAKES = (
         also=({"root": lambda v, eps, c2: (v + eps) / math.sqrt(c2)}, {"root": lambda v, eps, c2: (v + eps) / c2}),
     ),
     Mistake(
-        "t begins at 0", {"t": lambda own, steps, all: own - 1},
+        "t begins at 0", {"t": lambda own, steps, all, since: own - 1},
         "Then 1−βᵗ is 0 at the first step, and divided by. Count first, then correct: state['step'] += 1.",
         CORRECTED, ADAM, STEP,
-        also=({"t": lambda own, steps, all: own - 1, "rate": zero_division},),
+        also=({"t": lambda own, steps, all, since: own - 1, "rate": zero_division},), fails="ZeroDivisionError",
     ),
     Mistake(
-        "t is one ahead", {"t": lambda own, steps, all: own + 1},
+        "t is one ahead", {"t": lambda own, steps, all, since: own + 1},
         "At the first step t is 1: begin at 0 and add 1 once.", CORRECTED, ADAM, STEP,
     ),
     Mistake(
-        "t stays 1", {"t": lambda own, steps, all: 1},
+        "t stays 1", {"t": lambda own, steps, all, since: 1},
         "Each step must add 1 to the parameter's state['step'].", CORRECTED, ADAM, STEP,
     ),
     Mistake(
-        "t is shared between the parameters", {"t": lambda own, steps, all: all},
+        "t is shared between the parameters", {"t": lambda own, steps, all, since: all},
         "It counts each parameter's own updates: keep it in self.state[p].", CORRECTED, ADAM, STEP,
-        also=({"t": lambda own, steps, all: steps},),
+        also=({"t": lambda own, steps, all, since: steps},),
+    ),
+    Mistake(
+        "t starts anew whenever another parameter's state is made", {"t": lambda own, steps, all, since: since},
+        "A parameter that joins later, such as a head's, sets the count back for all. Keep t in self.state[p].",
+        CORRECTED, ADAM, STEP, also=({"t": Anew()},),
+    ),
+    Mistake(
+        "correct_bias=False is not handled: no step is taken", {"uncorrected": lambda lr: 0.0},
+        "Without the correction the step size is lr itself. Set it before the `if`, and correct it inside.",
+        "p ← p − α·m/(√v + ε) without correction", ADAM, STEP,
+        also=({"uncorrected": unbound},), fails="UnboundLocalError",
+    ),
+    Mistake(
+        "correct_bias is read the wrong way round", {"corrects": lambda asked: not asked},
+        "Correct the bias where group['correct_bias'] is true.", CORRECTED, ADAM, STEP,
+    ),
+    Mistake(
+        "the state is put on the GPU, wherever the parameter is", {"asks for a GPU": True},
+        "On a machine without one this fails, and on one with several it may be another. torch.zeros_like(p) is on "
+        "p's own device.",
+        f"{MEAN}, {SQUARE}", ADAM, STEP,
     ),
     Mistake(
         "the state is made new at every step", {"kept": False},
         "m and v are running means and must live on: make them only where self.state[p] is still empty.",
         f"{MEAN}, {SQUARE}", ADAM, STEP,
-        also=({"kept": False, "t": lambda own, steps, all: 1},),
+        also=({"kept": False, "t": lambda own, steps, all, since: 1},),
     ),
     Mistake(
         "m lacks the factor 1−β₁", {"m": lambda m, g, beta1: beta1 * m + g},
@@ -414,7 +485,10 @@ MISTAKES = (
     ),
 )  # fmt: skip
 
+FORMS = ({}, TEXTBOOK, FROM_OLD, {**TEXTBOOK, **FROM_OLD})
+RIGHT_TOO = (*FORMS[1:], *({**form, "corrects": lambda asked: True} for form in FORMS))  # always corrected
+
 PART = Part(
     "optimizer", "AdamW", RIGHT, reference, find, PROBES, MISTAKES,
-    also_right=(TEXTBOOK, FROM_OLD, {**TEXTBOOK, **FROM_OLD}), owns=("AdamW",), atol=1e-7, rtol=1e-5,
+    also_right=RIGHT_TOO, owns=("AdamW",), atol=1e-7, rtol=1e-5,
 )  # fmt: skip

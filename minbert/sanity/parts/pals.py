@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.config import BertConfig
-from minbert.sanity.core import Absent, Mistake, Part, Pieces, Probe, seeded
-from minbert.sanity.search import optional
+from minbert.sanity.core import Mistake, Part, Pieces, Probe, seeded
+from minbert.sanity.search import optional, unlike
 
 L, C, H, SIZE = 2, 8, 2, 4  # layers, hidden size, heads; the inner width of the added layers
 CONFIG = BertConfig(
@@ -146,7 +146,8 @@ def find(project: Any) -> Theirs:
     pals = optional(project, "pals", "add_pals", "add_low_rank", "use_task")
     bert = optional(project, "bert", "BertModel")
     if pals is None or bert is None or not hasattr(bert.BertModel, "encode"):
-        raise Absent("no pals.py with add_pals(bert, tasks, size), add_low_rank(…) and use_task(bert, task)")
+        unlike(project, r"(^|_)[Pp][Aa][Ll]s?(?![a-z])|[Pp]rojected_?[ ]?[Aa]ttention|Stickland",
+               "a pals.py with add_pals(bert, tasks, size), add_low_rank(…) and use_task(bert, task)")  # fmt: skip
     return Theirs(bert, pals)
 
 

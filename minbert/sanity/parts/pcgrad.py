@@ -14,13 +14,15 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe
-from minbert.sanity.search import named, optional
+from minbert.sanity.evidence import NoAttribute
+from minbert.sanity.search import named, optional, unlike
 
 # The worked examples. Three tasks: with the orders 1-2-3 the sum is (-.389, .222, 1.778).
 THREE = ((1.0, 0, 0), (-1.0, 1, 0), (-0.5, -1, 1))
@@ -104,8 +106,8 @@ class Reference:
 class Theirs:
     """Somebody's PCGrad: `update` puts into `.grad` of the parameters what should be there after T losses."""
 
-    def __init__(self, update: Callable[[list[nn.Parameter], list[Tensor]], None], heads: bool):
-        self.update, self.has_heads = update, heads
+    def __init__(self, update: Callable[[list[nn.Parameter], list[Tensor]], None], heads: bool, promised: bool = False):
+        self.update, self.has_heads, self.promised = update, heads, promised
 
     def sums(self, gradients):
         random.seed(0)
@@ -144,7 +146,7 @@ def find(project) -> Theirs:
                 taken.append(module.take_gradients(parameters))
             module.give_gradients(taken, module.pcgrad, memory)
 
-        return Theirs(ours, heads=True)
+        return Theirs(ours, heads=True, promised=True)
 
     for _, PCGrad in named(project, lambda name: name.endswith(".pc_backward")):
         return Theirs(partial(wrapped, PCGrad), heads=True)
@@ -154,7 +156,8 @@ def find(project) -> Theirs:
             needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
             if len(needed) == 1:
                 return Theirs(partial(called, function), heads=False)
-    raise Absent("no function pcgrad(gradients), and no class PCGrad(optimizer) with pc_backward(losses)")
+    unlike(project, r"(?i)pc_?grad|pc_?backward|project_?conflict|gradient[ _]?surgery|Yu et al",
+           "functions pcgrad(gradients) and classes PCGrad(optimizer) with pc_backward(losses)")  # fmt: skip
 
 
 def wrapped(PCGrad: type, parameters: list[nn.Parameter], losses: list[Tensor]):
@@ -174,6 +177,9 @@ class Parameters:
 
     def step(self, closure: Callable | None = None):
         pass
+
+    def __getattr__(self, name: str) -> Any:
+        raise NoAttribute(f"it asks the optimizer for `{name}`, and the check's stand-in for it has none")
 
 
 def called(function: Callable, parameters: list[nn.Parameter], losses: list[Tensor]):

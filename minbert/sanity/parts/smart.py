@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe
-from minbert.sanity.search import named, optional
+from minbert.sanity.search import named, optional, unlike
 
 EPSILON = 0.01
 NOISE = 1e-14  # σ: nothing to be seen, but enough to know the way up from
@@ -181,6 +181,8 @@ class SmartLoss(Ours):
     Dropout, pads and weights are the caller's there: nothing can be said about them.
     """
 
+    promised = False
+
     def __init__(self, SMARTLoss: type, divergences: dict[str, Callable]):
         self.SMARTLoss, self.divergences = SMARTLoss, divergences
         names = list(inspect.signature(SMARTLoss).parameters)
@@ -221,7 +223,8 @@ def find(project) -> Ours:
     for _, value in named(project, lambda n: re.search(r"(?i)^smart\w*loss$|^smart$|^smart_?reg", n)):
         if inspect.isclass(value):
             return SmartLoss(value, divergences)
-    raise Absent("no function smoothness(model, x, divergence, …), and no class SMARTLoss(eval_fn, loss_fn, …)")
+    unlike(project, r"(?m)SMART|Smart(?![a-z])|^smart_|_smart(?![a-z])|[Ss]moothness.?[Ii]nduc|[Bb]regman|Jiang et al",
+           "functions smoothness(model, x, divergence, …) and classes SMARTLoss(eval_fn, loss_fn, …)")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -292,7 +295,7 @@ def gradients(s) -> dict[str, Tensor]:
     with same_noise():
         term = s.term(f, x, EPSILON, NOISE, 100 * EPSILON, 1)
     left = f.w.grad is not None and f.w.grad.any()
-    (g,) = torch.autograd.grad(term, f.w)
+    g = torch.autograd.grad(term, f.w)[0] if term.requires_grad else torch.zeros_like(f.w)
     return {"∂R_s/∂w / ε²": g / EPSILON**2, "left in w.grad": torch.as_tensor(left)}
 
 
