@@ -59,9 +59,8 @@ def _draws(layout: Layout, part: Part) -> bool:
 
 
 def _plain(part: Part, status: str, note: str) -> dict[str, Any]:
-    return {
-        "part": part.name, "title": part.title, "status": status, "mistakes": [], "note": note, "unknown": [], "todo": [],
-    }  # fmt: skip
+    about = {"part": part.name, "title": part.title, "status": status, "note": note}
+    return about | {"mistakes": [], "unknown": [], "todo": []}
 
 
 def _result(part: Part, out: Path, answer: dict[str, Any], layout: Layout, folder: Path) -> dict[str, Any]:
@@ -76,7 +75,7 @@ def _result(part: Part, out: Path, answer: dict[str, Any], layout: Layout, folde
         if all("training" in probe for probe in result.get("differs") or [""]) and _draws(layout, part):
             result = _plain(part, "not checked", "its dropout is written by hand, with random numbers that the check "
                             "cannot see; all else is right")  # fmt: skip
-        result["judged"] = _choice(recorded)
+        result["judged"] = list(recorded["choices"].values())
     else:
         result = _plain(part, recorded["status"], recorded.get("note", ""))
     if failure := result.get("failure"):
@@ -93,17 +92,6 @@ def _result(part: Part, out: Path, answer: dict[str, Any], layout: Layout, folde
     if printed.exists() and (text := printed.read_bytes()[:PRINTED].decode("utf-8", "replace")).strip():
         result["output"] = _printable(text)
     return {key: _tidy(value, folder) for key, value in result.items()}
-
-
-def _choice(recorded: dict[str, Any]) -> str:
-    """Which file was judged where a name is defined in several, as a sentence; "" where there was no choice."""
-    several = [(name, file, recorded["others"].get(name)) for name, file in recorded["judged"].items()]
-    sentences = [
-        f"judged is {name} of {file}, which your scripts use, not that of {', '.join(others[:2])}"
-        for name, file, others in several
-        if others
-    ]
-    return "; ".join(sentences)
 
 
 def _load(file: Path, part: Part) -> dict[str, Any] | None:

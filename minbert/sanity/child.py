@@ -145,7 +145,7 @@ def examine(part: core.Part, theirs: project.Project) -> dict[str, Any]:
         subject = None
     promised = getattr(subject, "promised", True)
     return {
-        "status": "ran", "probes": probes, "judged": theirs.judged, "others": theirs.others, "promised": promised,
+        "status": "ran", "probes": probes, "judged": theirs.judged, "choices": theirs.choices, "promised": promised,
         "places": {name: list(place) for name, place in getattr(subject, "places", {}).items()},
     }  # fmt: skip
 

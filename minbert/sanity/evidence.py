@@ -5,7 +5,7 @@
 
 Every probe therefore ends in one of five outcomes:
 
-    {"values": …}                what came out; the judge compares it
+    {"values": …}                what came out; the judge compares it; "touched": a package that was stood in for
     {"error": …, "file": …}      their code failed on promised inputs: evidence
     {"unknown": …, "remedy": …}  the check could not see; no evidence of anything
     {"todo": [(name, file, line), …]}   these methods are still to be written
@@ -31,6 +31,9 @@ OURS = Path(__file__).resolve().parents[1]
 Outcome = dict[str, Any]
 
 
+TOUCHED: list[str] = []  # packages whose stand-in gave an answer that counts, since the probe began
+
+
 class NoAttribute(CannotCheck, AttributeError):
     """A stand-in has no such attribute, and the course does not promise one."""
 
@@ -53,13 +56,15 @@ def record_probe(probe: Probe, subject: Any, blame: "Blame | None" = None) -> Ou
     """One probe's outcome. blame: decides whose a failure is; without it the subject is the check's own."""
     torch.manual_seed(0)
     DROPPED.clear()
+    TOUCHED.clear()
     try:
         values = probe.run(subject)
         if not isinstance(values, Mapping):
             values = {"": values}
         if any(value is None for value in values.values()):
             raise NotWritten("it returns None")
-        return {"values": {name: torch.as_tensor(value).detach().clone() for name, value in values.items()}}
+        outcome = {"values": {name: torch.as_tensor(value).detach().clone() for name, value in values.items()}}
+        return outcome | ({"touched": TOUCHED[0]} if TOUCHED else {})
     except Absent as reason:
         return {"absent": str(reason)}
     except Exception as error:
@@ -131,6 +136,11 @@ class Blame:
             return f"the check cannot call it as the course does ({text})", ""
         if _innermost_is_ours(error.__traceback__, self.root):
             return f"it does with a stand-in of the check what the check does not know ({text})", ""
+        if isinstance(error, AttributeError) and _is_ours(type(error.obj)):
+            name = type(error.obj).__name__
+            return f"it asks the check's {name} for `{error.name}`, which the course's does not have", ""
+        if type(error) is NameError and error.name in self.project.skipped:
+            return f"`{error.name}` comes of a line that the check cannot run: {self.project.skipped[error.name]}", ""
         if type(error) is NameError and (script := self._made_by_a_script(error.name)):
             return f"`{error.name}` exists only while {script} runs as a script", "Hand it over as an argument."
         if package := self._stand_in(error.__traceback__):
@@ -191,6 +201,12 @@ def _innermost_is_ours(traceback: TracebackType | None, root: Path) -> bool:
             ours = not file.is_relative_to(root)
         traceback = traceback.tb_next
     return ours
+
+
+def _is_ours(cls: type) -> bool:
+    """Whether a class is one of this package, as its stand-ins are."""
+    files = (f.__code__.co_filename for c in cls.__mro__ for f in vars(c).values() if hasattr(f, "__code__"))
+    return any(Path(file).is_relative_to(OURS) for file in files)
 
 
 def first_line(error: BaseException) -> str:

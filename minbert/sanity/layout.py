@@ -289,7 +289,7 @@ class Imports:
     @cached_property
     def reached(self) -> list[Path]:
         """All files that the entry scripts import, directly or not, in that order."""
-        reached = list(self.entries)
+        reached = list(self.entries) or list(self.sources)
         for file in reached:  # grows while it is gone through
             reached += dict.fromkeys(t for _, t, _ in self.links(file) if t not in reached)
         return reached
@@ -361,7 +361,9 @@ class Imports:
 
 
 def _acts(file: Path) -> bool:
-    """Whether a file, such as an exported notebook, calls its own functions when it is imported."""
-    own = {name for name, node in definitions(file) if isinstance(node, ast.FunctionDef) and "." not in name}
-    calls = [n.value for n in parsed(file).body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Call)]
-    return any(isinstance(call.func, ast.Name) and call.func.id in own for call in calls)
+    """Whether a file, such as an exported notebook, calls its own functions and classes when it is imported."""
+    own = {name for name, _ in definitions(file) if "." not in name}
+    defining = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Import, ast.ImportFrom)
+    acting = [node for node in parsed(file).body if not isinstance(node, defining)]
+    calls = [n.func for node in acting for n in ast.walk(node) if isinstance(n, ast.Call)]
+    return any(isinstance(function, ast.Name) and function.id in own for function in calls)

@@ -82,12 +82,10 @@ class Reader:
 
     def __post_init__(self):
         for node in ast.walk(parsed(self.file)):
-            if (
-                isinstance(node, ast.Assign)
-                and isinstance(node.value, ast.Call)
-                and (kind := KINDS.get(_name(node.value)))
-            ):
-                for name in (getattr(t, "attr", getattr(t, "id", "")) for t in node.targets):
+            for target, value in _assigned(node):
+                kind = KINDS.get(_name(value)) if isinstance(value, ast.Call) else None
+                name = getattr(target, "attr", getattr(target, "id", ""))
+                if kind and name:
                     self.criteria[name] = kind if self.criteria.get(name, kind) == kind else ""
 
     def losses(self) -> Iterator[Loss]:
@@ -109,16 +107,14 @@ class Reader:
                 for node in ast.walk(head):
                     if isinstance(node, ast.Call) and (loss := self._loss(node, names)):
                         yield loss
-            if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
-                flow = self.flow(statement.value, names)
-                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-                for target in (t.id for t in targets if isinstance(t, ast.Name)):
-                    names.pop(target, None)
-                    if flow:
-                        names[target] = flow
-            elif isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
-                if flow := names.get(statement.target.id):
-                    names[statement.target.id] = flow.then("scale")
+            for target, value in _assigned(statement):
+                flow = self.flow(value, names)
+                for name in (n.id for n in ast.walk(target) if isinstance(n, ast.Name)):
+                    names.pop(name, None)
+                    names |= {name: flow} if flow else {}
+            if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+                name = statement.target.id
+                names |= {name: names[name].then("scale")} if name in names else {}
             for below in inner:
                 yield from self._block(below, names)
 
@@ -176,6 +172,16 @@ class Reader:
         if re.search(r"(?i)(^|_)(model|net|classifier)$", name):
             return Flow("one")
         return None
+
+
+def _assigned(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """(target, value) of what a statement assigns, element by element where both sides are tuples."""
+    if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                yield from zip(target.elts, node.value.elts, strict=False)
+            else:
+                yield target, node.value
 
 
 def _name(call: Any) -> str:

@@ -42,8 +42,8 @@ SAME = {  # the same in other words, as configs of one's own have it
     "num_attention_heads": r"(n|num|nb)_?(attn_|attention_|self_attention_)?heads?|heads|nhead",
     "num_hidden_layers": r"(n|num|nb)_?(hidden_|encoder_|bert_)?layers?|layers|depth",
     "intermediate_size": r"(intermediate|ffn?|feed_?forward|mlp)_?(dim|size|hidden|width)|d_ff|dim_feedforward",
-    "vocab_size": r"(n|num)_?(vocab|words|tokens)|vocabulary(_size)?",
-    "max_position_embeddings": r"max_?(seq|sequence|position|len|length)\w*|block_size|(n|num)_positions",
+    "vocab_size": r"(n_?|num_?)?(vocab|vocabulary|words|tokens)(_?(size|len))?",
+    "max_position_embeddings": r"max_?(seq|sequence|position|len|length|tokens)\w*|block_size|(n|num)_positions",
     "type_vocab_size": r"(n|num)_?(types|segments|token_types)|type_vocabulary_size",
     "layer_norm_eps": r"(ln|norm|layernorm)?_?eps(ilon)?",
     "attention_probs_dropout_prob": r"(attn|attention|att)\w*(drop|dropout)\w*",
@@ -62,9 +62,10 @@ class Project:
         self.sources = self.imports.sources
         self.notes: list[CannotCheck] = []
         self.missing: set[str] = set()
+        self.real: set[str] = set()  # packages that are not stood in for where they are installed
         self.skipped: dict[str, str] = {}
         self.judged: dict[str, str] = {}
-        self.others: dict[str, list[str]] = {}
+        self.choices: dict[str, str] = {}  # what was judged where several could be meant, a sentence a name
         self.replay = Replay(self)
         self.cpu: OnTheCPU | None = None
         self.guess = 0  # which round of guesses this is
@@ -149,8 +150,11 @@ class Project:
         file, there = places[0]
         found = getattr(self.load(file), there)
         self.judged[name] = str(file.relative_to(self.root))
-        defined = [f for f, n in places[1:] if any(n == d for d, _ in definitions(f))]
-        self.others[name] = [str(f.relative_to(self.root)) for f in defined]
+        others = [str(f.relative_to(self.root)) for f, n in places[1:] if any(n == d for d, _ in definitions(f))]
+        if others:
+            self.choices[name] = (
+                f"{name} is judged as {self.judged[name]} has it, which your scripts use, not as {', '.join(others[:2])}"
+            )
         for base in getattr(found, "__mro__", ())[1:]:
             if stands_for(base) in self.missing:
                 raise CannotCheck(
@@ -168,7 +172,7 @@ class Project:
         if not file.is_relative_to(self.root):
             raise CannotCheck(f"{name} is a {seen.__name__}, which is not code of this project")
         self.judged[name] = str(file.relative_to(self.root))
-        self.others[name] = [f"{seen.__name__}, the class in use"] if self.imports.defining(name) else []
+        self.choices[name] = f"in the place of {name} is judged {seen.__name__}, which your model uses there"
         return seen
 
     # -------------------------------------------------------------------------------------------- what is unwritten
@@ -199,14 +203,20 @@ class Project:
 
     # -------------------------------------------------------------------------------------------- config and flags
 
-    def config(self, **sizes: Any) -> Any:
-        """A config of these sizes with every name that BERTs ask for: their own BertConfig where it takes them."""
+    def config(self, rate: str = "hidden_dropout_prob", **sizes: Any) -> Any:
+        """A config of these sizes with every name that BERTs ask for: their own BertConfig where it takes them.
+
+        rate: which of the two dropout rates a config gets that has only one, as bert-base's are the same.
+        """
         sizes = {**SHAPE, **sizes}
         values = {**OTHERS, **sizes}
         try:
             cls = self.get("config", "BertConfig")
             names = inspect.signature(cls).parameters
-            own = {n: sizes[k] for k, form in SAME.items() for n in names if re.fullmatch(form, n) and n not in sizes}
+            same = {n: k for k, form in SAME.items() for n in names if re.fullmatch(form, n) and n not in sizes}
+            if "attention_probs_dropout_prob" not in {*names, *same.values()}:
+                same |= {n: rate for n, k in same.items() if k == "hidden_dropout_prob"}
+            own = {n: sizes[k] for n, k in same.items()}
             takes_all = any(p.kind is p.VAR_KEYWORD for p in names.values())
             config = cls(**own, **{k: v for k, v in sizes.items() if takes_all or k in names})
         except Exception:  # absent, unfinished, or of another kind

@@ -164,7 +164,7 @@ def page(project: dict[str, Any], colour: bool = False, quiet_absent: bool = Tru
         lines += [" " * (width + 19) + more for more in rest[1:]]
     absent = [r["title"] for r in results if r["status"] == "absent"]
     notes = [f"not in this project: {', '.join(absent)}"] if absent and quiet_absent else []
-    for note in [*notes, *dict.fromkeys(r["judged"] for r in results if r.get("judged"))]:
+    for note in [*notes, *dict.fromkeys(choice for r in results for choice in r.get("judged") or ())]:
         lines += textwrap.wrap(note, WIDTH, initial_indent="  ", subsequent_indent="    ")
     for result in results:
         if result["status"] in WRONG:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
-from minbert.sanity.evidence import NoAttribute, NoKey
+from minbert.sanity.evidence import TOUCHED, NoAttribute, NoKey
 from minbert.sanity.layout import is_magic, parsed
 
 # ------------------------------------------------------------------------------------------------ packages
@@ -34,7 +34,10 @@ class _Anything(type):
 
 
 class Anything(metaclass=_Anything):
-    """Whatever a missing package would have held: can be called, subclassed, entered, compared, and does nothing."""
+    """Whatever a missing package would have held: can be called, subclassed, entered, compared, and does nothing.
+
+    Where its answer may decide something (a length, an order, what is in it) the package is noted in TOUCHED.
+    """
 
     stands_for = ""
 
@@ -59,12 +62,15 @@ class Anything(metaclass=_Anything):
         return None
 
     def __iter__(self) -> Iterator:
+        TOUCHED.append(self.stands_for)
         return iter(())
 
     def __len__(self) -> int:
+        TOUCHED.append(self.stands_for)
         return 0
 
     def __lt__(self, other: Any) -> bool:
+        TOUCHED.append(self.stands_for)
         return False
 
     __le__ = __gt__ = __ge__ = __lt__
@@ -243,7 +249,7 @@ class Encoding(dict):
 
 # Never needed for a model's numbers, and slow or impossible to import: stood in for even where installed, or loaded.
 ALWAYS = {
-    "torch.utils.tensorboard", "torch._dynamo",
+    "torch.utils.tensorboard",
     "sklearn", "requests", "filelock", "importlib_metadata", "transformers", "huggingface_hub", "explainaboard_client",
     "matplotlib", "seaborn", "pandas", "wandb", "tensorboard", "tensorboardX", "peft", "datasets", "nltk", "boto3",
     "sentence_transformers", "torchvision", "torchmetrics", "tqdm", "pytorch_lightning", "lightning", "accelerate",
@@ -290,7 +296,7 @@ class Importer:
             return spec  # a folder of theirs without __init__.py
         if top == "minbert":
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
-        if top in ALWAYS or fullname in ALWAYS:
+        if (top in ALWAYS or fullname in ALWAYS) and not (top in self.project.real and self._installed(top)):
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         if top in self.missing or (top in self.wanted and not self._installed(top)):
             self.missing |= {top} - KNOWN.keys()

@@ -96,8 +96,9 @@ def seen_in(project: Any) -> Forms:
 def built(project: Any, seen: Forms) -> nn.Module:
     """Their BertSelfAttention, or whichever class their layer has in its place, with the right weights."""
     config = project.config(
-        hidden_size=C, num_attention_heads=H, attention_probs_dropout_prob=P, hidden_dropout_prob=0.2
-    )
+        hidden_size=C, num_attention_heads=H, attention_probs_dropout_prob=P, hidden_dropout_prob=0.2,
+        rate="attention_probs_dropout_prob",
+    )  # fmt: skip
     theirs = project.used("BertSelfAttention", seen.seen.get("attention"))(config)
     if not isinstance(theirs, nn.Module):
         raise CannotCheck("BertSelfAttention is not an nn.Module")

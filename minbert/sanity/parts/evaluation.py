@@ -400,7 +400,11 @@ class Course:
         if not scores:
             raise CannotCheck("model_eval_multitask returns no score beside the predictions")
         right = float(Reference(RIGHT).score(task))
-        return next((s for s in scores if abs(s - right) < 1e-4), scores[-1])
+        accepted = [right]
+        if task == "sts" and self.bent:  # as bent as the predictions are
+            rows = dict(self.evaluated(task)[0])
+            accepted.append(np.corrcoef([float(rows[i]) for i in ids_of(task, "dev")], LABELS[task])[0, 1])
+        return right if any(abs(s - a) < 1e-4 for s in scores for a in accepted) else scores[-1]
 
     def file(self, task, split):
         if (task, split) in self.written:
@@ -489,6 +493,7 @@ NAMES = {
 
 def find(project: Any) -> Ours | Course:
     """A package like ours, or the course's evaluation.py and datasets.py."""
+    project.real.add("pandas")  # it reads the files
     evaluation = optional(project, "evaluation", "predict", "evaluate", "write_predictions")
     data = optional(project, "data", "read_examples", "Dataset")
     if evaluation and data:
