@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from minbert.sanity import core, evidence, layout, parts, project
+from minbert.sanity import core, evidence, judge, layout, parts, project, source
 from minbert.sanity.launch import PATIENCE
 
 try:
@@ -143,9 +143,13 @@ def examine(part: core.Part, theirs: project.Project) -> dict[str, Any]:
     except BaseException as error:  # SystemExit and KeyboardInterrupt as well: whatever it was, it ends the part only
         probes = dict.fromkeys((probe.name for probe in part.probes), blame(error))
         subject = None
-    promised = getattr(subject, "promised", True)
+    promised, base = getattr(subject, "promised", True), False
+    if part.at_base and subject is not None and (wrong := judge.differing(part, probes)):
+        with contextlib.suppress(Exception), core.visible_dropout():
+            base = part.at_base(theirs, all("error" in probes[name] for name in wrong))
     return {
         "status": "ran", "probes": probes, "judged": theirs.judged, "choices": theirs.choices, "promised": promised,
+        "base": base,
         "places": {name: list(place) for name, place in getattr(subject, "places", {}).items()},
     }  # fmt: skip
 
@@ -166,6 +170,21 @@ def confirmed(part: core.Part, theirs: project.Project, probes: dict, blame: evi
     }
 
 
+_read: dict[str, project.Project] = {}  # the project that was read last, by its folder
+
+
+def reading(job: dict[str, Any]) -> project.Project:
+    """The job's project, its syntax trees read: once for all parts, as a fork has what its parent has."""
+    if job["root"] not in _read:
+        _read.clear()
+        theirs = project.Project(layout.Layout(*(Path(job[name]) for name in ("root", "home", "top"))))
+        theirs.imports.path()
+        for file in theirs.imports.reached:
+            source.calls(file)
+        _read[job["root"]] = theirs
+    return _read[job["root"]]
+
+
 def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
     """A part from beginning to end, in a process of its own."""
     out = Path(job["out"])
@@ -175,8 +194,8 @@ def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
     os.dup2(output, 2)
     sys.stdin = os.fdopen(0)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace")
-    theirs = project.Project(layout.Layout(*(Path(job[name]) for name in ("root", "home", "top"))))
-    os.chdir(theirs.home)
+    theirs = reading(job)
+    os.chdir(theirs.root if theirs.imports.entries else theirs.home)
     limit(job["timeout"])
     threading.Thread(target=watch, args=(f"{out}.at", theirs.root, job["timeout"]), daemon=True).start()
     guard(out.parent)
@@ -238,6 +257,8 @@ def main():
     for line in sys.stdin:
         job = json.loads(line)
         part = parts.load(job["part"])  # here, and not in the fork: there `import minbert` is theirs
+        with contextlib.suppress(Exception):  # what cannot be read is told of in the fork
+            reading(job)
         if hasattr(os, "fork"):
             channel.write(json.dumps(in_a_fork(job, part, answers)) + "\n")
         else:

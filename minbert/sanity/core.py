@@ -94,8 +94,9 @@ class Part:
 
     right: the pieces. reference: builds a subject out of pieces. find: the same subject out of somebody's project
     (see `project.Project`); raises NotWritten, Absent or CannotCheck. also_right: replacements that are right too, any
-    of which may be what somebody wrote. owns: the classes and functions that a student writes for this part.
-    Numbers agree within atol + rtol·|expected|.
+    of which may be what somebody wrote. owns: the classes and functions that a student writes for this part. at_base:
+    whether theirs, which is not right at the probes' sizes, is so at bert-base's, because it has 768 or 64 written into
+    it; it is told whether all that was seen are failures. Numbers agree within atol + rtol·|expected|.
 
     A subject may have `promised`: False where the check guesses how it is to be called, so that only numbers which
     are exactly those of a known mistake are evidence; and `places`: {probe: (file, line)} to look at.
@@ -110,6 +111,7 @@ class Part:
     mistakes: tuple[Mistake, ...]
     also_right: tuple[Pieces, ...] = ()
     owns: tuple[str, ...] = ()
+    at_base: Callable[[Any, bool], bool] | None = None
     atol: float = 1e-5
     rtol: float = 1e-4
 

@@ -15,7 +15,6 @@ An exception is theirs if it was raised in their code, and if nothing that the c
 a stand-in that was asked for more than is promised raises `CannotCheck`, a guess leaves a note in `Project.notes`.
 """
 
-import ast
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,13 +24,13 @@ from typing import Any
 import torch
 
 from minbert.sanity.core import DROPPED, Absent, CannotCheck, NotWritten, Part, Probe
-from minbert.sanity.layout import definitions, main_block
+from minbert.sanity.source import made_by_script
 
 OURS = Path(__file__).resolve().parents[1]
 Outcome = dict[str, Any]
 
 
-TOUCHED: list[str] = []  # packages whose stand-in gave an answer that counts, since the probe began
+TOUCHED: list[str] = []  # packages whose stand-in gave an answer that counts, since the part's probes began
 
 
 class NoAttribute(CannotCheck, AttributeError):
@@ -49,6 +48,7 @@ class NoKey(CannotCheck, KeyError):
 
 def record(part: Part, subject: Any, blame: "Blame | None" = None) -> dict[str, Outcome]:
     """Run a part's probes: {probe: outcome}. Call it within `visible_dropout`."""
+    TOUCHED.clear()
     return {probe.name: record_probe(probe, subject, blame) for probe in part.probes}
 
 
@@ -56,7 +56,6 @@ def record_probe(probe: Probe, subject: Any, blame: "Blame | None" = None) -> Ou
     """One probe's outcome. blame: decides whose a failure is; without it the subject is the check's own."""
     torch.manual_seed(0)
     DROPPED.clear()
-    TOUCHED.clear()
     try:
         values = probe.run(subject)
         if not isinstance(values, Mapping):
@@ -64,7 +63,7 @@ def record_probe(probe: Probe, subject: Any, blame: "Blame | None" = None) -> Ou
         if any(value is None for value in values.values()):
             raise NotWritten("it returns None")
         outcome = {"values": {name: torch.as_tensor(value).detach().clone() for name, value in values.items()}}
-        return outcome | ({"touched": TOUCHED[0]} if TOUCHED else {})
+        return outcome | ({"touched": blame.stood_in(TOUCHED[0])} if blame and TOUCHED else {})
     except Absent as reason:
         return {"absent": str(reason)}
     except Exception as error:
@@ -144,18 +143,19 @@ class Blame:
         if type(error) is NameError and (script := self._made_by_a_script(error.name)):
             return f"`{error.name}` exists only while {script} runs as a script", "Hand it over as an argument."
         if package := self._stand_in(error.__traceback__):
-            return f"it uses the package {package}, which the check stands in for ({text})", ""
+            return f"{self.stood_in(package)} ({text})", ""
         return None
+
+    def stood_in(self, package: str) -> str:
+        """The reason why a package that was stood in for keeps something from being seen."""
+        if package in self.project.missing:
+            return f"it uses {package}, which is neither in this folder nor installed here"
+        return f"it uses the package {package}, which the check does not run"
 
     def _made_by_a_script(self, name: str | None) -> str:
         """The script whose main block makes this name, or one of whose functions declares it global; "" if none."""
-        for file in self.project.sources:
-            made = {n.id for s in main_block(file) for n in ast.walk(s) if isinstance(n, ast.Name)}
-            for _, node in definitions(file):
-                made |= {g for s in ast.walk(node) if isinstance(s, ast.Global) for g in s.names}
-            if name in made:
-                return str(file.relative_to(self.root))
-        return ""
+        files = (file for file in self.project.sources if name in made_by_script(file))
+        return next((str(file.relative_to(self.root)) for file in files), "")
 
     def _stand_in(self, traceback: TracebackType | None) -> str:
         """The package that a stand-in in the failing function stands for; "" if there is none."""
@@ -192,12 +192,16 @@ def _steps(traceback: TracebackType | None, root: Path, names: bool = False) -> 
         traceback = traceback.tb_next
 
 
+PASSED = ("__torch_function__", "_dropout", "_torch_dropout", "_sdpa")  # functions of ours that hand a call on
+
+
 def _innermost_is_ours(traceback: TracebackType | None, root: Path) -> bool:
     """Whether the last step that lies in their files or in ours lies in ours."""
     ours = False
     while traceback is not None:
-        file = Path(traceback.tb_frame.f_code.co_filename)
-        if file.is_relative_to(root) or file.is_relative_to(OURS):
+        code = traceback.tb_frame.f_code
+        file = Path(code.co_filename)
+        if file.is_relative_to(root) or (file.is_relative_to(OURS) and code.co_name not in PASSED):
             ours = not file.is_relative_to(root)
         traceback = traceback.tb_next
     return ours

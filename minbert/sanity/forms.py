@@ -63,6 +63,17 @@ def first(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) and output and isinstance(output[0], Tensor) else output
 
 
+def both(output: Any) -> tuple[Tensor, Tensor]:
+    """The last hidden state and the pooled vectors of what a BertModel returns, in whatever form."""
+    names = ("last_hidden_state", "pooler_output")
+    if isinstance(output, dict):
+        return output[names[0]], output[names[1]]
+    if hasattr(output, names[1]):
+        return getattr(output, names[0]), getattr(output, names[1])
+    hidden, pooled = output
+    return hidden, pooled
+
+
 class Forms:
     """What was seen of a model of theirs: `layer`, `attention` and `embed`, each a `Form`."""
 
@@ -134,6 +145,19 @@ def forms(project: Any, **sizes: int) -> Forms:
         return Forms(project.get("bert", "BertModel")(project.config(**sizes)).eval())
     except Exception:  # absent, or still to be written: what is wrong in it is another part's matter
         return Forms(None)
+
+
+def runs_at_base(project: Any, only_failures: bool = True) -> bool:
+    """Whether their model runs at bert-base's width, of two layers, in evaluation and in training."""
+    if not only_failures:
+        return False
+    model = project.get("bert", "BertModel")(
+        project.config(hidden_size=768, num_attention_heads=12, intermediate_size=3072, num_hidden_layers=2)
+    )
+    for training in (False, True):
+        with torch.no_grad():
+            both(model.train(training)(torch.tensor(IDS), torch.tensor(MASK)))
+    return True
 
 
 def called_as(module: nn.Module, form: Form, change: Callable[[Tensor], Any] = lambda mask: mask) -> nn.Module:

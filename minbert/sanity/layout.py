@@ -6,16 +6,15 @@ somebody starts, so that an abandoned copy of a file is not taken for the one in
 """
 
 import ast
-import builtins
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 from minbert.errors import UserError
+from minbert.sanity.source import acts, definitions, imported, main_block, nodes, top_names
 
 SKIPPED = {
     "__pycache__", "node_modules", "site-packages", "venv", "env", "weights", "wandb", "runs", "build", "tests",
@@ -171,65 +170,6 @@ def _compiles(text: bytes) -> bool:
         return False
 
 
-# ------------------------------------------------------------------------------------------------ the syntax tree
-
-
-@lru_cache(maxsize=512)
-def parsed(file: Path) -> ast.Module:
-    """The syntax tree of a file; an empty one where it cannot be read or parsed."""
-    try:
-        return ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError, RecursionError, OSError):
-        return ast.Module([], [])
-
-
-def definitions(file: Path) -> list[tuple[str, ast.AST]]:
-    """(qualified name, node) of every class and function in a file, as `BertLayer.forward`."""
-    return list(_definitions(parsed(file)))
-
-
-def _definitions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.AST]]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            name = f"{inside}.{node.name}".lstrip(".")
-            yield name, node
-            yield from _definitions(node, name)
-        elif isinstance(node, ast.If | ast.Try | ast.With):
-            yield from _definitions(node, inside)
-
-
-def imported(file: Path) -> Iterator[tuple[str, int]]:
-    """(dotted name, level) of what a file imports, wherever in it; level as in `from .. import x`."""
-    for node in ast.walk(parsed(file)):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, 0) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or "", node.level
-
-
-def top_names(file: Path) -> set[str]:
-    """The names that a file defines at its top level: classes, functions and variables."""
-    names = {name for name, _ in definitions(file) if "." not in name}
-    for node in parsed(file).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if hasattr(node, "target") else []
-        names |= {t.id for target in targets for t in ast.walk(target) if isinstance(t, ast.Name)}
-    return names
-
-
-def main_block(file: Path) -> list[ast.stmt]:
-    """The statements below `if __name__ == "__main__":`."""
-    return [
-        below
-        for node in parsed(file).body
-        if isinstance(node, ast.If) and "__name__" in ast.dump(node.test)
-        for below in node.body
-    ]
-
-
-def is_magic(name: str) -> bool:
-    return name.startswith("__")
-
-
 # ------------------------------------------------------------------------------------------------ imports
 
 
@@ -239,7 +179,7 @@ class Imports:
     def __init__(self, layout: Layout):
         self.layout, self.root = layout, layout.root
         self.sources = layout.sources()
-        self._there = set(self.sources)
+        self._there, self._links = set(self.sources), {}
         folders = {d for f in self.sources for d in f.parents if d == self.root or d.is_relative_to(self.root)}
         self._folders = sorted(folders, key=lambda d: (len(d.parts), str(d)))
 
@@ -259,8 +199,10 @@ class Imports:
 
     def links(self, file: Path) -> list[tuple[str, Path, str]]:
         """(name, file, name there) of what a file imports from the project's others; "" for a whole module."""
-        links = []
-        for node in ast.walk(parsed(file)):
+        if file in self._links:
+            return self._links[file]
+        links = self._links[file] = []
+        for node in nodes(file):
             if isinstance(node, ast.Import):
                 targets = [(alias.asname or alias.name, self.resolve(file, alias.name), "") for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -283,7 +225,7 @@ class Imports:
             known = ENTRIES.index(file.stem) if file.stem in ENTRIES else len(ENTRIES)
             return bool(OLD.search(str(file.relative_to(self.root)))), known, self.sources.index(file)
 
-        scripts = [f for f in self.sources if f.stem in ENTRIES[:2] or main_block(f) or _acts(f)]
+        scripts = [f for f in self.sources if f.stem in ENTRIES[:2] or main_block(f) or acts(f)]
         return sorted((f for f in scripts if f.stem not in NOT_PARTS and "test" not in f.stem), key=order)
 
     @cached_property
@@ -353,17 +295,3 @@ class Imports:
         """Python's path for this project."""
         wanted = [self.dotted(file)[0] for file in (*self.entries, *self.sources)]
         return [str(folder) for folder in dict.fromkeys([*wanted, self.root])]
-
-    def unknown(self, file: Path, name: str) -> bool:
-        """Whether an absolute import names neither a module of theirs nor one of Python's own."""
-        top = name.partition(".")[0]
-        return self.resolve(file, name) is None and top not in sys.stdlib_module_names and not hasattr(builtins, top)
-
-
-def _acts(file: Path) -> bool:
-    """Whether a file, such as an exported notebook, calls its own functions and classes when it is imported."""
-    own = {name for name, _ in definitions(file) if "." not in name}
-    defining = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Import, ast.ImportFrom)
-    acting = [node for node in parsed(file).body if not isinstance(node, defining)]
-    calls = [n.func for node in acting for n in ast.walk(node) if isinstance(n, ast.Call)]
-    return any(isinstance(function, ast.Name) and function.id in own for function in calls)

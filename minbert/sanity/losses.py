@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from minbert.sanity.layout import definitions, parsed
+from minbert.sanity.source import definitions, nodes, parsed
 
 KINDS = {  # how a loss is called → what it is
     "cross_entropy": "ce", "CrossEntropyLoss": "ce", "nll_loss": "nll", "NLLLoss": "nll",
@@ -81,7 +81,7 @@ class Reader:
     criteria: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        for node in ast.walk(parsed(self.file)):
+        for node in nodes(self.file):
             for target, value in _assigned(node):
                 kind = KINDS.get(_name(value)) if isinstance(value, ast.Call) else None
                 name = getattr(target, "attr", getattr(target, "id", ""))
@@ -197,7 +197,7 @@ def losses(project: Any) -> list[Loss]:
 def backward_twice(project: Any) -> tuple[str, int] | None:
     """(file, line) where a loss's gradient is computed by itself and, in the same pass, scaled as well."""
     for file in project.sources:
-        for node in ast.walk(parsed(file)):
+        for node in nodes(file):
             for block in (getattr(node, "body", None), getattr(node, "orelse", None)):
                 if not isinstance(block, list):
                     continue
@@ -218,7 +218,7 @@ def trains(project: Any) -> tuple[str, int] | None:
     for file in project.sources:
         if re.search(r"\b(LightningModule|Trainer|Accelerator)\b", ast.unparse(parsed(file))):
             continue
-        for loop in (n for n in ast.walk(parsed(file)) if isinstance(n, ast.For | ast.While)):
+        for loop in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
             calls = {_name(n) for n in ast.walk(loop) if isinstance(n, ast.Call)}
             if {"backward", "step"} <= calls:
                 return str(file.relative_to(project.root)), loop.lineno
@@ -231,14 +231,10 @@ def facts(project: Any, read: list[Loss]) -> dict[str, tuple[str, int] | None]:
     A loss counts as one of rounded outputs only if it compares them with labels.
     """
     cut = next((loss for loss in read if loss.task and loss.done & CUTS and loss.labelled), None)
-    loop, sources = trains(project), [parsed(file) for file in project.sources]
-    calls = [
-        n for tree in sources for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
-    ]
-    zeroes = any(_name(c) == "zero_grad" for c in calls) or any(
-        isinstance(n, ast.Attribute) and n.attr == "grad" and isinstance(n.ctx, ast.Store)
-        for tree in sources for n in ast.walk(tree)
-    )  # fmt: skip
+    loop, every = trains(project), [node for file in project.sources for node in nodes(file)]
+    calls = [n for n in every if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    stored = [n for n in every if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    zeroes = any(_name(c) == "zero_grad" for c in calls) or any(n.attr == "grad" for n in stored)
     puts = any(_name(c) == "train" and (not c.args or getattr(c.args[0], "value", False) is True) for c in calls)
     return {
         ROUNDED: cut and cut.place,

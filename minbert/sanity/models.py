@@ -10,7 +10,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +19,8 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.sanity.core import Absent, CannotCheck, copy_by_name, fill
 from minbert.sanity.evidence import NoAttribute
-from minbert.sanity.forms import Forms, Instead, first
-from minbert.sanity.layout import definitions, is_magic
-from minbert.sanity.replay import called
+from minbert.sanity.forms import COURSE, Forms, Instead, both, first
+from minbert.sanity.source import called, definitions, is_magic
 from minbert.sanity.standins import Encoding, Settings
 
 METHODS = {"sst": "predict_sentiment", "para": "predict_paraphrase", "sts": "predict_similarity"}
@@ -33,6 +31,12 @@ TRAINED = {"pretrain": "finetune", "freeze": "finetune", "last-linear-layer": "f
 LABELS = {k: k for k in range(5)}
 
 # ------------------------------------------------------------------------------------------------ the BERT inside
+
+
+class Output(Encoding):
+    """What BERT returns."""
+
+    of = "BERT's output"
 
 
 class RightBert(BertModel):
@@ -48,21 +52,28 @@ class RightBert(BertModel):
                 raise
         raise NoAttribute(f"it asks BERT for `{name}`, which the course's BertModel does not have")
 
+    def forward(self, *args: Any, **options: Any) -> Output:
+        return Output(super().forward(*args, **options))
+
 
 class Through(Instead, nn.Module):
-    """A layer that lets everything pass; whatever else is asked of it is asked of the first layer."""
+    """A layer that lets everything pass; whatever else is asked of it is asked of the layer that it stands for."""
 
     def forward(self, *args: Any, **options: Any) -> Any:
         return self.form.like(self.form.taken(args, options)[0])
 
 
-def little(C: int, H: int) -> RightBert:
-    """A right BERT with seeded weights, one layer deep."""
+def little(C: int, H: int, layers: int = 1) -> RightBert:
+    """A right BERT with seeded weights, of which only the first layer does anything."""
     config = BertConfig(
-        vocab_size=20, hidden_size=C, num_hidden_layers=1, num_attention_heads=H, intermediate_size=16,
+        vocab_size=20, hidden_size=C, num_hidden_layers=layers, num_attention_heads=H, intermediate_size=16,
         max_position_embeddings=64, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1,
     )  # fmt: skip
-    return fill(RightBert(config), scale=0.05).eval()
+    with uninitialised():
+        model = RightBert(config)
+    for number in range(1, layers):
+        model.bert_layers[number] = Through().stand_for(model.bert_layers[number], COURSE)
+    return fill(model, scale=0.05).eval()
 
 
 @contextmanager
@@ -83,20 +94,17 @@ def uninitialised():
 def pretrained(project: Any, cls: type, name: str) -> nn.Module:
     """What stands where theirs would load weights: their own class if it is right, else the right one."""
     C, H = next((sizes for start, sizes in SIZES.items() if name.startswith(start)), (768, 12))
-    right = little(C, H)
+    right = little(C, H, layers=12)
     with suppress(Exception):  # still to be written, or wrong, which is another part's matter
-        sizes = {n: getattr(right.config, n) for n in vars(right.config) if n != "name_or_path"}
         with uninitialised():
-            theirs = cls(project.config(**sizes | {"num_hidden_layers": 12}))
+            theirs = cls(project.config(**vars(right.config)))
         seen = Forms(theirs)
         for number in range(1, 12):
-            theirs.bert_layers[number] = Through().stand_for(theirs.bert_layers[0], seen.layer)
+            theirs.bert_layers[number] = Through().stand_for(theirs.bert_layers[number], seen.layer)
         copy_by_name(right, fill(theirs, scale=0.05)).eval()
         ids, mask = torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
-        wanted, found = right(ids, mask), theirs(ids, mask)
-        tokens = (x["last_hidden_state"][mask.bool()] for x in (wanted, found))
-        pooled = (x["pooler_output"] for x in (wanted, found))
-        if torch.allclose(*tokens, atol=1e-4) and torch.allclose(*pooled, atol=1e-4):
+        (hidden, pooled), (a, b) = both(right(ids, mask)), both(theirs(ids, mask))
+        if torch.allclose(hidden[mask.bool()], a[mask.bool()], atol=1e-4) and torch.allclose(pooled, b, atol=1e-4):
             right = theirs
     project.berts.append(right)
     right.register_forward_pre_hook(lambda module, args, options: _note_ids(project, args, options), with_kwargs=True)
@@ -357,7 +365,3 @@ def joined(ids: Tensor, mask: Tensor, ids2: Tensor, mask2: Tensor) -> dict[str, 
         rows.append((torch.cat([a[one], b[two]]), torch.cat([m[one], n[two]]), types))
     names = ("token_ids", "attention_mask", "token_type_ids")
     return {name: nn.utils.rnn.pad_sequence([row[i] for row in rows], batch_first=True) for i, name in enumerate(names)}
-
-
-def place(file: Path, node: ast.AST, root: Path) -> tuple[str, int]:
-    return str(file.relative_to(root)), node.lineno

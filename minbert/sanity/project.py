@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from minbert.sanity.core import Absent, CannotCheck
 from minbert.sanity.evidence import Blame, NoAttribute, stands_for
-from minbert.sanity.layout import Imports, Layout, definitions, is_magic, parsed
+from minbert.sanity.layout import Imports, Layout
 from minbert.sanity.models import pretrained
 from minbert.sanity.replay import Replay
+from minbert.sanity.source import definitions, is_magic, nodes, unfilled
 from minbert.sanity.standins import ALWAYS, TOKENIZERS, Anything, Flags, Importer, OnTheCPU, Settings, Words, settle
 
 SHAPE = {  # what every config is asked for, unless a part wants another
@@ -184,7 +185,7 @@ class Project:
         """
         for file in self.sources:
             for name, node in definitions(file):
-                if isinstance(node, ast.FunctionDef) and (how := _unfilled(node)):
+                if isinstance(node, ast.FunctionDef) and (how := unfilled(node)):
                     yield name, str(file.relative_to(self.root)), node.lineno, how
 
     def unwritten(self, owns: Iterable[str]) -> list[tuple[str, str, int]]:
@@ -259,7 +260,7 @@ class Project:
     def _assigned(self, name: str) -> Iterator[tuple[Path, ast.expr]]:
         """(file, expression) of what is assigned to a config's field of that name."""
         for file in self.imports.reached or self.sources:
-            for node in ast.walk(parsed(file)):
+            for node in nodes(file):
                 if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
                     if node.targets[0].attr == name and re.search(r"(?i)conf|cfg", ast.unparse(node.targets[0].value)):
                         yield file, node.value
@@ -281,36 +282,3 @@ class Project:
             values = {**vars(self.replay.parser(script)), **values}
         choice = {"option": "finetune", "fine_tune_mode": "full-model", "use_gpu": False, "batch_size": 2}
         return Flags(**{**course, **values, **{k: v for k, v in choice.items() if k in values}})
-
-
-def _unfilled(node: ast.FunctionDef) -> str:
-    """How a function is still to be written: "raises", "empty", "placeholder", or "" if it is not."""
-    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-    raises = [s for s in body if isinstance(s, ast.Raise) and s.exc and "NotImplementedError" in ast.unparse(s.exc)]
-    if raises:
-        return "raises"
-
-    def nothing(statement: ast.stmt) -> bool:
-        value = getattr(statement, "value", None)
-        return isinstance(statement, ast.Pass) or (
-            isinstance(statement, ast.Return | ast.Expr)
-            and (value is None or (isinstance(value, ast.Constant) and value.value in (None, ...)))
-        )
-
-    if all(map(nothing, body)):
-        return "empty"
-    returned = {id(s.value) for s in ast.walk(node) if isinstance(s, ast.Return)}  # `return loss` is no use of it
-    names = [n for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in returned]
-    none = [
-        target.id
-        for s in body
-        if isinstance(s, ast.Assign) and isinstance(s.value, ast.Constant) and s.value.value is None
-        for target in s.targets
-        if isinstance(target, ast.Name)
-    ]
-
-    def only_none(name: str) -> bool:
-        stored = [n for n in names if n.id == name and isinstance(n.ctx, ast.Store)]
-        return len(stored) == 1 and any(n.id == name and isinstance(n.ctx, ast.Load) for n in names)
-
-    return "placeholder" if any(map(only_none, none)) else ""

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from minbert.sanity.layout import definitions, main_block, parsed
+from minbert.sanity.source import called, calls, definitions, made_by_script
 from minbert.sanity.standins import Flags, Words
 
 Supply = Callable[[str], Any]  # a name that nothing before the call defines → its value; KeyError where there is none
@@ -55,13 +55,13 @@ class Replay:
             return {}
         self._under_way.add(file)
         made = {}
-        for name in _taken_for_granted(file) - vars(module).keys():
-            for node, path in _assignments(file, name):
-                try:
-                    made[name] = self.value(file, node.value, path, self.known(file), vars(module) | made)
-                except Exception:
-                    continue  # a NameError will tell, if it matters
-                break
+        scripted = made_by_script(file)
+        for name in (_taken_for_granted(file) & scripted.keys()) - vars(module).keys() if scripted else ():
+            for node, path in scripted[name]:
+                if isinstance(node.targets[0], ast.Name):
+                    with contextlib.suppress(Exception):  # a NameError will tell, if it matters
+                        made[name] = self.value(file, node.value, path, self.known(file), vars(module) | made)
+                        break
         self._under_way.discard(file)
         return made
 
@@ -75,7 +75,7 @@ class Replay:
 
     def calls(self, file: Path, wanted: Callable[[ast.Call], bool]) -> Iterator[tuple[ast.Call, list[ast.AST]]]:
         """(call, the nodes around it from the module inwards) of every call in a file that `wanted` accepts."""
-        yield from _find(parsed(file), lambda n: isinstance(n, ast.Call) and wanted(n), [])
+        yield from ((call, list(path)) for call, path in calls(file) if wanted(call))
 
     def known(self, file: Path) -> Supply:
         """What the check can supply by name: the flags, a device, the labels, a tokenizer."""
@@ -146,18 +146,6 @@ def _data(filename: Any = None, flag: str = "train", *others: Any, **options: An
     return ([], 5) if "train" in str(options.get("flag", options.get("split", flag))) else []
 
 
-def called(call: ast.Call) -> str:
-    """The last part of what a call calls: `predict_sentiment` of `self.model.predict_sentiment(x)`."""
-    return getattr(call.func, "attr", getattr(call.func, "id", ""))
-
-
-def _find(node: ast.AST, wanted: Callable[[ast.AST], bool], path: list) -> Iterator[tuple[Any, list[ast.AST]]]:
-    if wanted(node):
-        yield node, path
-    for child in ast.iter_child_nodes(node):
-        yield from _find(child, wanted, [*path, node])
-
-
 def _names(node: ast.AST, kind: type) -> set[str]:
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, kind)}
 
@@ -205,20 +193,6 @@ def _slice(node: ast.expr, path: list[ast.AST]) -> tuple[list[ast.stmt], set[str
             break
     defined = set().union(*map(_changes, statements)) if statements else set()
     return statements, (needed - defined) | outside
-
-
-def _assignments(file: Path, name: str) -> Iterator[tuple[ast.Assign, list[ast.AST]]]:
-    """The assignments to a name in a file's main block, or where a function declares it global."""
-    main = {id(n) for statement in main_block(file) for n in ast.walk(statement)}
-    declaring = {
-        id(n)
-        for _, function in definitions(file)
-        if any(isinstance(s, ast.Global) and name in s.names for s in ast.walk(function))
-        for n in ast.walk(function)
-    }
-    for node, path in _find(parsed(file), lambda n: isinstance(n, ast.Assign), []):
-        if id(node) in main | declaring and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-            yield node, [*path, node]
 
 
 def _taken_for_granted(file: Path) -> set[str]:

@@ -7,8 +7,8 @@ from types import ModuleType
 from typing import Any
 
 from minbert.sanity.core import Absent, CannotCheck
-from minbert.sanity.layout import definitions
 from minbert.sanity.project import Project
+from minbert.sanity.source import definitions
 
 
 def named(project: Project, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
 from minbert.sanity.evidence import TOUCHED, NoAttribute, NoKey
-from minbert.sanity.layout import is_magic, parsed
+from minbert.sanity.source import is_magic, nodes, parsed
 
 # ------------------------------------------------------------------------------------------------ packages
 
@@ -340,9 +340,10 @@ class Loader(importlib.machinery.SourceFileLoader):
         self.project = project
 
     def exec_module(self, module: ModuleType):
-        text = self.get_data(self.path)
-        tree = ast.parse(text, self.path)
-        future = compile(text, self.path, "exec", dont_inherit=True).co_flags & FUTURE
+        tree = parsed(Path(self.path))
+        if not tree.body:
+            tree = ast.parse(self.get_data(self.path), self.path)  # it is empty, or this says why it cannot be read
+        future = FUTURE if any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in tree.body) else 0
         for node in tree.body:
             try:
                 code = compile(ast.Module([node], []), self.path, "exec", future, dont_inherit=True)
@@ -355,9 +356,9 @@ class Loader(importlib.machinery.SourceFileLoader):
 
 def _needed(file: Path) -> Iterator[str]:
     """Top-level names of what a file imports without being ready for its absence (`try`)."""
-    tries = (node for node in ast.walk(parsed(file)) if isinstance(node, ast.Try))
+    tries = (node for node in nodes(file) if isinstance(node, ast.Try))
     guarded = {id(below) for node in tries for statement in node.body for below in ast.walk(statement)}
-    for node in ast.walk(parsed(file)):
+    for node in nodes(file):
         if isinstance(node, ast.Import) and id(node) not in guarded:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and id(node) not in guarded and not node.level:

@@ -16,8 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minbert.bert import BertSelfAttention
+from minbert.config import BertConfig
 from minbert.sanity import core
 from minbert.sanity.core import DROPPED, CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.evidence import record_probe, same_values
 from minbert.sanity.forms import Forms, called_as, forms
 
 B, T, C, H = 2, 5, 8, 2
@@ -158,24 +161,28 @@ def look_up(module: nn.Module) -> Tensor:
     return with_weights(module, keys, keys, value, x, additive([[1, 1, 1, 0]]))[0, :, :4]
 
 
+def width(module: nn.Module) -> int:
+    return module.query.in_features
+
+
 @torch.no_grad()
 def evaluated(module: nn.Module) -> Tensor:
     module.eval()
-    return module(core.seeded("attention input", B, T, C), additive(TOKENS))
+    return module(core.seeded("attention input", B, T, width(module)), additive(TOKENS))
 
 
 @torch.no_grad()
 def unpadded(module: nn.Module) -> Tensor:
     module.eval()
-    return module(core.seeded("unpadded input", 1, 3, C), additive([[1, 1, 1]]))
+    return module(core.seeded("unpadded input", 1, 3, width(module)), additive([[1, 1, 1]]))
 
 
 @torch.no_grad()
 def pads_changed(module: nn.Module) -> Tensor:
     module.eval()
-    x = core.seeded("attention input", B, T, C)
+    x = core.seeded("attention input", B, T, width(module))
     other = x.clone()
-    other[1, 3:] += core.seeded("other pads", 2, C, scale=3.0)
+    other[1, 3:] += core.seeded("other pads", 2, width(module), scale=3.0)
     mask = additive(TOKENS)
     return (module(other, mask) - module(x, mask))[1, :3]
 
@@ -184,7 +191,7 @@ def pads_changed(module: nn.Module) -> Tensor:
 def trained(module: nn.Module) -> Tensor:
     module.train()
     try:
-        return module(core.seeded("attention input", B, T, C), additive(TOKENS))
+        return module(core.seeded("attention input", B, T, width(module)), additive(TOKENS))
     finally:
         module.eval()
 
@@ -198,10 +205,23 @@ def dropped_values(module: nn.Module) -> Tensor:
     module.train()
     try:
         DROPPED.clear()
-        module(core.seeded("unpadded input", 1, 3, C), additive([[1, 1, 1]]))
-        return torch.tensor(float(sum(math.prod(shape) for shape in DROPPED) == 3 * C))
+        module(core.seeded("unpadded input", 1, 3, width(module)), additive([[1, 1, 1]]))
+        return torch.tensor(float(sum(math.prod(shape) for shape in DROPPED) == 3 * width(module)))
     finally:
         module.eval()
+
+
+def right_at_base(project: Any, only_failures: bool) -> bool:
+    """Whether theirs gives what the right one gives at bert-base's sizes, in all probes that any size will do for."""
+    sizes = {"hidden_size": 768, "num_attention_heads": 12, "attention_probs_dropout_prob": P}
+    seen = forms(project, hidden_size=768, num_attention_heads=12)
+    config = project.config(rate="attention_probs_dropout_prob", **sizes)
+    theirs = project.used("BertSelfAttention", seen.seen.get("attention"))(config)
+    right = core.fill(BertSelfAttention(BertConfig(**sizes)), scale=0.05)
+    core.copy_by_name(right, called_as(theirs, seen.attention))
+    probes = [probe for probe in PROBES if probe.run is not look_up]
+    outcomes = [[record_probe(probe, module) for probe in probes] for module in (right, theirs)]
+    return all(same_values(a, b) for a, b in zip(*outcomes, strict=True))
 
 
 def reached(
@@ -238,7 +258,7 @@ def reached(
 
 
 def learns(module: nn.Module) -> dict[str, Tensor]:
-    x = core.seeded("attention input", B, T, C)
+    x = core.seeded("attention input", B, T, width(module))
     return reached(module, ("query", "key", "value"), lambda: module(x * 1, additive(TOKENS)), x)
 
 
@@ -505,4 +525,4 @@ MISTAKES = (
 FILLED = tuple({"mask": lambda s, m, low=low: s.masked_fill(m < 0, low)} for low in (-math.inf, -1e9))
 
 PART = Part("attention", "self-attention", RIGHT, reference, find, PROBES, MISTAKES, also_right=FILLED,
-            owns=("BertSelfAttention",))  # fmt: skip
+            owns=("BertSelfAttention",), at_base=right_at_base)  # fmt: skip

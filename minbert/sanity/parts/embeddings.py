@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from minbert.sanity import core
 from minbert.sanity.core import DROPPED, Mistake, Part, Pieces, Probe
-from minbert.sanity.forms import IDS, Forms, first
+from minbert.sanity.forms import IDS, Forms, first, runs_at_base
 from minbert.sanity.parts import layer
 from minbert.sanity.parts.attention import TUNED, C, no_change, reached
 from minbert.sanity.parts.layer import EPS, P_ATTENTION, drop, norm, plain_norm, unbiased
@@ -105,6 +105,7 @@ def find(project: Any) -> Embedder:
 
 
 # ------------------------------------------------------------------------------------------------ probes
+
 
 @torch.no_grad()
 def embedded(
@@ -302,4 +303,4 @@ MISTAKES = (
 )  # fmt: skip
 
 PART = Part("embeddings", "embeddings", RIGHT, reference, find, PROBES, MISTAKES,
-            also_right=({"takes types": False},), owns=("BertModel.embed",))  # fmt: skip
+            also_right=({"takes types": False},), owns=("BertModel.embed",), at_base=runs_at_base)  # fmt: skip

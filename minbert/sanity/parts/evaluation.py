@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe
 from minbert.sanity.evidence import NoAttribute
-from minbert.sanity.layout import definitions, is_magic, parsed
 from minbert.sanity.losses import losses
 from minbert.sanity.models import LABELS as CLASSES
 from minbert.sanity.models import METHODS, Answer, Batch, batch_of, build, multitask_class
 from minbert.sanity.search import optional
+from minbert.sanity.source import definitions, is_magic, nodes
 from minbert.sanity.standins import Words
 
 TASKS = ("sst", "para", "sts")
@@ -461,7 +461,7 @@ class Course:
         calls = [
             node
             for file in self.project.imports.reached or self.project.sources
-            for node in ast.walk(parsed(file))
+            for node in nodes(file)
             if isinstance(node, ast.Call)
             and getattr(node.func, "id", getattr(node.func, "attr", "")) == "SentencePairDataset"
             and node.args

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from minbert.sanity import losses
 from minbert.sanity.core import DROPPED, Absent, CannotCheck, Mistake, Part, Pieces, Probe, seeded
-from minbert.sanity.layout import parsed
 from minbert.sanity.models import LABELS, METHODS, SINGLE, Answer, build, little, multitask_class, single_class
 from minbert.sanity.search import optional, says
+from minbert.sanity.source import parsed
 
 IDS = torch.tensor([[2, 7, 8, 9, 3], [2, 10, 3, 0, 0], [2, 12, 13, 3, 0], [2, 5, 16, 6, 3]])  # pads are 0
 OTHERS = torch.tensor([[2, 14, 3, 0, 0], [2, 8, 15, 17, 3], [2, 13, 3, 0, 0], [2, 5, 16, 11, 3]])
@@ -103,6 +103,7 @@ class Model:
         self.answers: dict[str, Callable] = {}
         self.failed: dict[str, Exception] = {}  # why a task cannot be asked
         self._filled: tuple = ()
+        self._known: dict[tuple, Tensor] = {}
         for task, answer in answers.items():
             try:
                 self.answers[task] = answer() if isinstance(answer, Ask) else answer
@@ -130,12 +131,23 @@ class Model:
     @torch.no_grad()
     def outputs(
         self, ids: Tensor = IDS, others: Tensor = OTHERS, seed: int = 0, scale: float = 0.3,
-        shown: tuple[int, int] = (99, 99), tasks: Iterable[str] | None = None,
+        shown: tuple[int, int] = (99, 99), tasks: Iterable[str] | None = None, again: bool = False,
     ) -> dict[str, Tensor]:  # fmt: skip
         """What it predicts in evaluation, (B, ·) each, with seeded numbers for all that is not BERT.
 
-        shown: how many tokens of the first and of the second sentences their masks let be seen.
+        shown: how many tokens of the first and of the second sentences their masks let be seen. What was asked before
+        is answered as it was then, but with `again`.
         """
+        inputs = seed, scale, shown, str(ids.tolist()), str(others.tolist())
+        wanted = [t for t in tasks or self.answers if again or (t, inputs) not in self._known]
+        if wanted:
+            results = self._outputs(ids, others, seed, scale, shown, wanted)
+            self._known |= {(task, inputs): value for task, value in results.items()}
+        return {task: self._known[task, inputs] for task in tasks or self.answers}
+
+    def _outputs(
+        self, ids: Tensor, others: Tensor, seed: int, scale: float, shown: tuple[int, int], tasks: Iterable[str]
+    ) -> dict[str, Tensor]:
         if self._filled != (seed, scale):
             for name, p in self.own():
                 numbers = seeded(f"{name} {seed}", min(p.numel(), 1 << 18), scale=scale)
@@ -144,7 +156,7 @@ class Model:
         masks = [((x != 0) & (torch.arange(x.shape[1]) < n)).long() for x, n in zip((ids, others), shown, strict=True)]
         two = [ids, masks[0], others, masks[1]]
         results = {}
-        for task in tasks or self.answers:
+        for task in tasks:
             value = self.answers[task](*(two if task in ("para", "sts") else two[:2]))
             if value is None:
                 raise NotImplementedError(task)
@@ -457,7 +469,7 @@ def pads_matter(s: Subject) -> Tensor:
         before = m.outputs(tasks=(task,))[task]
         if m.read is not None:
             m.read.clear()
-        if not differ(before, m.outputs(longer, others, tasks=(task,))[task]):
+        if not differ(before, m.outputs(longer, others, tasks=(task,), again=True)[task]):
             continue
         joins = m.read is not None and any(ids.shape[1] > longer.shape[1] + 3 for ids in m.read)
         if not joins or differ(before, m.outputs(others=others, tasks=(task,))[task]):
@@ -473,7 +485,7 @@ def pads_matter(s: Subject) -> Tensor:
 
 def dropped_in_evaluation(pairs: list[tuple[Model, str]]) -> Tensor:
     DROPPED.clear()
-    twice = [[m.outputs(tasks=(task,))[task] for _ in range(2)] for m, task in pairs]
+    twice = [[m.outputs(tasks=(task,), again=True)[task] for _ in range(2)] for m, task in pairs]
     return yes(any(differ(*both) for both in twice) or bool(DROPPED))
 
 

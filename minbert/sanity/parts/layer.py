@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from minbert.sanity import core
 from minbert.sanity.core import DROPPED, CannotCheck, Mistake, Part, Pieces, Probe
-from minbert.sanity.forms import Instead, called_as
+from minbert.sanity.forms import Instead, called_as, runs_at_base
 from minbert.sanity.parts import attention
 from minbert.sanity.parts.attention import B, C, H, T, no_change
 
@@ -434,4 +434,6 @@ MISTAKES = (
     ),
 )  # fmt: skip
 
-PART = Part("layer", "encoder layer", RIGHT, reference, find, PROBES, MISTAKES, owns=("BertLayer",))
+PART = Part(
+    "layer", "encoder layer", RIGHT, reference, find, PROBES, MISTAKES, owns=("BertLayer",), at_base=runs_at_base
+)

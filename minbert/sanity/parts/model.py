@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from minbert.sanity import core
 from minbert.sanity.core import CannotCheck, Mistake, Part, Pieces, Probe
-from minbert.sanity.forms import IDS, MASK, Instead
+from minbert.sanity.forms import IDS, MASK, Instead, both, runs_at_base
 from minbert.sanity.parts import attention, embeddings, layer
 from minbert.sanity.parts.attention import C
 
@@ -133,9 +133,8 @@ def outputs(subject: Whole, ids: list[list[int]] = IDS, training: bool = False) 
         subject.model.eval()
     if found is None:
         raise core.NotWritten("BertModel.forward returns None")
-    if isinstance(found, tuple) and len(found) == 2:
-        found = dict(zip(("last_hidden_state", "pooler_output"), found, strict=True))
-    return {"last_hidden_state": found["last_hidden_state"][mask.bool()], "pooler_output": found["pooler_output"]}
+    last, pooled = both(found)
+    return {"last_hidden_state": last[mask.bool()], "pooler_output": pooled}
 
 
 def hidden(subject: Whole) -> Tensor:
@@ -178,9 +177,9 @@ OWNERS = (
 def learns(subject: Whole) -> dict[str, Tensor]:
     """Of either output."""
     found = {}
-    for output in ("last_hidden_state", "pooler_output"):
+    for which, output in enumerate(("last_hidden_state", "pooler_output")):
         names = attention.reached(
-            subject.model, OWNERS, lambda name=output: subject.model(torch.tensor(IDS), torch.tensor(MASK))[name]
+            subject.model, OWNERS, lambda n=which: both(subject.model(torch.tensor(IDS), torch.tensor(MASK)))[n]
         )
         found |= {f"{output} → {name}": value for name, value in names.items()}
     return found
@@ -365,4 +364,4 @@ MISTAKES = (
 )  # fmt: skip
 
 PART = Part("model", "whole model and pooler", RIGHT, reference, find, PROBES, MISTAKES,
-            owns=("BertModel.encode", "BertModel.forward", "BertModel.__init__"))  # fmt: skip
+            owns=("BertModel.encode", "BertModel.forward", "BertModel.__init__"), at_base=runs_at_base)  # fmt: skip

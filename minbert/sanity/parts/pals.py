@@ -144,7 +144,7 @@ class Theirs(Reference):
 def find(project: Any) -> Theirs:
     """A package like ours; nothing else is known to look for."""
     pals = optional(project, "pals", "add_pals", "add_low_rank", "use_task")
-    bert = optional(project, "bert", "BertModel")
+    bert = optional(project, "bert", "BertModel") if pals else None
     if pals is None or bert is None or not hasattr(bert.BertModel, "encode"):
         unlike(project, r"(^|_)[Pp][Aa][Ll]s?(?![a-z])|[Pp]rojected_?[ ]?[Aa]ttention|Stickland",
                "a pals.py with add_pals(bert, tasks, size), add_low_rank(…) and use_task(bert, task)")  # fmt: skip
