@@ -133,11 +133,11 @@ class Blame:
             return f"{note.reason} ({text})", note.remedy
         if not any(True for _ in _steps(error.__traceback__, self.root)):
             return f"the check cannot call it as the course does ({text})", ""
+        if isinstance(error, AttributeError) and _is_ours(type(error.obj)):
+            what = f"it asks the check's {type(error.obj).__name__} for `{error.name}`, which the course's does not have"
+            return what, "Your own BERT takes its place as soon as it is right." if self.project.berts else ""
         if _innermost_is_ours(error.__traceback__, self.root):
             return f"it does with a stand-in of the check what the check does not know ({text})", ""
-        if isinstance(error, AttributeError) and _is_ours(type(error.obj)):
-            name = type(error.obj).__name__
-            return f"it asks the check's {name} for `{error.name}`, which the course's does not have", ""
         if type(error) is NameError and error.name in self.project.skipped:
             return f"`{error.name}` comes of a line that the check cannot run: {self.project.skipped[error.name]}", ""
         if type(error) is NameError and (script := self._made_by_a_script(error.name)):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from minbert.sanity.layout import NOT_PARTS
 from minbert.sanity.source import definitions, nodes, parsed
 
 KINDS = {  # how a loss is called → what it is
@@ -201,28 +202,51 @@ def backward_twice(project: Any) -> tuple[str, int] | None:
             for block in (getattr(node, "body", None), getattr(node, "orelse", None)):
                 if not isinstance(block, list):
                     continue
-                kinds = {}
-                for statement in block:
-                    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-                        call = statement.value
-                        if _name(call) == "backward":
-                            scaled = isinstance(call.func.value, ast.Call) and _name(call.func.value) == "scale"
-                            kinds.setdefault(scaled, call.lineno)
-                if len(kinds) == 2:
-                    return str(file.relative_to(project.root)), kinds[False]
+                direct = [b for s in block if isinstance(s, ast.Expr) for b in _backward(s)]
+                # what an `if` further down may run as well; the two branches of one `if` do not meet here
+                nested = [b for s in block if isinstance(s, ast.If | ast.With) for n in ast.walk(s) for b in _backward(n)]
+                for loss, scaled, line in direct:
+                    if any(other == loss and by != scaled for other, by, _ in (*direct, *nested)):
+                        return str(file.relative_to(project.root)), line
     return None
 
 
-def trains(project: Any) -> tuple[str, int] | None:
-    """(file, line) of a loop of theirs that computes gradients, without a library that trains for it."""
-    for file in project.sources:
-        if re.search(r"\b(LightningModule|Trainer|Accelerator)\b", ast.unparse(parsed(file))):
-            continue
+def _backward(node: ast.AST) -> Iterator[tuple[str, bool, int]]:
+    """(loss, whether it is scaled, line) of `loss.backward()` and `scaler.scale(loss).backward()`."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    if isinstance(call, ast.Call) and _name(call) == "backward" and isinstance(call.func, ast.Attribute):
+        of = call.func.value
+        scaled = isinstance(of, ast.Call) and _name(of) == "scale" and len(of.args) == 1
+        yield ast.unparse(of.args[0] if scaled else of), scaled, call.lineno
+
+
+def untended(project: Any, does: Callable[[ast.AST], bool]) -> tuple[str, int] | None:
+    """(file, line) of a training loop where nothing near it does something, such as setting gradients to zero.
+
+    Near are the file itself, the files that it imports, and those that import it.
+    """
+    files = [f for f in project.imports.reached if f.stem not in NOT_PARTS and "test" not in f.stem]
+    linked = {f: {there for _, there, _ in project.imports.links(f)} for f in files}
+    for file in files:
+        near = [f for f in files if f == file or f in linked[file] or file in linked[f]]
         for loop in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
             calls = {_name(n) for n in ast.walk(loop) if isinstance(n, ast.Call)}
-            if {"backward", "step"} <= calls:
+            if not {"backward", "step"} <= calls or any(does(n) for f in near for n in nodes(f)):
+                continue
+            if not re.search(r"\b(LightningModule|Trainer|Accelerator)\b", ast.unparse(parsed(file))):
                 return str(file.relative_to(project.root)), loop.lineno
     return None
+
+
+def _zeroes(node: ast.AST) -> bool:
+    stores = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == "grad"
+    return stores or (isinstance(node, ast.Call) and _name(node) in ("zero_grad", "zero_"))
+
+
+def _trains(node: ast.AST) -> bool:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "train"):
+        return False
+    return not node.args or getattr(node.args[0], "value", True) is True
 
 
 def facts(project: Any, read: list[Loss]) -> dict[str, tuple[str, int] | None]:
@@ -231,16 +255,11 @@ def facts(project: Any, read: list[Loss]) -> dict[str, tuple[str, int] | None]:
     A loss counts as one of rounded outputs only if it compares them with labels.
     """
     cut = next((loss for loss in read if loss.task and loss.done & CUTS and loss.labelled), None)
-    loop, every = trains(project), [node for file in project.sources for node in nodes(file)]
-    calls = [n for n in every if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
-    stored = [n for n in every if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
-    zeroes = any(_name(c) == "zero_grad" for c in calls) or any(n.attr == "grad" for n in stored)
-    puts = any(_name(c) == "train" and (not c.args or getattr(c.args[0], "value", False) is True) for c in calls)
     return {
         ROUNDED: cut and cut.place,
         TWICE: backward_twice(project),
-        NEVER_ZERO: None if zeroes else loop,
-        NEVER_TRAINS: None if puts else loop,
+        NEVER_ZERO: untended(project, _zeroes),
+        NEVER_TRAINS: untended(project, _trains),
     }
 
 

@@ -332,6 +332,8 @@ def decided(project: Any, read: list[losses.Loss]) -> set[str]:
     result = set()
     if "ce" in kinds("sst", "predict_sentiment"):
         result.add("sentiment")
+    if any(loss.kind == "ce" and loss.task == "para" and not loss.done & losses.LOGS for loss in read):
+        result.add("two logits")
     if "ce" in kinds("one", "class BertSent"):
         result.add("classifier")
     if "logits" in kinds("para", "predict_paraphrase") or says(project, "sigmoid", near="def model_eval"):
@@ -425,6 +427,13 @@ def probabilities(rows: Tensor) -> Tensor:
 
 def within(low: float, high: float) -> Callable[[Tensor], Tensor]:
     return lambda x: (x >= low - 1e-4) & (x <= high + 1e-4)
+
+
+def normalised(s: Subject) -> Tensor:
+    """Whether sentiment's outputs are probabilities, or a paraphrase's where it has two logits."""
+    able = [(m, t) for m, t in s.able("sst", "para") if (t == "sst" and "sentiment" in s.decided) or
+            (t == "para" and "two logits" in s.decided)]  # fmt: skip
+    return yes(any([always(probabilities, m, t) for m, t in able]))
 
 
 def squashed(s: Subject) -> Tensor:
@@ -554,9 +563,8 @@ def asked(task: str) -> Probe:
 
 PROBES = (
     *map(asked, THREE),
-    Probe("whether sentiment's outputs are probabilities",
-          lambda s: yes(any([always(probabilities, m, t) for m, t in s.able("sst")]) and "sentiment" in s.decided),
-          "Four sentences and nine sets of weights: whether every row sums to 1."),
+    Probe("whether logits are probabilities", normalised,
+          "Four sentences and nine sets of weights: whether every row of sentiment's, or of a paraphrase's two, sums to 1."),
     Probe("whether sentiment's outputs lie between 0 and 1", squashed,
           "Four sentences and nine sets of weights: whether no output leaves [0, 1], though rows do not sum to 1."),
     Probe("whether paraphrase's output is a probability", a_probability,
@@ -622,7 +630,8 @@ MISTAKES = (
     mistake("softmax before the cross-entropy", CROSS_ENTROPY, COURSE,
             "The loss has a softmax inside. A second one squeezes the logits into [0, 1]: with five classes the loss "
             "cannot fall below .9048. Return the logits.",
-            {"sentiment": softmax}, where=("MultitaskBERT.predict_sentiment", "LinearHead.forward")),
+            {"sentiment": softmax},
+            where=("MultitaskBERT.predict_sentiment", "MultitaskBERT.predict_paraphrase", "LinearHead.forward")),
     mistake("sigmoid twice for paraphrase", BCE, COURSE,
             "What comes out is a probability already, and BCE-with-logits and the evaluation apply a sigmoid: a pair "
             "can never look different (σ(0) = ½), and the loss cannot fall below .3133. Return the logit.",
