@@ -132,9 +132,11 @@ def _printable(text: str) -> str:
 
 
 def _tidy(value: Any, folder: Path) -> Any:
-    """The same with names of the temporary folder taken out, and no control characters."""
+    """The same with names of temporary folders taken out, and no control characters."""
     if isinstance(value, str):
-        return _printable(value.replace(f"{folder}/", "").replace(str(folder), "."))
+        own = re.escape(str(folder.parent))
+        value = re.sub(rf"{own}/home/(tmp\w+/)?|{re.escape(str(folder))}/", "", value)
+        return _printable(re.sub(own + r"[\w/-]*", ".", value))
     if isinstance(value, dict):
         return {key: _tidy(v, folder) for key, v in value.items()}
     if isinstance(value, list):

@@ -15,6 +15,7 @@ An exception is theirs if it was raised in their code, and if nothing that the c
 a stand-in that was asked for more than is promised raises `CannotCheck`, a guess leaves a note in `Project.notes`.
 """
 
+import ast
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 
 from minbert.sanity.core import DROPPED, Absent, CannotCheck, NotWritten, Part, Probe
-from minbert.sanity.source import made_by_script
+from minbert.sanity.source import made_by_script, nodes
 
 OURS = Path(__file__).resolve().parents[1]
 Outcome = dict[str, Any]
@@ -127,7 +128,7 @@ class Blame:
             return f"it imports {error.name}, which is neither in this folder nor installed here", ""
         if isinstance(error, MemoryError):
             return "it needs more memory than the check gives it", ""
-        if re.search(r"CUDA|NVIDIA|cudnn", str(error)):
+        if re.search(r"CUDA|NVIDIA|cudnn|mps device", str(error)) or self._asks_for_a_gpu(error):
             return f"it needs a GPU ({text})", ""
         if note := next(reversed(self.project.notes), None):
             return f"{note.reason} ({text})", note.remedy
@@ -151,6 +152,15 @@ class Blame:
         if package in self.project.missing:
             return f"it uses {package}, which is neither in this folder nor installed here"
         return f"it uses the package {package}, which the check does not run"
+
+    def _asks_for_a_gpu(self, error: BaseException) -> bool:
+        """Whether it was raised by an `assert` of a GPU, or below an `if` that asks for one."""
+        if not (steps := list(_steps(error.__traceback__, self.root))):
+            return False
+        file, line, _ = steps[-1]
+        tests = [n.test for n in nodes(self.root / file) if isinstance(n, ast.Assert | ast.If)
+                 and n.lineno <= line <= (n.end_lineno or line)]  # fmt: skip
+        return any(re.search(r"(?i)cuda|gpu", ast.unparse(test)) for test in tests)
 
     def _made_by_a_script(self, name: str | None) -> str:
         """The script whose main block makes this name, or one of whose functions declares it global; "" if none."""

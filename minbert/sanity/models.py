@@ -34,9 +34,12 @@ LABELS = {k: k for k in range(5)}
 
 
 class Output(Encoding):
-    """What BERT returns."""
+    """What BERT returns: by key as the course's, by attribute and by number as that of `transformers`."""
 
     of = "BERT's output"
+
+    def __missing__(self, key: Any) -> Any:
+        return self[("last_hidden_state", "pooler_output")[key]] if key in (0, 1) else super().__missing__(key)
 
 
 class RightBert(BertModel):
@@ -52,8 +55,12 @@ class RightBert(BertModel):
                 raise
         raise NoAttribute(f"it asks BERT for `{name}`, which the course's BertModel does not have")
 
-    def forward(self, *args: Any, **options: Any) -> Output:
-        return Output(super().forward(*args, **options))
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, *types: Any, **options: Any) -> Output:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        known = {k: v for k, v in options.items() if k == "token_type_ids"}
+        if unknown := [k for k in options if k not in ("token_type_ids", "return_dict", "output_hidden_states")]:
+            raise CannotCheck(f"it calls BERT with `{unknown[0]}`, which the course's BertModel does not take")
+        return Output(super().forward(input_ids, mask, *types, **known))
 
 
 class Through(Instead, nn.Module):
@@ -150,6 +157,8 @@ def single_class(project: Any) -> type:
 class Config(Settings):
     """A config for their model. What nobody sets is `other`, or a rate if it is called so, with a note."""
 
+    __slots__ = ("_other", "_project")  # not among its fields
+
     def __getattr__(self, name: str) -> Any:
         if is_magic(name) or name.startswith("_"):
             raise AttributeError(name)
@@ -158,6 +167,17 @@ class Config(Settings):
         except NoAttribute as reason:
             self._project.notes.append(reason)
             return 0.3 if "drop" in name else self._other
+
+    def __deepcopy__(self, memo: dict) -> "Config":
+        return _config_of(self._project, self._other, **vars(self))
+
+    __copy__ = __deepcopy__
+
+
+def _config_of(project: Any, other: Any, **fields: Any) -> Config:
+    config = Config(**fields)
+    config._project, config._other = project, other
+    return config
 
 
 def build(project: Any, cls: type, labels: tuple) -> nn.Module:
@@ -196,19 +216,20 @@ def build(project: Any, cls: type, labels: tuple) -> nn.Module:
 
 
 def _course_config(project: Any, num_labels: Any, other: Any) -> Config:
-    return Config(
-        hidden_dropout_prob=0.3, num_labels=num_labels, hidden_size=768, data_dir=".", option="finetune",
-        fine_tune_mode="full-model", _project=project, _other=other,
+    return _config_of(
+        project, other, hidden_dropout_prob=0.3, num_labels=num_labels, hidden_size=768, data_dir=".",
+        option="finetune", fine_tune_mode="full-model",
     )  # fmt: skip
 
 
 def _config(project: Any, value: Any) -> Any:
     """An argument of theirs: a namespace as a config that answers, BERT to be trained rather than frozen."""
-    if isinstance(value, dict):
-        return {k: TRAINED.get(v, v) if isinstance(v, str) else v for k, v in value.items()}
-    if type(value).__name__ not in ("SimpleNamespace", "Namespace", "Flags"):
+    if not isinstance(value, dict) and type(value).__name__ not in ("SimpleNamespace", "Namespace", "Flags"):
         return value
-    fields = {k: TRAINED.get(v, v) if isinstance(v, str) else v for k, v in vars(value).items()}
+    fields = value if isinstance(value, dict) else vars(value)
+    fields = {k: TRAINED.get(v, v) if isinstance(v, str) else v for k, v in fields.items()}
+    if isinstance(value, dict):
+        return fields
     config = _course_config(project, LABELS, GUESSES[min(project.guess, 1)][0])
     vars(config).update(fields)
     return config

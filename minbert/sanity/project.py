@@ -87,7 +87,7 @@ class Project:
         sys.argv = [str(next(iter(self.imports.entries), self.root / "a.py"))]
         sys.meta_path.insert(0, Importer(self))
         importlib.invalidate_caches()
-        if any("cuda" in file.read_text("utf-8", errors="replace") for file in self.sources):
+        if any(re.search("cuda|mps", file.read_text("utf-8", errors="replace")) for file in self.sources):
             self.cpu = OnTheCPU()
             self.cpu.__enter__()
 
@@ -123,6 +123,10 @@ class Project:
     def pretrained(self, cls: type, name: str = "bert-base-uncased", *others: Any) -> nn.Module:
         """What stands where theirs would load weights."""
         return pretrained(self, cls, str(name))
+
+    def from_hub(self) -> type:
+        """What stands for the BertModel of `transformers`."""
+        return type("BertModel", (), {"from_pretrained": classmethod(lambda cls, *args, **o: self.pretrained(cls, *args))})
 
     def skips(self, statement: ast.stmt, error: Exception) -> bool:
         """Whether a statement of a module of theirs may be left out because the check cannot run it."""

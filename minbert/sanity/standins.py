@@ -308,7 +308,9 @@ class Importer:
         return any(finder.find_spec(top, None) for finder in others)
 
     def create_module(self, spec: Any) -> ModuleType:
-        module, known = ModuleType(spec.name), KNOWN.get(spec.name, {})
+        module, known = ModuleType(spec.name), dict(KNOWN.get(spec.name, {}))
+        if spec.name == "transformers":
+            known |= dict.fromkeys(("BertModel", "AutoModel"), self.project.from_hub())
         package = spec.name.partition(".")[0]
         unknown = type("Anything", (Anything,), {"stands_for": package})
         module.__dict__.update(known, __all__=list(known), __path__=[], __version__="9.9")
@@ -388,7 +390,7 @@ class OnTheCPU(TorchFunctionMode):
 
 
 def _is_gpu(device: Any) -> bool:
-    return isinstance(device, str | torch.device) and str(device).startswith("cuda")
+    return isinstance(device, str | torch.device) and str(device).startswith(("cuda", "mps", "xpu"))
 
 
 class Flags(argparse.Namespace):
@@ -430,4 +432,5 @@ def settle():
     argparse.ArgumentParser.parse_args = lambda self, *args, **options: self.parse_known_args(*args, **options)[0]
     DataLoader.__init__ = loader
     torch.autocast.__init__ = autocast
+    torch.set_default_device = torch.set_default_tensor_type = torch.cuda.set_device = lambda *args: None
     torch.compile = torch.jit.script = lambda model=None, *args, **options: (lambda m: m) if model is None else model

@@ -94,6 +94,9 @@ class Reference:
         """W, as it is in the module now."""
         return linear.weight
 
+    def scaled(self):
+        """Raise Absent where there is no scale."""
+
     def must_freeze(self) -> bool:
         """Whether it is LoRA's own task to freeze the layer."""
         return True
@@ -154,7 +157,17 @@ class Theirs(Reference):
             alpha = r  # nothing to scale with
         values = {"linear": linear, "in": IN, "out": OUT, "r": r, "alpha": alpha, "dropout": dropout}
         made = self.LoRA(**{self.names[k]: v for k, v in values.items() if k in self.names})
+        if isinstance(made, nn.Linear) and "linear" not in self.names:  # it is the layer itself
+            with torch.no_grad():
+                made.weight.copy_(linear.weight)
+                made.bias.copy_(linear.bias)
+            linear.weight, linear.bias = made.weight, made.bias
+            return made
         return made if "linear" in self.names else Beside(linear, made)
+
+    def scaled(self):
+        if "alpha" not in self.names:
+            raise Absent("it has no α to scale with")
 
     def use(self, module, name):
         raise Absent("one adapter a layer")
@@ -207,7 +220,8 @@ def find(project: Any) -> Reference:
     probe = Theirs(LoRA, names, False).make(nn.Linear(IN, OUT), 2, 2.0)
     base = [p for p in probe.parameters() if p.shape == (OUT, IN)]
     freezes = any(not p.requires_grad for p in base) or not says(project, r"requires_grad\w*\s*(\(|=)\s*False")
-    return Theirs(LoRA, names, freezes and "linear" in names)
+    own = "linear" in names or issubclass(LoRA, nn.Linear)
+    return Theirs(LoRA, names, freezes and own)
 
 
 def _is_layer(value: Any) -> bool:
@@ -259,6 +273,7 @@ def learners(s) -> Tensor:
 
 
 def scales(s) -> dict[str, Tensor]:
+    s.scaled()
     found = {}
     for r, alpha in ((2, 2.0), (2, 6.0), (3, 6.0)):
         base = linear()
@@ -283,12 +298,14 @@ def trained(s, part: str) -> Tensor:
 
 
 def with_dropout(s) -> Tensor:
+    s.scaled()
     base = linear()
     before = base(x())
     return learned(s.make(base, 2, 4.0, dropout=0.5), 2).train()(x()) - before
 
 
 def merged(s) -> dict[str, Tensor]:
+    s.scaled()
     base = linear()
     before, W = base(x()), base.weight.detach().clone()
     module = learned(s.make(base, 2, 4.0), 2).eval()
