@@ -432,5 +432,17 @@ def settle():
     argparse.ArgumentParser.parse_args = lambda self, *args, **options: self.parse_known_args(*args, **options)[0]
     DataLoader.__init__ = loader
     torch.autocast.__init__ = autocast
-    torch.set_default_device = torch.set_default_tensor_type = torch.cuda.set_device = lambda *args: None
-    torch.compile = torch.jit.script = lambda model=None, *args, **options: (lambda m: m) if model is None else model
+    for owner, name in ((torch, "set_default_device"), (torch, "set_default_tensor_type"), (torch.cuda, "set_device")):
+        setattr(owner, name, lambda *args, owner=owner, name=name: None)
+    for owner, name in ((torch, "compile"), (torch.jit, "script")):  # each its own function, or PyTorch complains
+        setattr(owner, name, _unchanged(name))
+
+
+def _unchanged(name: str) -> Callable:
+    """A decorator, with arguments or without, that changes nothing."""
+
+    def decorate(model: Any = None, *args: Any, **options: Any) -> Any:
+        return (lambda m: m) if model is None else model
+
+    decorate.__name__ = name
+    return decorate
