@@ -74,6 +74,16 @@ class Mistake:
         return (self.pieces, *self.also)
 
 
+def group(equation: str, source: str, where: tuple[str, ...], *rows: tuple) -> tuple[Mistake, ...]:
+    """Mistakes that break one equation. rows: (name, pieces or a tuple of forms, why[, where[, the exception]])."""
+    mistakes = []
+    for name, pieces, why, *rest in rows:
+        forms = pieces if isinstance(pieces, tuple) else (pieces,)
+        there, fails = (*rest, *(where, "")[len(rest) :])
+        mistakes.append(Mistake(name, forms[0], why, equation, source, there, forms[1:], fails))
+    return tuple(mistakes)
+
+
 @dataclass(frozen=True)
 class Probe:
     """Something to put in and to look at. `run` takes the subject, whoever wrote it, and returns what came out.

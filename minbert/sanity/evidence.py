@@ -133,9 +133,12 @@ class Blame:
         if note := next(reversed(self.project.notes), None):
             return f"{note.reason} ({text})", note.remedy
         if not any(True for _ in _steps(error.__traceback__, self.root)):
-            return f"the check cannot call it as the course does ({text})", ""
+            if isinstance(error, TypeError):
+                return f"the check cannot call it as the course does ({text})", ""
+            return f"the check itself failed ({text})", ""
         if isinstance(error, AttributeError) and _is_ours(type(error.obj)):
-            what = f"it asks the check's {type(error.obj).__name__} for `{error.name}`, which the course's does not have"
+            name = type(error.obj).__name__
+            what = f"it asks the check's {name} for `{error.name}`, which the course's does not have"
             return what, "Your own BERT takes its place as soon as it is right." if self.project.berts else ""
         if _innermost_is_ours(error.__traceback__, self.root):
             return f"it does with a stand-in of the check what the check does not know ({text})", ""

@@ -158,8 +158,8 @@ def judge(
     if part.probes and all("absent" in recorded[p.name] for p in part.probes):
         return result | {"status": "absent", "note": recorded[part.probes[0].name]["absent"]}
     if about.get("base"):
-        remedy = {"remedy": "Take the sizes from the config, and all of it is checked."}
-        recorded = {**recorded, **dict.fromkeys(differing(part, recorded), {"unknown": BASE, **remedy})}
+        unknown = {"unknown": BASE, "remedy": "Take the sizes from the config, and all of it is checked."}
+        recorded = {**recorded, **{name: unknown for name in differing(part, recorded)}}
     if not about.get("promised", True):
         recorded = {name: _not_evidence(outcome) for name, outcome in recorded.items()}
     recorded = {p.name: _untouched(table, p, recorded[p.name]) for p in part.probes}

@@ -204,7 +204,8 @@ def backward_twice(project: Any) -> tuple[str, int] | None:
                     continue
                 direct = [b for s in block if isinstance(s, ast.Expr) for b in _backward(s)]
                 # what an `if` further down may run as well; the two branches of one `if` do not meet here
-                nested = [b for s in block if isinstance(s, ast.If | ast.With) for n in ast.walk(s) for b in _backward(n)]
+                inner = (n for s in block if isinstance(s, ast.If | ast.With) for n in ast.walk(s))
+                nested = [b for n in inner for b in _backward(n)]
                 for loss, scaled, line in direct:
                     if any(other == loss and by != scaled for other, by, _ in (*direct, *nested)):
                         return str(file.relative_to(project.root)), line

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from minbert.sanity.core import Absent, CannotCheck
 from minbert.sanity.evidence import Blame, NoAttribute, stands_for
 from minbert.sanity.layout import Imports, Layout
+from minbert.sanity.machine import OnTheCPU, settle
 from minbert.sanity.models import pretrained
 from minbert.sanity.replay import Replay
 from minbert.sanity.source import definitions, is_magic, nodes, unfilled
-from minbert.sanity.standins import ALWAYS, TOKENIZERS, Anything, Flags, Importer, OnTheCPU, Settings, Words, settle
+from minbert.sanity.standins import ALWAYS, TOKENIZERS, Anything, Importer
+from minbert.sanity.starter import Flags, Settings, Words
 
 SHAPE = {  # what every config is asked for, unless a part wants another
     "vocab_size": 11, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12,
@@ -126,7 +128,8 @@ class Project:
 
     def from_hub(self) -> type:
         """What stands for the BertModel of `transformers`."""
-        return type("BertModel", (), {"from_pretrained": classmethod(lambda cls, *args, **o: self.pretrained(cls, *args))})
+        load = classmethod(lambda cls, *args, **options: self.pretrained(cls, *args))
+        return type("BertModel", (), {"from_pretrained": load})
 
     def skips(self, statement: ast.stmt, error: Exception) -> bool:
         """Whether a statement of a module of theirs may be left out because the check cannot run it."""
@@ -157,9 +160,8 @@ class Project:
         self.judged[name] = str(file.relative_to(self.root))
         others = [str(f.relative_to(self.root)) for f, n in places[1:] if any(n == d for d, _ in definitions(f))]
         if others:
-            self.choices[name] = (
-                f"{name} is judged as {self.judged[name]} has it, which your scripts use, not as {', '.join(others[:2])}"
-            )
+            used, unused = self.judged[name], ", ".join(others[:2])
+            self.choices[name] = f"{name} is judged as {used} has it, which your scripts use, not as {unused}"
         for base in getattr(found, "__mro__", ())[1:]:
             if stands_for(base) in self.missing:
                 raise CannotCheck(

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from minbert.sanity.source import called, calls, definitions, made_by_script
-from minbert.sanity.standins import Flags, Words
+from minbert.sanity.starter import Flags, Words
 
 Supply = Callable[[str], Any]  # a name that nothing before the call defines → its value; KeyError where there is none
 DEEPEST = 3  # calls of calls that are followed

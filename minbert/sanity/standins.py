@@ -1,29 +1,26 @@
-"""What stands in the place of things that the check does not have: packages, files of the starter, a GPU, a tokenizer.
+"""What stands in the place of packages that a model's numbers do not need, or that are not installed.
 
-A stand-in does what the course promises of the thing, and no more: whoever asks for more gets `CannotCheck`, or an
-`Anything`, which `evidence.Blame` recognises. `Importer` puts them where somebody's code imports them.
+Of some a stand-in knows what is asked of them; the rest is an `Anything`, which `evidence.Blame` recognises. `Importer`
+puts them where somebody's code imports them, and runs their own modules.
 """
 
 import __future__
 
-import argparse
 import ast
 import importlib.machinery
 import re
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils.data import DataLoader
+from torch import nn
 
-from minbert.sanity.evidence import TOUCHED, NoAttribute, NoKey
+from minbert.sanity.evidence import TOUCHED
 from minbert.sanity.source import is_magic, nodes, parsed
+from minbert.sanity.starter import BertPreTrainedModel, Settings, Words, extended_mask
 
 # ------------------------------------------------------------------------------------------------ packages
 
@@ -139,112 +136,6 @@ class LightningModule(nn.Module):
     log_dict = log
 
 
-# ------------------------------------------------------------------------------------------------ the starter's files
-
-
-def extended_mask(attention_mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The starter's `utils.get_extended_attention_mask`: (B, T) of 1 and 0 → (B, 1, 1, T) of 0 and -10000."""
-    mask = attention_mask[:, None, None, :] if attention_mask.dim() == 2 else attention_mask[:, None, :, :]
-    return (1.0 - mask.to(dtype)) * -10000.0
-
-
-class BertPreTrainedModel(nn.Module):
-    """What a BertModel needs of the starter's base class."""
-
-    def __init__(self, config: Any, *inputs: Any, **options: Any):
-        super().__init__()
-        self.config = config
-
-    def init_weights(self):
-        pass
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
-
-
-class Settings(SimpleNamespace):
-    """A config."""
-
-
-class Words:
-    """Stands for the tokenizer: `w10` is number 10, every other word number 4; 2 is [CLS], 3 [SEP], 0 a pad."""
-
-    pad_token_id, cls_token_id, sep_token_id, unk_token_id, mask_token_id = 0, 2, 3, 4, 5
-    pad_token, cls_token, sep_token, unk_token, mask_token = "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"
-    vocab_size, model_max_length, padding_side = 20, 512, "right"
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **options: Any) -> "Words":
-        return cls()
-
-    def __getattr__(self, name: str) -> Any:
-        if is_magic(name):
-            raise AttributeError(name)
-        raise NoAttribute(f"it asks the tokenizer for `{name}`, and the check's stand-in for it has none")
-
-    def __len__(self) -> int:
-        return self.vocab_size
-
-    def tokenize(self, text: str, **options: Any) -> list[str]:
-        return text.split()
-
-    def convert_tokens_to_ids(self, tokens: Any) -> Any:
-        special = {self.pad_token: 0, self.cls_token: 2, self.sep_token: 3, self.mask_token: 5}
-        if not isinstance(tokens, str):
-            return [self.convert_tokens_to_ids(token) for token in tokens]
-        return special.get(tokens) or (int(tokens[1:]) if re.fullmatch(r"w\d+", tokens) else 4)
-
-    def __call__(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
-        """One text or a list, alone or in pairs, as the starter's tokenizer reads them."""
-        one = isinstance(text, str)
-        pairs = [text_pair] if one and text_pair is not None else text_pair
-        rows = []
-        for i, first in enumerate([text] if one else text):
-            if pairs is None and isinstance(first, tuple | list) and not options.get("is_split_into_words"):
-                first, second = first
-            else:
-                second = None if pairs is None else pairs[i]
-            a, b = [self.convert_tokens_to_ids(t.split()) if t is not None else [] for t in (first, second)]
-            rows.append(([2, *a, 3, *b, *([3] if b else [])], [0] * (len(a) + 2) + [1] * (len(b) + 1) * bool(b)))
-        longest = max(len(ids) for ids, _ in rows)
-        if options.get("padding") == "max_length":
-            longest = max(longest, min(options.get("max_length") or 16, 32))
-        pad = [0] * longest
-        batch = {
-            "input_ids": [(ids + pad)[:longest] for ids, _ in rows],
-            "token_type_ids": [(types + pad)[:longest] for _, types in rows],
-            "attention_mask": [([1] * len(ids) + pad)[:longest] for ids, _ in rows],
-        }
-        if options.get("return_tensors") == "pt":
-            return Encoding({name: torch.tensor(value) for name, value in batch.items()})
-        return Encoding({name: value[0] for name, value in batch.items()} if one else batch)
-
-    encode_plus = batch_encode_plus = __call__
-
-    def encode(self, text: str, text_pair: str | None = None, **options: Any) -> Any:
-        return self(text, text_pair, **options)["input_ids"]
-
-
-class Encoding(dict):
-    """A tokenizer's answer: a dictionary whose keys are attributes too."""
-
-    of = "the tokenizer's answer"
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self:
-            return self[name]
-        if is_magic(name):
-            raise AttributeError(name)
-        raise NoAttribute(f"it asks {self.of} for `{name}`, which the course does not put there")
-
-    def __missing__(self, key: Any) -> Any:
-        raise NoKey(f"it asks {self.of} for {key!r}, which the course does not put there")
-
-    def to(self, device: Any) -> "Encoding":
-        return self
-
-
 # ------------------------------------------------------------------------------------------------ importing
 
 # Never needed for a model's numbers, and slow or impossible to import: stood in for even where installed, or loaded.
@@ -263,7 +154,7 @@ KNOWN: dict[str, dict[str, Any]] = {  # what a stand-in does know
     "sklearn.metrics": {"accuracy_score": accuracy, **dict.fromkeys(
         ("f1_score", "recall_score", "precision_score"), lambda *args, **options: float("nan"))},
     **dict.fromkeys(("tqdm", "tqdm.auto", "tqdm.notebook", "tqdm.autonotebook"), BARS),
-    **dict.fromkeys(("pytorch_lightning", "lightning", "lightning.pytorch"), {"LightningModule": LightningModule}),
+    **dict.fromkeys(("pytorch_lightning", "lightning", "lightning.pytorch"), {"LightningModule": LightningModule}),  # noqa: RUF024
     "transformers": TOKENIZERS,
     # files of the course's starter, for somebody who hands in bert.py alone
     "utils": {"get_extended_attention_mask": extended_mask},
@@ -365,84 +256,3 @@ def _needed(file: Path) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and id(node) not in guarded and not node.level:
             yield (node.module or "").partition(".")[0]
-
-
-# ------------------------------------------------------------------------------------------------ the machine
-
-
-class OnTheCPU(TorchFunctionMode):
-    """Lets code that asks for a GPU run on the CPU. asked: how often it asked."""
-
-    def __init__(self):
-        super().__init__()
-        self.asked = 0
-
-    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), options: dict | None = None) -> Any:
-        options = options or {}
-        if function is Tensor.cuda:
-            self.asked += 1
-            return args[0]
-        if _is_gpu(options.get("device")) or (function is Tensor.to and any(map(_is_gpu, args[1:]))):
-            self.asked += 1
-            options = {**options, **({"device": "cpu"} if "device" in options else {})}
-            args = tuple("cpu" if _is_gpu(a) else a for a in args)
-        return function(*args, **options)
-
-
-def _is_gpu(device: Any) -> bool:
-    return isinstance(device, str | torch.device) and str(device).startswith(("cuda", "mps", "xpu"))
-
-
-class Flags(argparse.Namespace):
-    """What a parser of theirs gives without arguments, with what the course's parsers have; no more is promised."""
-
-    def __getattr__(self, name: str) -> Any:
-        if is_magic(name):
-            raise AttributeError(name)
-        raise NoAttribute(
-            f"it reads `args.{name}`, for which the check finds no default in your parser",
-            f"Give the parser a flag --{name} with a default.",
-        )
-
-
-def settle():
-    """From now on in this process: no workers, no compiler, no half precision, no warnings, parsers give defaults."""
-    warnings.simplefilter("ignore")
-    real = torch.autocast.__init__
-
-    def autocast(self: Any, device_type: str = "cpu", *args: Any, **options: Any):
-        real(self, "cpu", enabled=False)
-
-    def parse_known_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> tuple:
-        lacking = [a.dest for a in self._actions if a.required and a.default in (None, argparse.SUPPRESS)]
-        for action in self._actions:
-            action.required = False
-            if not action.option_strings:
-                action.nargs = "?"
-        given, _ = parse(self, [] if args is None else args, None)
-        return Flags(**{k: v for k, v in vars(given).items() if k not in lacking}), []
-
-    def loader(self: Any, dataset: Any, *args: Any, **options: Any):
-        for name in ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "multiprocessing_context"):
-            options.pop(name, None)
-        load(self, dataset, *args, **options)
-
-    parse, load = argparse.ArgumentParser.parse_known_args, DataLoader.__init__
-    argparse.ArgumentParser.parse_known_args = parse_known_args
-    argparse.ArgumentParser.parse_args = lambda self, *args, **options: self.parse_known_args(*args, **options)[0]
-    DataLoader.__init__ = loader
-    torch.autocast.__init__ = autocast
-    for owner, name in ((torch, "set_default_device"), (torch, "set_default_tensor_type"), (torch.cuda, "set_device")):
-        setattr(owner, name, lambda *args, owner=owner, name=name: None)
-    for owner, name in ((torch, "compile"), (torch.jit, "script")):  # each its own function, or PyTorch complains
-        setattr(owner, name, _unchanged(name))
-
-
-def _unchanged(name: str) -> Callable:
-    """A decorator, with arguments or without, that changes nothing."""
-
-    def decorate(model: Any = None, *args: Any, **options: Any) -> Any:
-        return (lambda m: m) if model is None else model
-
-    decorate.__name__ = name
-    return decorate

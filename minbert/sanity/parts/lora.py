@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe, fill, seeded
+from minbert.sanity.core import Absent, CannotCheck, Part, Pieces, Probe, fill, group, seeded
 from minbert.sanity.search import named, optional, says, unlike
 
 IN, OUT = 7, 5  # so that a factor's shape, with ranks 2 and 3, says which one it is
@@ -356,11 +356,8 @@ PROBES = (
 FORWARD = "y = W·x + b + (α/r)·B·A·x"
 START = "ΔW = B·A = 0 at the start:  A ~ N(0, σ²),  B = 0"
 WHERE = ("LoRALinear.forward", "LoRALayer.forward", "LinearWithLoRA.forward", "LoRA.forward")
+HU = "Hu et al. 2022, §4.1"
 MADE = tuple(name.replace("forward", "__init__") for name in ("LoRALinear.forward", "LoRALayer.forward", *WHERE))
-
-
-def mistake(name: str, equation: str, why: str, *forms: Pieces, where: tuple[str, ...] = WHERE) -> Mistake:
-    return Mistake(name, forms[0], why, equation, "Hu et al. 2022, §4.1", where, also=forms[1:])
 
 
 def scale(wrong: Callable) -> list[Pieces]:
@@ -373,52 +370,44 @@ def random(factor: nn.Parameter) -> nn.Parameter:
 
 
 MISTAKES = (
-    mistake("both factors start random", START,
-            "The pretrained model is disturbed before it has learned anything. Start B with zeros.",
-            {"start B": random}, where=MADE),
-    mistake("both factors start at zero", START,
-            "The gradient of each factor is a product with the other: with both at zero nothing ever learns. Start A "
-            "random.",
-            {"start A": nn.init.zeros_}, where=MADE),
-    mistake("the scale α/r is left out", FORWARD,
-            "Without it r changes how large an update is, and α does nothing. Multiply B·A·x by α/r.",
-            *scale(lambda r, alpha: 1.0)),
-    mistake("multiplied by α, but not divided by r", FORWARD,
-            "The scale is α/r, so that the learning rate need not be found again for every r.",
-            *scale(lambda r, alpha: alpha)),
-    mistake("divided by r, but not multiplied by α", FORWARD,
-            "The scale is α/r.",
-            *scale(lambda r, alpha: 1 / r)),
-    mistake("the scale is r/α", FORWARD,
-            "It is the other way round: α/r.",
-            *scale(lambda r, alpha: r / alpha)),
-    mistake("divided by √r", FORWARD,
-            "α/√r is another method (rank-stabilised LoRA); the paper's is α/r. If you meant it, say so.",
-            *scale(lambda r, alpha: alpha / r**0.5)),
-    mistake("the pretrained matrix trains too", "W₀ is frozen and does not receive gradient updates",
-            "LoRA's point is that W stays: set `requires_grad = False` for it, and give the optimizer only A and B.",
-            {"weight trains": True}, {"weight trains": True, "bias trains": True}, where=MADE),
-    mistake("the pretrained bias trains too", "W₀ is frozen and does not receive gradient updates",
-            "b belongs to the pretrained layer: set `requires_grad = False` for it as well.",
-            {"bias trains": True}, where=MADE),
-    mistake("the frozen layer's input is dropped out too", "y = W·x + b + (α/r)·B·A·dropout(x)",
-            "LoRA's dropout is for the adapter alone: W sees x as it is.",
-            {"base": lambda x, dropout: dropout(x)}),
-    mistake("LoRA's dropout is left out", "y = W·x + b + (α/r)·B·A·dropout(x)",
-            "A rate is asked for and not used: drop out x before A.",
-            {"adapter": lambda x, dropout: x}),
-    mistake("merges without α/r", "W ← W + (α/r)·B·A",
-            "The merged matrix must answer as the two paths did: scale B·A as in the forward pass.",
-            {"merged scale": lambda r, alpha: 1.0}, where=("LoRALinear.merged", "LoRALinear.merge", "LoRALayer.merge")),
-    mistake("adds the adapter to a merged layer again", "W ← W + (α/r)·B·A",
-            "After merging, W·x holds the adapter's share already: return it as it is.",
-            {"merged adapter": 1.0}),
-    mistake("unmerging does not bring W back", "W ← W - (α/r)·B·A",
-            "Keep W when merging, or take out exactly what was added.",
-            {"kept": lambda weight: weight}, where=("LoRALinear.unmerge", "LoRALayer.unmerge", "unmerge_lora")),
-    mistake("the first adapter always answers", "y = W·x + b + (α/r)·Bᵢ·Aᵢ·x for the task i in use",
-            "A layer with an adapter a task must use the one that was asked for.",
-            {"switch": lambda names, name: names[0]}, where=("LoRALinear.use", "use_lora")),
+    *group(START, HU, MADE,
+        ("both factors start random", {"start B": random},
+         "The pretrained model is disturbed before it has learned anything. Start B with zeros."),
+        ("both factors start at zero", {"start A": nn.init.zeros_},
+         "The gradient of each factor is a product with the other: with both at zero nothing ever learns. Start A "
+         "random.")),
+    *group(FORWARD, HU, WHERE,
+        ("the scale α/r is left out", (*scale(lambda r, alpha: 1.0),),
+         "Without it r changes how large an update is, and α does nothing. Multiply B·A·x by α/r."),
+        ("multiplied by α, but not divided by r", (*scale(lambda r, alpha: alpha),),
+         "The scale is α/r, so that the learning rate need not be found again for every r."),
+        ("divided by r, but not multiplied by α", (*scale(lambda r, alpha: 1 / r),),
+         "The scale is α/r."),
+        ("the scale is r/α", (*scale(lambda r, alpha: r / alpha),),
+         "It is the other way round: α/r."),
+        ("divided by √r", (*scale(lambda r, alpha: alpha / r**0.5),),
+         "α/√r is another method (rank-stabilised LoRA); the paper's is α/r. If you meant it, say so.")),
+    *group("W₀ is frozen and does not receive gradient updates", HU, MADE,
+        ("the pretrained matrix trains too", ({"weight trains": True}, {"weight trains": True, "bias trains": True}),
+         "LoRA's point is that W stays: set `requires_grad = False` for it, and give the optimizer only A and B."),
+        ("the pretrained bias trains too", {"bias trains": True},
+         "b belongs to the pretrained layer: set `requires_grad = False` for it as well.")),
+    *group("y = W·x + b + (α/r)·B·A·dropout(x)", HU, WHERE,
+        ("the frozen layer's input is dropped out too", {"base": lambda x, dropout: dropout(x)},
+         "LoRA's dropout is for the adapter alone: W sees x as it is."),
+        ("LoRA's dropout is left out", {"adapter": lambda x, dropout: x},
+         "A rate is asked for and not used: drop out x before A.")),
+    *group("W ← W + (α/r)·B·A", HU, ("LoRALinear.merged", "LoRALinear.merge", "LoRALayer.merge"),
+        ("merges without α/r", {"merged scale": lambda r, alpha: 1.0},
+         "The merged matrix must answer as the two paths did: scale B·A as in the forward pass."),
+        ("adds the adapter to a merged layer again", {"merged adapter": 1.0},
+         "After merging, W·x holds the adapter's share already: return it as it is.", WHERE)),
+    *group("W ← W - (α/r)·B·A", HU, ("LoRALinear.unmerge", "LoRALayer.unmerge", "unmerge_lora"),
+        ("unmerging does not bring W back", {"kept": lambda weight: weight},
+         "Keep W when merging, or take out exactly what was added.")),
+    *group("y = W·x + b + (α/r)·Bᵢ·Aᵢ·x for the task i in use", HU, ("LoRALinear.use", "use_lora"),
+        ("the first adapter always answers", {"switch": lambda names, name: names[0]},
+         "A layer with an adapter a task must use the one that was asked for.")),
 )  # fmt: skip
 
 PART = Part(
