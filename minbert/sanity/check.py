@@ -82,10 +82,7 @@ def _result(part: Part, out: Path, answer: dict[str, Any], layout: Layout, folde
         result["note"] = result["note"] or f"{failure['error']}: {failure['message']}".removesuffix(": ")
         if not result["mistakes"]:
             result |= {key: failure[key] for key in ("file", "line") if failure.get(key)}
-    if result["status"] == "not written" and result["todo"]:
-        result |= {"note": ", ".join(m["name"] for m in result["todo"])}
-        result |= {key: result["todo"][0][key] for key in ("file", "line")}
-    elif result["status"] == "wrong" and not result.get("file") and not result["mistakes"]:
+    if result["status"] == "wrong" and not result.get("file") and not result["mistakes"]:
         there = layout.locate(part.mistakes[0].where, recorded["judged"].values()) or ("", "", 0)
         result |= dict(zip(("where", "file", "line"), there, strict=True))
     printed = Path(f"{out}.txt")

@@ -180,8 +180,11 @@ def judge(
     wrong = {b: [p for p in having["values"] if not agrees((), b, p)] for b in range(len(table.bases))}
     right = not all(wrong.values())
     if right and not failed:
-        status = "not written" if result["todo"] else "passed" if not having["unknown"] else "partly"
-        return result | {"status": status if result["todo"] or having["values"] else "not checked"}
+        if todo := result["todo"]:
+            place = {key: todo[0][key] for key in ("file", "line")}
+            return result | {"status": "not written", "note": ", ".join(m["name"] for m in todo)} | place
+        seen, unseen = having["values"], having["unknown"]
+        return result | {"status": "not checked" if not seen else "partly" if unseen else "passed"}
     found = _explained(table, recorded, [*having["values"], *failed], wrong, agrees)
     if found is None and failed and not right:  # one probe's failure must not hide what the others show
         found = _explained(table, recorded, having["values"], wrong, agrees)

@@ -38,6 +38,11 @@ NLL = "nll_loss of raw logits"
 BCE = "binary_cross_entropy of a raw logit"
 ROUNDED = "the loss is one of rounded or detached outputs"
 TWICE = "the gradient is computed twice: backward beside the scaled backward"
+OF_KIND = {"nll": NLL, "bce": BCE}
+FITS = {  # what makes outputs fit such a loss; how the loss is written; and what speaks against it where that is all
+    "nll": (LOGS, r"nll_loss|NLLLoss", r"log_softmax|LogSoftmax|\.log\(|cross_entropy|CrossEntropy"),
+    "bce": ({"sigmoid", "Sigmoid", "softmax", "Softmax"}, r"binary_cross_entropy\(|BCELoss", r"[sS]igmoid|with_?[lL]ogits"),
+}
 NEVER_ZERO = "gradients are never set to zero"
 NEVER_TRAINS = "the model is never put into training mode"
 FACTS = {

@@ -117,7 +117,7 @@ class Project:
                 setattr(module, name, Words)
             elif name.endswith("Tokenizer") and hasattr(value, "from_pretrained"):
                 value.from_pretrained = Words.from_pretrained
-            elif issubclass(value, nn.Module) and (name == "BertModel" or hasattr(value, "from_pretrained")):
+            elif name == "BertModel" or (issubclass(value, nn.Module) and hasattr(value, "from_pretrained")):
                 value.from_pretrained = classmethod(lambda cls, *args, **options: self.pretrained(cls, *args))
         for name, value in self.replay.of_main(module).items():
             vars(module).setdefault(name, value)

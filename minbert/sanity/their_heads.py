@@ -257,7 +257,9 @@ def decided(project: Any, read: list[losses.Loss]) -> set[str]:
         result.add("two logits")
     if "ce" in kinds("one", "class BertSent"):
         result.add("classifier")
-    if "logits" in kinds("para", "predict_paraphrase") or says(project, "sigmoid", near="def model_eval"):
+    of_a_probability = any(loss.task == "para" and loss.kind == "bce" for loss in read)
+    evaluated = says(project, "sigmoid", near="def model_eval") and not of_a_probability
+    if "logits" in kinds("para", "predict_paraphrase") or evaluated:
         result.add("paraphrase")
     if kinds("sts", "predict_similarity") & {"mse", "l1"} and not rescaled(project):
         result.add("similarity")
@@ -274,17 +276,21 @@ def facts(project: Any, read: list[losses.Loss], subject: Subject) -> tuple[dict
         model, scale = (subject.single(), 0.3) if task == "one" else (subject.able(task)[0][0], 0.3)
         return model.outputs(scale=scale, tasks=(task,))[task]
 
-    def unlike(name: str, tasks: tuple[str, ...], like: Callable[[Tensor], Tensor]) -> Any:
-        wrong = [loss for loss in read if loss.kind == name and loss.task in tasks and not loss.done & losses.LOGS]
-        if name == "bce":
-            wrong = [loss for loss in wrong if not loss.done & {"sigmoid", "Sigmoid", "softmax", "Softmax"}]
-        if not wrong:
-            return False
-        places[losses.NLL if name == "nll" else losses.BCE] = wrong[0].place
-        return lambda: any(not bool(like(outputs(loss.task)).all()) for loss in wrong)
+    def unlike(kind: str, near: dict[str, str], like: Callable[[Tensor], Tensor]) -> Any:
+        """Whether a loss gets what it does not take. near: {task: what stands near it}, where names do not tell."""
+        fits, text, unless = losses.FITS[kind]
+        wrong = [loss for loss in read if loss.kind == kind and loss.task in near and not loss.done & fits]
+        tasks = [loss.task for loss in wrong]
+        if not any(loss.task in near for loss in read):
+            tasks += [t for t, n in near.items() if says(project, text, near=n) and not says(project, unless, near=n)]
+        if wrong:
+            places[losses.OF_KIND[kind]] = wrong[0].place
+        return lambda: any(not bool(like(outputs(task)).all()) for task in tasks)
 
-    values[losses.NLL] = unlike("nll", ("one", "sst"), lambda x: x.logsumexp(-1).abs() < 1e-3)
-    values[losses.BCE] = unlike("bce", ("para",), within(0, 1))
+    one, sst, para = {"one": "class BertSent"}, {"sst": "predict_sentiment"}, {"para": "predict_paraphrase"}
+    nll = [unlike("nll", near, lambda x: x.logsumexp(-1).abs() < 1e-3) for near in (one, sst)]
+    values[losses.NLL] = lambda: any([wrong() for wrong in nll])
+    values[losses.BCE] = unlike("bce", para, within(0, 1))
     return values, places
 
 

@@ -134,11 +134,15 @@ def normalised(s: Subject) -> Tensor:
 
 
 def squashed(s: Subject) -> Tensor:
-    """Whether sentiment's outputs lie in [0, 1], and are no probabilities."""
+    """Whether sentiment's outputs lie in [0, 1], each example's by itself, and are no probabilities."""
+
+    def alone(m: Model) -> bool:
+        return not differ(m.outputs(IDS[:1], OTHERS[:1], tasks=("sst",))["sst"], m.outputs(tasks=("sst",))["sst"][:1])
+
     able = s.able("sst")
     if "sentiment" not in s.decided:
         return yes(False)
-    return yes(any(always(within(0, 1), m, t) and not always(probabilities, m, t) for m, t in able))
+    return yes(any(always(within(0, 1), m, t) and not always(probabilities, m, t) and alone(m) for m, t in able))
 
 
 def a_probability(s: Subject) -> Tensor:

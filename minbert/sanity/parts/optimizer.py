@@ -173,9 +173,14 @@ def late(make: Maker) -> dict[str, Tensor]:
 
 
 def uncorrected(make: Maker) -> Tensor:
+    """0 if a step without the correction is −m/(√v + ε), or if the correction is always on; 1: no step; 2: another."""
     if not make.takes_correct_bias:
         raise Absent("it has no correct_bias")
-    return one_step(make, (1.0, 1.0, 1.0), (1.0, -2.0, 0.1), correct_bias=False)
+    g = (1.0, -2.0, 0.1)
+    step, corrected = (one_step(make, (1.0, 1.0, 1.0), g, correct_bias=asked) for asked in (False, True))
+    m, v = ((1 - b) * torch.tensor(g) ** k for k, b in enumerate(OPTIONS["betas"], start=1))
+    right = any(torch.allclose(step, x, rtol=1e-5) for x in (-m / (v.sqrt() + OPTIONS["eps"]), corrected))
+    return torch.tensor(0.0 if right else 2.0 if step.any() else 1.0)
 
 
 def on_a_gpu(make: Maker) -> Tensor:
@@ -236,8 +241,8 @@ PROBES = (
           "p = (2, −2) has .grad None and λ = 0.1: it must not move."),
     Probe("two parameter groups", groups,
           "Each with its lr and λ; the first group's lr is lowered between the two steps."),
-    Probe("a first step with correct_bias=False, divided by the learning rate", uncorrected,
-          "Gradients 1, −2 and 0.1: the step is −m/(√v + ε), with m and v as they are."),
+    Probe("a first step with correct_bias=False", uncorrected,
+          "0: the step is −m/(√v + ε), or the correction is always on; 1: nothing moves; 2: something else."),
     Probe("whether the state asks for a GPU", on_a_gpu,
           "A step of parameters that are on the CPU."),
 )  # fmt: skip
@@ -398,17 +403,15 @@ MISTAKES = (
     *group(UPDATE, ADAM, STEP,
         ("the gradient's step has the wrong sign", {"step": lambda p, rate, m, root: p + rate * m / root},
          "Descend: subtract."),
-        ("the learning rate is not used", {"rate": lambda lr, c1: 1.0 / c1},
+        ("the learning rate is not used",
+         ({"rate": lambda lr, c1: 1.0 / c1, "uncorrected": lambda lr: 1.0}, {"rate": lambda lr, c1: 1.0 / c1}),
          "Multiply the step by group['lr']."),
         ("every group uses the first group's options",
          {"group": lambda group, first: {**first, "params": group["params"]}},
          "Take lr, betas, eps and weight_decay from the group that the loop is at.")),
 )  # fmt: skip
 
-FORMS = ({}, TEXTBOOK, FROM_OLD, {**TEXTBOOK, **FROM_OLD})
-RIGHT_TOO = (*FORMS[1:], *({**form, "corrects": lambda asked: True} for form in FORMS))  # always corrected
-
 PART = Part(
     "optimizer", "AdamW", RIGHT, reference, find, PROBES, MISTAKES,
-    also_right=RIGHT_TOO, owns=("AdamW",), atol=1e-7, rtol=1e-5,
+    also_right=(TEXTBOOK, FROM_OLD, {**TEXTBOOK, **FROM_OLD}), owns=("AdamW",), atol=1e-7, rtol=1e-5,
 )  # fmt: skip

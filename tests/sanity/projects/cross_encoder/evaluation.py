@@ -43,7 +43,11 @@ def test_model_multitask(args, model, device):
     for split in ("dev", "test"):
         files = [getattr(args, f"{task}_{split}") for task in ("sst", "para", "sts")]
         sst, _, para, sts = load_multitask_data(*files, split=split)
-        sets = [RowDataset(sst, args, split), JointPairDataset(para, args, split), JointPairDataset(sts, args, split, True)]
+        sets = [
+            RowDataset(sst, args, split),
+            JointPairDataset(para, args, split),
+            JointPairDataset(sts, args, split, True),
+        ]
         loaders = [DataLoader(d, args.batch_size, collate_fn=d.collate_fn) for d in sets]
         heads = ("Predicted_Sentiment", "Predicted_Is_Paraphrase", "Predicted_Similiary")
         for task, head, (values, ids, _) in zip(("sst", "para", "sts"), heads, predict_all(*loaders, model, device)):

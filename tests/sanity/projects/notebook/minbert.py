@@ -1,23 +1,21 @@
 #!/usr/bin/env python
-# coding: utf-8
 
 # # Everything in one notebook
 
 # In[1]:
 
 
-get_ipython().run_line_magic('matplotlib', 'inline')
-get_ipython().system('pip install tokenizers')
+get_ipython().run_line_magic("matplotlib", "inline")
+get_ipython().system("pip install tokenizers")
 import math
 import random
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import BertTokenizer
 
 torch.manual_seed(0)

@@ -36,7 +36,11 @@ def model_eval_multitask(sentiment_dataloader, paraphrase_dataloader, sts_datalo
         sts = (5 * torch.sigmoid(raw)).flatten().tolist()
         sst, sst_ids, sst_true = [], [], []
         for batch in sentiment_dataloader:
-            sst += model.predict_sentiment(batch["token_ids"].to(device), batch["attention_mask"].to(device)).argmax(1).tolist()
+            sst += (
+                model.predict_sentiment(batch["token_ids"].to(device), batch["attention_mask"].to(device))
+                .argmax(1)
+                .tolist()
+            )
             sst_ids += batch["sent_ids"]
             sst_true += batch["labels"].tolist()
     if verbose:

@@ -13,7 +13,7 @@ MAX_STS = 5.0
 
 class MultitaskBERT(nn.Module):
     def __init__(self, config, args):
-        super(MultitaskBERT, self).__init__()
+        super().__init__()
         self.bert = BertModel.from_pretrained(args.model_name)
         if args.freeze:
             self.bert.requires_grad_(False)
@@ -72,7 +72,9 @@ def get_args():
     parser.add_argument("--hidden_dropout_prob", type=float, default=0.3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--lr", type=float, default=1e-5)
-    parser.add_argument("--keys", nargs="+", default=["token_ids_1", "attention_mask_1", "token_ids_2", "attention_mask_2"])
+    parser.add_argument(
+        "--keys", nargs="+", default=["token_ids_1", "attention_mask_1", "token_ids_2", "attention_mask_2"]
+    )
     return parser.parse_args()
 
 

@@ -3,7 +3,6 @@
 import argparse
 
 import torch.nn.functional as F
-
 from src.training.adam import AdamW
 from src.training.heads import MultitaskBERT
 

@@ -22,7 +22,11 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.h, x.shape[-1] // self.h)).permute(0, 2, 1, 3)
 
     def forward(self, hidden_states, attention_mask=None, task=None):
-        q, k, v = self.heads(self.query(hidden_states)), self.heads(self.key(hidden_states)), self.heads(self.value(hidden_states))
+        q, k, v = (
+            self.heads(self.query(hidden_states)),
+            self.heads(self.key(hidden_states)),
+            self.heads(self.value(hidden_states)),
+        )
         scores = q @ k.mT / q.shape[-1] ** 0.5
         if attention_mask is not None:
             scores = scores + attention_mask
@@ -63,7 +67,9 @@ class BertLayer(nn.Module):
         self.adapters[name] = nn.Sequential(nn.Linear(size, width), nn.ReLU(), up)
 
     def forward(self, hidden_states, attention_mask=None, task=None):
-        context, probabilities = self.self_attention(hidden_states=hidden_states, attention_mask=attention_mask, task=task)
+        context, probabilities = self.self_attention(
+            hidden_states=hidden_states, attention_mask=attention_mask, task=task
+        )
         context = self.attention_dropout(self.attention_dense(context))
         x = self.attention_layer_norm(hidden_states + context)
         y = self.out_dropout(self.out_dense(F.gelu(self.interm_dense(x))))

@@ -19,7 +19,9 @@ class BertSelfAttention(nn.Module):
     def forward(self, *, x, keep):
         """x: (B, T, C). keep: (B, T), true at tokens."""
         B, T, C = x.shape
-        q, k, v = (f(x).reshape(B, T, self.heads, self.width).swapaxes(1, 2) for f in (self.query, self.key, self.value))
+        q, k, v = (
+            f(x).reshape(B, T, self.heads, self.width).swapaxes(1, 2) for f in (self.query, self.key, self.value)
+        )
         scores = torch.einsum("bhid,bhjd->bhij", q, k) / math.sqrt(self.width)
         scores = scores.masked_fill(~keep[:, None, None, :], float("-inf"))
         weights = nn.functional.dropout(scores.softmax(-1), self.p, self.training)

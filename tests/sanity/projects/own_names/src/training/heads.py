@@ -11,7 +11,9 @@ class MultitaskBERT(nn.Module):
         super().__init__()
         self.encoder = BertModel.from_pretrained("bert-base-uncased")
         self.rate = nn.Dropout(rate)
-        self.heads = nn.ModuleDict({"sst": nn.Linear(width, 5), "para": nn.Linear(3 * width, 1), "sts": nn.Linear(width, 1)})
+        self.heads = nn.ModuleDict(
+            {"sst": nn.Linear(width, 5), "para": nn.Linear(3 * width, 1), "sts": nn.Linear(width, 1)}
+        )
 
     def embed(self, ids, mask):
         tokens = self.encoder(ids, mask)["last_hidden_state"]
