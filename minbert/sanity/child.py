@@ -92,16 +92,16 @@ def limit(seconds: float):
     if resource is None:
         return
 
-    def lower(what: str, value: int):
+    def lower(what: str, value: int, room: int = 0):
         with contextlib.suppress(ValueError, OSError, AttributeError):
             number = getattr(resource, what)
             hard = resource.getrlimit(number)[1]
-            resource.setrlimit(number, (value, value if hard < 0 else min(value, hard)))
+            resource.setrlimit(number, (value, value + room if hard < 0 else min(value + room, hard)))
 
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         lower("RLIMIT_AS", pages * os.sysconf("SC_PAGE_SIZE") + MOST_MEMORY)
-    lower("RLIMIT_CPU", math.ceil(time.process_time() + seconds))
+    lower("RLIMIT_CPU", math.ceil(time.process_time() + seconds), room=2)
     lower("RLIMIT_FSIZE", MOST_FILE)
     lower("RLIMIT_CORE", 0)
 

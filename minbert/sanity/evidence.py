@@ -120,6 +120,8 @@ class Blame:
     def not_theirs(self, error: BaseException) -> tuple[str, str] | None:
         """(reason, remedy) if this may be the check's own failure, None if it is theirs."""
         text = f"{type(error).__name__}: {first_line(error)}"
+        if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(self.root):
+            return None
         if isinstance(error, OSError):
             if isinstance(error, PermissionError) and "the check does not let" in str(error):
                 return str(error), ""

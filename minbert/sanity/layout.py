@@ -268,7 +268,7 @@ class Imports:
         options = []
         for base in [d for d in file.parents if d == self.root or d.is_relative_to(self.root)]:
             options.append((base, ".".join(file.relative_to(base).with_suffix("").parts).removesuffix(".__init__")))
-        used = [option for option in options if option[1] in names]
+        used = [o for o in options if o[1] in names or (o[1].rpartition(".")[0] in names)]
         if used:
             return used[-1]
         inside = file.parent
@@ -281,7 +281,8 @@ class Imports:
         names: set[str] = set()
         for file in self.sources:
             for name, level in imported(file):
-                if not level and self.resolve(file, name):
+                folders = (base.joinpath(*name.split(".")) for base in (file.parent, *self._folders))
+                if not level and (self.resolve(file, name) or any(f in self._folders for f in folders)):
                     names |= {name, *(".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 1))}
         return names
 

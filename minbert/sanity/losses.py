@@ -31,6 +31,7 @@ CUTS = {"round", "argmax", "detach", "item", "long", "int", "bool", "trunc", "fl
 LABELS = re.compile(r"(?i)label|target|score|gold|(^|_)y(_|$)|\by\b")
 
 
+SQUASHED = {"sigmoid", "Sigmoid", "softmax", "Softmax"}
 LOGS = {"log_softmax", "LogSoftmax", "log", "logsigmoid", "LogSigmoid"}
 
 # What can be wrong in the training, as a mistake is called, and how it is seen.
@@ -41,7 +42,7 @@ TWICE = "the gradient is computed twice: backward beside the scaled backward"
 OF_KIND = {"nll": NLL, "bce": BCE}
 FITS = {  # what makes outputs fit such a loss; how the loss is written; and what speaks against it where that is all
     "nll": (LOGS, r"nll_loss|NLLLoss", r"log_softmax|LogSoftmax|\.log\(|cross_entropy|CrossEntropy"),
-    "bce": ({"sigmoid", "Sigmoid", "softmax", "Softmax"}, r"binary_cross_entropy\(|BCELoss", r"[sS]igmoid|with_?[lL]ogits"),
+    "bce": (SQUASHED, r"binary_cross_entropy\(|BCELoss", r"[sS]igmoid|with_?[lL]ogits"),
 }
 NEVER_ZERO = "gradients are never set to zero"
 NEVER_TRAINS = "the model is never put into training mode"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from minbert.bert import BertModel
 from minbert.config import BertConfig
-from minbert.sanity.core import Absent, CannotCheck, copy_by_name, fill
+from minbert.sanity.core import CannotCheck, copy_by_name, fill
 from minbert.sanity.evidence import NoAttribute
 from minbert.sanity.forms import COURSE, Forms, Instead, both
 from minbert.sanity.source import called, definitions, is_magic
@@ -133,18 +133,13 @@ def multitask_class(project: Any) -> type:
     built = [called(call) for file in project.imports.reached for call, _ in project.replay.calls(file, lambda c: True)]
     chosen = next((name for name in built if name in names), None)
     if chosen is None:
-        names |= {"MultitaskBERT"} if project.imports.defining("MultitaskBERT") else set()
-        chosen = "MultitaskBERT" if "MultitaskBERT" in names else next(iter(sorted(names)), None)
-    if chosen is None:
-        raise Absent("no MultitaskBERT")
+        chosen = "MultitaskBERT" if "MultitaskBERT" in names else next(iter(sorted(names)), "MultitaskBERT")
     return project.get("multitask_classifier", chosen)
 
 
 def single_class(project: Any) -> type:
     """classifier.py's class for one data set. Raises Absent."""
-    name = next((name for name in SINGLE if project.imports.defining(name)), None)
-    if name is None:
-        raise Absent("no BertSentimentClassifier")
+    name = next((name for name in SINGLE if project.imports.defining(name)), SINGLE[0])
     return project.get("classifier", name)
 
 

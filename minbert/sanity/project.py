@@ -153,8 +153,11 @@ class Project:
     def get(self, module: str, name: str) -> Any:
         """Their class or function: what their scripts use, else what the usual module has. Raises Absent."""
         places = self.imports.defining(name, module)
-        if not places:
-            raise Absent(f"no {name}, in {module}.py or elsewhere")
+        if not places:  # but it may be there, in a file that cannot be read
+            there = getattr(self.module(module), name, None)
+            if there is None:
+                raise Absent(f"no {name}, in {module}.py or elsewhere")
+            return there
         file, there = places[0]
         found = getattr(self.load(file), there)
         self.judged[name] = str(file.relative_to(self.root))
