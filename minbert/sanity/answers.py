@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minbert.sanity.core import CannotCheck
+from minbert.sanity.evidence import stands_for
 from minbert.sanity.forms import first
 from minbert.sanity.source import called
 from minbert.sanity.starter import batch_of
@@ -49,6 +50,8 @@ class Answer:
         if isinstance(output, dict):
             output = output.get("logits", next(iter(output.values()), None))
         output = first(output)
+        if package := stands_for(output):
+            raise CannotCheck(f"{self.name} returns what {package} makes of it, a package that the check does not run")
         if not isinstance(output, Tensor):
             raise CannotCheck(f"{self.name} returns a {type(output).__name__}, and no tensor of logits")
         return output

@@ -149,7 +149,7 @@ def examine(part: core.Part, theirs: project.Project) -> dict[str, Any]:
             base = part.at_base(theirs, all("error" in probes[name] for name in wrong))
     return {
         "status": "ran", "probes": probes, "judged": theirs.judged, "choices": theirs.choices, "promised": promised,
-        "base": base,
+        "base": base, "renamed": theirs.renamed,
         "places": {name: list(place) for name, place in getattr(subject, "places", {}).items()},
     }  # fmt: skip
 

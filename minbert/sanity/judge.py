@@ -322,12 +322,19 @@ def _described(part: Part, mistake: Mistake, layout: Layout | None, about: Mappi
     name, file, line = mistake.where[0] if mistake.where else "", "", 0
     if mistake.name in about.get("places", {}):
         name, (file, line) = "", about["places"][mistake.name]
-    elif layout and (where := layout.locate(mistake.where, about.get("judged", {}).values())):
+    elif layout and (where := layout.locate(_as_called(mistake.where, about), about.get("judged", {}).values())):
         name, file, line = where
     return {
         "name": mistake.name, "why": mistake.why, "equation": mistake.equation, "source": mistake.source,
         "where": name, "file": file, "line": line,
     }  # fmt: skip
+
+
+def _as_called(names: tuple[str, ...], about: Mapping[str, Any]) -> list[str]:
+    """Qualified names, as theirs are called where they have other classes in these places."""
+    renamed = about.get("renamed", {})
+    theirs = ((renamed.get(n.partition(".")[0], ""), n.partition(".")[2]) for n in names)
+    return [*(f"{cls}.{method}" for cls, method in theirs if cls), *names]
 
 
 def _seen(

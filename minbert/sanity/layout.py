@@ -121,14 +121,16 @@ class Layout:
     def locate(self, names: Iterable[str], first: Iterable[str] = ()) -> tuple[str, str, int] | None:
         """(name, file, line) of the first of these qualified names that is defined; file as seen from the root.
 
-        first: the files to look into before the others.
+        first: the files that are looked through, for all of the names, before the others.
         """
-        found: dict[str, tuple[str, str, int]] = {}
-        files = [*(self.root / name for name in first), *self.sources()]
-        for file in files:
-            here = {name: (name, str(file.relative_to(self.root)), node.lineno) for name, node in definitions(file)}
-            found = here | found  # of a name that a file defines twice, Python takes the last
-        return next((found[name] for name in names if name in found), None)
+        names = list(names)
+        for files in ([self.root / name for name in first], self.sources()):
+            there = [(f, {name: node.lineno for name, node in definitions(f)}) for f in files]  # the last of a name
+            for name in names:
+                for file, lines in there:
+                    if name in lines:
+                        return name, str(file.relative_to(self.root)), lines[name]
+        return None
 
 
 def _is_package(home: Path) -> bool:

@@ -134,6 +134,7 @@ def multitask_class(project: Any) -> type:
     chosen = next((name for name in built if name in names), None)
     if chosen is None:
         chosen = "MultitaskBERT" if "MultitaskBERT" in names else next(iter(sorted(names)), "MultitaskBERT")
+    project.renamed["MultitaskBERT"] = chosen
     return project.get("multitask_classifier", chosen)
 
 

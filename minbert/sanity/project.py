@@ -68,6 +68,7 @@ class Project:
         self.real: set[str] = set()  # packages that are not stood in for where they are installed
         self.skipped: dict[str, str] = {}
         self.judged: dict[str, str] = {}
+        self.renamed: dict[str, str] = {}  # the course's name → theirs
         self.choices: dict[str, str] = {}  # what was judged where several could be meant, a sentence a name
         self.replay = Replay(self)
         self.cpu: OnTheCPU | None = None
@@ -161,6 +162,8 @@ class Project:
         file, there = places[0]
         found = getattr(self.load(file), there)
         self.judged[name] = str(file.relative_to(self.root))
+        if there != name:
+            self.renamed[name] = there
         others = [str(f.relative_to(self.root)) for f, n in places[1:] if any(n == d for d, _ in definitions(f))]
         if others:
             used, unused = self.judged[name], ", ".join(others[:2])
@@ -182,6 +185,7 @@ class Project:
         if not file.is_relative_to(self.root):
             raise CannotCheck(f"{name} is a {seen.__name__}, which is not code of this project")
         self.judged[name] = str(file.relative_to(self.root))
+        self.renamed[name] = seen.__name__
         self.choices[name] = f"in the place of {name} is judged {seen.__name__}, which your model uses there"
         return seen
 

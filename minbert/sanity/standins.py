@@ -25,6 +25,9 @@ from minbert.sanity.starter import BertPreTrainedModel, Settings, Words, extende
 # ------------------------------------------------------------------------------------------------ packages
 
 
+EXCEPTIONS = re.compile(r"(Error|Exception|Warning|Timeout|Interrupt)$")  # how exception classes are called
+
+
 class _Anything(type):
     def __getattr__(cls, name: str) -> Any:
         return _offer(cls, name)
@@ -83,7 +86,7 @@ def _offer(cls: type, name: str) -> Any:
     """An attribute of a stand-in: an exception class where the name is one's, else more of the same."""
     if is_magic(name):
         raise AttributeError(name)
-    if re.search(r"(Error|Exception|Warning|Timeout|Interrupt)$", name):
+    if EXCEPTIONS.search(name):
         return type(name, (Exception,), {})
     return cls()
 
@@ -207,7 +210,7 @@ class Importer:
         module.__dict__.update(known, __all__=list(known), __path__=[], __version__="9.9")
 
         def offered(name: str) -> Any:
-            if not is_magic(name) and name[:1].isupper() and not re.search(r"(Error|Exception)$", name):
+            if not is_magic(name) and name[:1].isupper() and not EXCEPTIONS.search(name):
                 return type(name, (unknown,), {})
             return _offer(unknown, name)
 
