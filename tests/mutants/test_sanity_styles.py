@@ -7,9 +7,7 @@ told a task and return pairs, losses of one's own, and heads that are built and 
 
 import pytest
 
-from tests.sanity.making import BERT, OPTIMIZER, changed, complaints, example, many, swap, why_not
-
-pytestmark = pytest.mark.xdist_group("styles")  # one process: all projects are run once
+from tests.sanity.making import BERT, OPTIMIZER, changed, complaints, example, swap, verdicts, why_not
 
 ALL = (*BERT, *OPTIMIZER, "heads", "evaluation")
 STYLES = {  # style → its mistakes: what is said of it, and the swaps that make it
@@ -97,34 +95,26 @@ STYLES = {  # style → its mistakes: what is said of it, and the swaps that mak
             "/ math.sqrt(self.d) + mask, -1)", "/ math.sqrt(self.d) + mask, -2)"),
     },
 }  # fmt: skip
-CASES = [(style, complaint) for style, mistakes in STYLES.items() for complaint in ("", *mistakes)]
-
-
 def files(style: str, complaint: str) -> dict[str, str]:
     old = {path: text for path, text in example(style).items() if path.startswith("old/")}  # a file that nobody uses
     used = {path: text for path, text in example(style).items() if path not in old}
     return changed(used, STYLES[style][complaint] if complaint else ()) | old
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory) -> dict[tuple[str, str], dict]:
-    part = {case: (case[1].partition(":")[0],) if case[1] else ALL for case in CASES}
-    found = many(tmp_path_factory.mktemp("projects"), [(files(*case), part[case]) for case in CASES])
-    return dict(zip(CASES, found, strict=True))
-
-
 @pytest.mark.parametrize("style", STYLES)
-def test_a_right_project_in_an_unusual_style_gets_no_complaint(style, results):
-    assert complaints(results[style, ""]) == [] and why_not(results[style, ""]) == []
+def test_a_right_project_in_an_unusual_style_gets_no_complaint(style, tmp_path):
+    results = verdicts(tmp_path, files(style, ""), ALL)
+    assert complaints(results) == [] and why_not(results) == []
 
 
-@pytest.mark.parametrize("style, complaint", [case for case in CASES if case[1]])
-def test_a_mistake_in_an_unusual_style_is_named(style, complaint, results):
-    assert complaints(results[style, complaint]) == [complaint]
+@pytest.mark.parametrize("style, complaint", [(style, complaint) for style in STYLES for complaint in STYLES[style]])
+def test_a_mistake_in_an_unusual_style_is_named(style, complaint, tmp_path):
+    assert complaints(verdicts(tmp_path, files(style, complaint), [complaint.partition(":")[0]])) == [complaint]
 
 
-def test_of_several_classes_and_files_the_one_in_use_is_judged(results):
+def test_of_several_classes_and_files_the_one_in_use_is_judged(tmp_path):
     """BertSelfAttention is an earlier attempt in task_layers, and old/bert.py a copy with a mistake."""
     assert "class BertSelfAttention" in example("task_layers")["bert.py"]
-    wrong = results["task_layers", "attention: no dropout on the attention probabilities"]["attention"]
-    assert (wrong["mistakes"][0]["where"], wrong["mistakes"][0]["file"]) == ("Attention.forward", "bert.py")
+    project = files("task_layers", "attention: no dropout on the attention probabilities")
+    mistake = verdicts(tmp_path, project, ["attention"])["attention"]["mistakes"][0]
+    assert (mistake["where"], mistake["file"]) == ("Attention.forward", "bert.py")

@@ -1,13 +1,13 @@
 """What the sanity check's tests share: projects made of example files with texts replaced, and the check of them.
 
 `verdicts` runs their code as the check's child does, but in forks of the test's own process: no process has to load
-PyTorch for it. `many` does the same for a whole table of projects, two at a time.
+PyTorch for it.
 """
 
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -117,23 +117,3 @@ def complaints(results: Mapping[str, dict]) -> list[str]:
 def why_not(results: Mapping[str, dict]) -> list[str]:
     """The reasons why something was not checked."""
     return [unknown["reason"] for result in results.values() for unknown in result.get("unknown", ())]
-
-
-def many(folder: Path, projects: Iterable[tuple[Mapping[str, str], Sequence[str]]]) -> list[dict[str, dict]]:
-    """The verdicts on many projects, (files, names of parts) each, two of them running at a time."""
-    jobs = [(written(folder / str(i), files), tuple(names)) for i, (files, names) in enumerate(projects)]
-    loaded = {name: parts.load(name) for _, names in jobs for name in names}
-    running: list[int] = []
-    for home, names in jobs:
-        if len(running) == 2:
-            running.remove(os.wait()[0])
-        pid = os.fork()
-        if not pid:
-            try:
-                torch.save(_run(home, names, loaded), home / "recorded.pt")
-            finally:
-                os._exit(0)
-        running.append(pid)
-    for pid in running:
-        os.waitpid(pid, 0)
-    return [judged(home, torch.load(home / "recorded.pt", weights_only=True)) for home, _ in jobs]

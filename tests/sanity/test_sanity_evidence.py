@@ -7,9 +7,7 @@ The rows of `THEIRS` are the negative controls: the same failures where nothing 
 import pytest
 
 from tests.mutants.sanity_techniques import COURSE
-from tests.sanity.making import PROJECTS, changed, complaints, many, swap, why_not
-
-pytestmark = pytest.mark.xdist_group("evidence")  # one process: all projects are run once
+from tests.sanity.making import PROJECTS, changed, complaints, swap, verdicts, why_not
 
 FILES = ("bert.py", "base_bert.py", "utils.py", "config.py")
 BERT = {name: (PROJECTS / "course" / name).read_text("utf-8") for name in FILES}
@@ -169,21 +167,17 @@ THEIRS = {  # a failure of their own → the project, and the complaint
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory) -> dict[str, dict]:
-    cases = RIGHT | THEIRS
-    found = many(tmp_path_factory.mktemp("projects"), [project for project, _ in cases.values()])
-    return dict(zip(cases, found, strict=True))
-
-
 @pytest.mark.parametrize("case", RIGHT)
-def test_a_right_project_gets_no_complaint_and_the_reason_where_something_was_not_checked(case, results):
-    reason, result = RIGHT[case][1], results[case]
-    assert not [r for r in result.values() if r["status"] in ("wrong", "crashed", "not written")], complaints(result)
-    assert reason in " ".join(why_not(result)) if reason else not why_not(result)
+def test_a_right_project_gets_no_complaint_and_the_reason_where_something_was_not_checked(case, tmp_path):
+    project, reason = RIGHT[case]
+    results = verdicts(tmp_path, *project)
+    assert not [r for r in results.values() if r["status"] in ("wrong", "crashed", "not written")], complaints(results)
+    assert reason in " ".join(why_not(results)) if reason else not why_not(results)
 
 
 @pytest.mark.parametrize("case", THEIRS)
-def test_what_fails_in_their_code_on_promised_inputs_is_theirs(case, results):
-    failures = [r["failure"]["error"] for r in results[case].values() if r["status"] == "crashed"]
-    assert THEIRS[case][1] in failures, results[case]
+def test_what_fails_in_their_code_on_promised_inputs_is_theirs(case, tmp_path):
+    project, error = THEIRS[case]
+    results = verdicts(tmp_path, *project)
+    failures = [result["failure"]["error"] for result in results.values() if result["status"] == "crashed"]
+    assert error in failures, results
