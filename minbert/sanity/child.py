@@ -12,11 +12,13 @@ native code (a compiled extension, calls to libc by an address found in memory) 
 be read, and a forger could write the results himself. For code from somebody who means harm, use a container.
 """
 
+import ast
 import contextlib
 import importlib
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -51,6 +53,7 @@ REFUSED = (
     "ctypes.dlsym", "ctypes.call_function", "signal.pthread_kill", "urllib.", "ftplib.", "smtplib.", "webbrowser.",
     "resource.prlimit", "resource.setrlimit", "os.unshare", "os.setns", "mmap.__new__", "winreg.",
 )  # fmt: skip
+SLOW = re.compile(r"(import|from) scipy\b")  # it takes a second to load; other slow packages have stand-ins
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -170,19 +173,27 @@ def confirmed(part: core.Part, theirs: project.Project, probes: dict, blame: evi
     }
 
 
-_read: dict[str, project.Project] = {}  # the project that was read last, by its folder
+_read: dict[Path, project.Project] = {}  # the project that was read last, by its folder
 
 
-def reading(job: dict[str, Any]) -> project.Project:
-    """The job's project, its syntax trees read: once for all parts, as a fork has what its parent has."""
-    if job["root"] not in _read:
+def reading(where: layout.Layout) -> project.Project:
+    """A project, its syntax trees read and scipy loaded if it imports it: once, as a fork has what its parent has."""
+    if where.root not in _read:
         _read.clear()
-        theirs = project.Project(layout.Layout(*(Path(job[name]) for name in ("root", "home", "top"))))
+        theirs = project.Project(where)
         theirs.imports.path()
         for file in theirs.imports.reached:
             source.calls(file)
-        _read[job["root"]] = theirs
-    return _read[job["root"]]
+            for node in source.nodes(file):
+                if isinstance(node, ast.Import | ast.ImportFrom) and SLOW.match(ast.unparse(node)):
+                    with contextlib.suppress(Exception):
+                        exec(ast.unparse(node), {})
+        _read[where.root] = theirs
+    return _read[where.root]
+
+
+def layout_of(job: dict[str, Any]) -> layout.Layout:
+    return layout.Layout(*(Path(job[name]) for name in ("root", "home", "top")))
 
 
 def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
@@ -194,7 +205,7 @@ def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
     os.dup2(output, 2)
     sys.stdin = os.fdopen(0)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace")
-    theirs = reading(job)
+    theirs = reading(layout_of(job))
     os.chdir(theirs.root if theirs.imports.entries else theirs.home)
     limit(job["timeout"])
     threading.Thread(target=watch, args=(f"{out}.at", theirs.root, job["timeout"]), daemon=True).start()
@@ -258,7 +269,7 @@ def main():
         job = json.loads(line)
         part = parts.load(job["part"])  # here, and not in the fork: there `import minbert` is theirs
         with contextlib.suppress(Exception):  # what cannot be read is told of in the fork
-            reading(job)
+            reading(layout_of(job))
         if hasattr(os, "fork"):
             channel.write(json.dumps(in_a_fork(job, part, answers)) + "\n")
         else:

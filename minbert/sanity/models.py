@@ -9,6 +9,7 @@ import inspect
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -82,15 +83,26 @@ def little(C: int, H: int, layers: int = 1) -> RightBert:
 
 @contextmanager
 def uninitialised():
-    """Inside, a module's weights cost no time to make: they are zero."""
-    real = {(owner, n): getattr(owner, n) for owner in (nn.Linear, nn.Embedding) for n in ("reset_parameters",)}
-    real |= {(Tensor, n): getattr(Tensor, n) for n in ("normal_", "uniform_")}
+    """Inside, a module's weights cost no time to make: they are zeros, which the system gives when they are read."""
+    real = [(owner, "reset_parameters", owner.reset_parameters) for owner in (nn.Linear, nn.Embedding)]
+    real += [(Tensor, name, getattr(Tensor, name)) for name in ("normal_", "uniform_")]
+
+    kept = []  # memory that is free again would be given, and would have to be set to zero
+
+    def zeros(tensor: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(tensor, nn.Parameter) and tensor.dtype == torch.float32:
+            kept.append(tensor.data)
+            tensor.data = torch.from_numpy(np.zeros(tuple(tensor.shape), np.float32))
+        elif isinstance(tensor, Tensor):
+            tensor.zero_()
+        return tensor
+
     try:
-        for owner, name in real:
-            setattr(owner, name, lambda self, *args, **options: self.zero_() if isinstance(self, Tensor) else None)
+        for owner, name, _ in real:
+            setattr(owner, name, zeros)
         yield
     finally:
-        for (owner, name), function in real.items():
+        for owner, name, function in real:
             setattr(owner, name, function)
 
 

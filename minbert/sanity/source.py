@@ -12,23 +12,34 @@ from typing import Any
 
 @lru_cache(maxsize=512)
 def parsed(file: Path) -> ast.Module:
-    """The syntax tree of a file; an empty one where it cannot be read or parsed."""
+    """The syntax tree of a file; an empty one where it cannot be read or parsed. The same text has the same tree."""
     try:
-        return ast.parse(file.read_bytes())
+        return _tree(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError, OSError):
         return ast.Module([], [])
 
 
-@lru_cache(maxsize=512)
+_tree = lru_cache(maxsize=512)(ast.parse)
+
+
 def nodes(file: Path) -> tuple[ast.AST, ...]:
     """All nodes of a file's syntax tree."""
-    return tuple(ast.walk(parsed(file)))
+    return _nodes(parsed(file))
 
 
 @lru_cache(maxsize=512)
+def _nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree))
+
+
 def definitions(file: Path) -> tuple[tuple[str, ast.AST], ...]:
     """(qualified name, node) of every class and function in a file, as `BertLayer.forward`."""
-    return tuple(_definitions(parsed(file)))
+    return _all_definitions(parsed(file))
+
+
+@lru_cache(maxsize=512)
+def _all_definitions(tree: ast.Module) -> tuple[tuple[str, ast.AST], ...]:
+    return tuple(_definitions(tree))
 
 
 def _definitions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.AST]]:
@@ -79,10 +90,14 @@ def called(call: ast.Call) -> str:
     return getattr(call.func, "attr", getattr(call.func, "id", ""))
 
 
-@lru_cache(maxsize=512)
 def calls(file: Path) -> tuple[tuple[ast.Call, tuple[ast.AST, ...]], ...]:
     """(call, the nodes around it from the module inwards) of every call in a file."""
-    return tuple(_within(parsed(file), ast.Call, ()))
+    return _calls(parsed(file))
+
+
+@lru_cache(maxsize=512)
+def _calls(tree: ast.Module) -> tuple[tuple[ast.Call, tuple[ast.AST, ...]], ...]:
+    return tuple(_within(tree, ast.Call, ()))
 
 
 def _within(node: ast.AST, kind: type, path: tuple) -> Iterator[tuple[Any, tuple[ast.AST, ...]]]:

@@ -7,6 +7,7 @@ PyTorch for it.
 import contextlib
 import io
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,9 +15,8 @@ from pathlib import Path
 import torch
 
 from minbert.sanity import judge, parts
-from minbert.sanity.child import examine
+from minbert.sanity.child import examine, reading
 from minbert.sanity.layout import Layout
-from minbert.sanity.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = ROOT / "tests" / "sanity" / "projects"
@@ -60,25 +60,18 @@ def written(folder: Path, files: Mapping[str, str]) -> Path:
 # ------------------------------------------------------------------------------------------------ running them
 
 
-def _run(folder: Path, names: Sequence[str], loaded: Mapping) -> dict[str, dict]:
-    """What the child records of these parts of a project. For a process that ends afterwards."""
-    theirs = Project(Layout.find(folder))
-    os.chdir(theirs.root)
-    with contextlib.redirect_stdout(io.StringIO()):
-        theirs.enter()
-        return {name: examine(loaded[name], theirs) for name in names}
-
-
-def record(folder: Path, names: Sequence[str], loaded: Mapping | None = None) -> dict[str, dict]:
-    """The same in a fork: {part: what was recorded}."""
-    loaded = loaded or {name: parts.load(name) for name in names}
+def record(folder: Path, names: Sequence[str]) -> dict[str, dict]:
+    """What the check's child records of these parts of a project: {part: outcome}."""
+    theirs, loaded = reading(Layout.find(folder)), {name: parts.load(name) for name in names}
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.close(read)
-            with open(write, "wb") as pipe:
-                torch.save(_run(folder, names, loaded), pipe)
+            os.chdir(theirs.root)
+            with open(write, "wb") as pipe, contextlib.redirect_stdout(io.StringIO()):
+                theirs.enter()
+                torch.save({name: examine(loaded[name], theirs) for name in names}, pipe)
         finally:
             os._exit(0)
     os.close(write)
@@ -100,7 +93,7 @@ def judged(folder: Path, recorded: Mapping[str, dict]) -> dict[str, dict]:
 
 def verdicts(folder: Path, files: Mapping[str, str], names: Sequence[str] = BERT + OPTIMIZER) -> dict[str, dict]:
     """The check of a project of these files: {part: result}."""
-    written(folder, files)
+    folder = written(Path(tempfile.mkdtemp(dir=folder)), files)  # a new one: what was read of a file is kept
     return judged(folder, record(folder, names))
 
 
