@@ -1,103 +1,75 @@
 #!/usr/bin/env python3
 """Fine-tune BERT on one sentence-classification task at a time: SST (5 classes), then CFIMDB (2 classes).
 
-  python classifier.py --fine-tune-mode full-model                       the course's two data sets, from data/
-  python classifier.py --option pretrain --lr 1e-3                       the same with BERT frozen
-  python classifier.py --train T --dev D --test E --dev_out P --test_out Q    files of your own, CMU's among them
+  python classifier.py --fine-tune-mode full-model                          the course's two data sets, from data/
+  python classifier.py --option pretrain                                    the same with BERT frozen
+  python classifier.py --train T --dev D --test E --dev_out P --test_out Q  files of the course's forms, CMU's too
+  python classifier.py --train T --dev D --text headline --label topic      a data set of your own: csv, tsv, json lines
 
-Files are the course's (tab-separated) or CMU's (`label ||| text`); predictions are written in the same manner. It is
-the training loop of multitask_classifier.py with a single task.
+Predictions are written in the form of the files. The training loop is multitask_classifier.py's, with a single task.
 """
 
-import argparse
-from contextlib import redirect_stderr
+from minbert.flags import show_help
+
+if __name__ == "__main__":
+    show_help("c", __doc__)  # before PyTorch is loaded
+
+from argparse import Namespace
 from pathlib import Path
 
-from minbert.data import SPLITS, read_examples
-from minbert.errors import Parser, UserError, at_least, one_line_errors
-from minbert.tasks import TASKS
-from multitask_classifier import check_out, common_flags, finish_args, run
+from minbert.errors import UserError, one_line_errors
+from minbert.own import own_task
+from minbert.run import RunFolder
+from minbert.settings import SPLITS, from_command_line, settle_rows
+from minbert.tasks import Task
+from multitask_classifier import run, start
 
-SETS = ("sst", "cfimdb")
+
+def get_args(argv: list[str] | None = None) -> Namespace:
+    """The settings of a command line; flags that cannot be combined are refused here, in one line."""
+    return from_command_line("c", argv, __doc__)
 
 
-def get_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the flags; whatever cannot work is refused here, in one line."""
-    parser = Parser(description=__doc__)
-    group = common_flags(parser)
-    group["training"].add_argument("--cfimdb_batch_size", metavar="N", type=at_least(int, 1),
-                                   help="examples a batch of CFIMDB, whose reviews are long (default: 8)")  # fmt: skip
-    data = group["data"]
-    data.add_argument("--tasks", metavar="LIST", help="which data sets, with commas (default: sst,cfimdb)")
-    for split in SPLITS:
-        data.add_argument(f"--{split}", metavar="FILE", help=f"{split} file of your own, in place of the two sets")
-    for split in ("dev", "test"):
-        group["output"].add_argument(f"--{split}_out", metavar="FILE",
-                                     help=f"its {split} predictions (default: OUT/{split}-output.txt)")  # fmt: skip
-    args = parser.parse_args(argv)
-
-    for flag in ("tasks", "cfimdb_batch_size"):
-        if getattr(args, flag) and args.train:
-            parser.error(f"--{flag} is of the course's two data sets; with --train there is one, of your own")
-    args.tasks = list(dict.fromkeys((args.tasks or ",".join(SETS)).split(",")))
-    for name in args.tasks:
-        if name not in SETS:
-            parser.error(f"--tasks {name}: the data sets are {' and '.join(SETS)}")
-    if bool(args.train) != bool(args.dev):
-        parser.error("--train and --dev go together: one is learned from, the other picks the best epoch")
-    for flag in ("test", "dev_out", "test_out"):
-        if getattr(args, flag) and not args.train:
-            parser.error(f"--{flag} goes with --train and --dev")
-    if args.test_out and not args.test:
-        parser.error("--test_out goes with --test")
+def for_task(args: Namespace, task: Task) -> Namespace:
+    """The settings of one data set's run, as the loop reads them."""
+    one = settle_rows(Namespace(**vars(args)), {task.name: task})
     if args.train:
-        args.tasks = [which_task(args.train)]
-    args.pairs, args.schedule, args.combine, args.heads = "separate", "interleaved", "separate", {}
-    args.lora_per_task, args.adapter, args.freeze_bert = False, "none", False
-    args.adapter_size = args.adapter_activation = None
-    return finish_args(parser, args)
-
-
-def for_task(args: argparse.Namespace, name: str) -> argparse.Namespace:
-    """The flags of one data set's run, as multitask_classifier.py's loop reads them."""
-    task = argparse.Namespace(**vars(args))
-    task.tasks, task.smart_tasks, task.task_weights = [name], [name], {name: 1.0}
-    task.asked_test = [name] if args.test else []
-    if args.train:
-        paths = {split: getattr(args, split) for split in SPLITS}
-        outs = {s: getattr(args, f"{s}_out") or args.out / f"{s}-output.txt" for s in ("dev", "test")}
+        one.files[task.name] = {split: Path(getattr(args, split)) for split in SPLITS if getattr(args, split)}
+        one.asked_test, one.run_name = [task.name], f"{args.mode}-{Path(args.train).stem}"
     else:
-        paths = {split: Path(args.data) / TASKS[name].file.format(file) for split, file in SPLITS.items()}
-        mode = args.option or args.mode
-        outs = {s: args.out / f"predictions/{mode}-{name}-{s}-out.csv" for s in ("dev", "test")}
-        task.out = args.out / name
-        if name == "cfimdb":
-            task.batch_size = args.cfimdb_batch_size or 8
-    for split, path in paths.items():
-        setattr(task, f"{name}_{split}", path)
-    for split, path in outs.items():
-        setattr(task, f"{name}_{split}_out", path)
-    return task
+        one.run_name = f"{args.mode}-{task.name}"
+        one.out = args.out and args.out / task.name
+        if task.name == "cfimdb":
+            one.batch_size = args.cfimdb_batch_size or 8
+    train = one.files[task.name]["train"]
+    if train.name == task.file.format("train"):  # Stanford's files, so Stanford's names for the predictions
+        one.prediction_name = f"{args.option or args.mode}-{{task}}-{{split}}-out.csv"
+    else:  # CMU's names, or those of a data set of your own
+        name = f"{train.stem}-{{split}}-output.csv" if args.label else f"{{task}}-{{split}}-output{train.suffix}"
+        one.prediction_name, one.course_folder = name, Path()
+    if args.train or task.name == args.tasks[-1]:
+        one.outs[task.name] = {s: Path(getattr(args, f"{s}_out")) for s in ("dev", "test") if getattr(args, f"{s}_out")}
+    return one
 
 
-def which_task(path: str) -> str:
-    """SST or CFIMDB? A training file that holds no label above 1 has two classes."""
-    with redirect_stderr(None):  # what is to say of its rows is said when it is read for training
-        labels = {example.label for example in read_examples(path, TASKS["sst"])}
-    return "cfimdb" if labels <= {0, 1} else "sst"
+def run_all(args: Namespace) -> dict[str, float]:
+    """Find what is missing before anything trains; then train on one data set after the other."""
+    rows = list(args.rows.values())
+    if args.train:
+        rows = [own_task(Path(args.train), args.text, args.text2, args.label, args.regression)]
+    runs = [for_task(args, task) for task in rows]
+    for one in runs:
+        if one.out:
+            RunFolder(one.out).check_free(args.overwrite)
+        for split in ("train", "dev"):
+            if not (path := one.files[one.tasks[0]][split]).exists():
+                raise UserError(f"{path}: no such file (data/download.py fetches the course's)")
+    return {task: score for one in runs for task, score in run(one).items()}
 
 
 def main(argv: list[str] | None = None):
     with one_line_errors():
-        args = get_args(argv)
-        runs = [for_task(args, name) for name in args.tasks]
-        for task in runs:  # find what is missing before the first of them trains
-            check_out(task.out, args.overwrite)
-            for split in ("train", "dev"):
-                if not (path := Path(getattr(task, f"{task.tasks[0]}_{split}"))).exists():
-                    raise UserError(f"{path}: no such file (data/download.py fetches the course's)")
-        for task in runs:
-            run(task)
+        start(get_args(argv), run_all)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,9 @@ from torch import Tensor, nn
 
 from minbert.bert import BertModel
 from minbert.config import BertConfig
-from minbert.errors import Parser, UserError, at_least, one_line_errors
+from minbert.errors import UserError, one_line_errors
 from minbert.optimizer import AdamW
+from minbert.parser import Parser, at_least
 from minbert.sanity import parts, report
 from minbert.sanity.check import check
 

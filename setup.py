@@ -1,14 +1,16 @@
-"""Install minBERT:  pip install -e .   (`.[test]` for the tests' oracles, `.[plots]` for pictures)."""
+"""Install minBERT:  pip install -e .   (`.[test]` for the tests' oracles)."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="minbert",
     version="0.1.0",
     description="BERT by hand, with real weights, three tasks at once, and techniques as plain modules",
     license="Apache-2.0",
-    packages=["minbert", "minbert.sanity", "minbert.sanity.parts"],
+    packages=find_packages(include=["minbert", "minbert.*"]),
+    py_modules=["classifier", "multitask_classifier", "sanity_check"],
     python_requires=">=3.11",
+    classifiers=["Programming Language :: Python :: 3.11"],  # the versions that the tests were run with
     install_requires=[
         "torch>=2.6,<2.14",
         "numpy>=1.26",
@@ -27,6 +29,5 @@ setup(
             "peft>=0.14",
             "ruff>=0.9",
         ],
-        "plots": ["matplotlib>=3.8"],
     },
 )

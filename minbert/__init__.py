@@ -1,17 +1,18 @@
 """minBERT: BERT by hand, real weights, three tasks at once, and the techniques that course reports tried.
 
-The modules read as a tutorial in this order (each imports only from those above it):
+The modules read as a tutorial in this order; each imports only from those before it:
 
-    config  optimizer  pcgrad  sampling     pieces that know nothing of BERT
-    smart  lora                             two more: techniques that work on any module
-    bert  tokenizer  tasks                  the model, its input, its questions
-    pretrained  pals  heads  data           real weights, layers beside them, answers on top, real data
-    multitask                               the model that answers all the questions
-    evaluation  checkpoint                  scores, prediction files, a model in one file
-    sanity                                  what is wrong with somebody's BERT, where, and why
-    pretraining                             masked words and inference pairs, before the tasks
+    the model         config  bert  optimizer  vocabulary  tokenizer
+    the techniques    lora  pals  smart  rdrop  pcgrad  sampling  additions
+    the tasks         tasks  tables  examples  data  heads  multitask  evaluation
+    weights           minilm  foreign  hub  pretrained  checkpoint
+    a run             settings  terms  engine  run  predict  own  submit
+    before the tasks  pretraining
+    to learn from     sanity
 
-`errors` and `files` are helpers. `multitask_classifier.py` holds the training loop that uses them all.
+`errors`, `parser`, `flags`, `files` and `progress` are helpers, which need not be read first. The training loop, which
+uses all of it, stands in `multitask_classifier.py`. The symbols of all files (B, T, C, H, D, …) are listed in
+`bert.py`.
 """
 
 __version__ = "0.1.0"

@@ -5,11 +5,20 @@
 BERT is the encoder half of the Transformer (Vaswani et al. 2017), with LayerNorm after each sub-layer:
 
     x   = LN(word + position + token type)                   embeddings
-    x'  = LN(x  + dense(attention(x)))                       every layer: tokens look at one another,
-    x'' = LN(x' + dense(GELU(dense(x'))))                        then each thinks for itself
+    x'  = LN(x  + dense(attention(x)))                       every layer: each token looks at all tokens,
+    x'' = LN(x' + dense(GELU(dense(x'))))                    then a feed-forward network on each token by itself
     u   = tanh(W·x''_[CLS] + b)                              pooler: the sentence, from its first token
 
-Dimensions, here and everywhere after:  B sentences, T tokens each (padded), C hidden size, H heads, D = C / H.
+Dimensions, here and in all other files:
+
+    B  examples in a batch             R  rows in a batch: B, or 2B where each sentence of a pair is a row of its own
+    T  tokens in a row, with pads      C  hidden size, the width of a token's vector
+    H  attention heads                 D  width of a head, C / H
+    L  layers                          V  word pieces in the vocabulary
+    K  outputs of a head for a task    N  examples in a data set
+
+A technique's file also uses its paper's symbols and explains them.
+
 Classes and parameters have the names of the course's `bert.py`, and so have most methods. Nothing in this file knows
 about tasks, training or the techniques that other files add.
 """
@@ -28,11 +37,11 @@ from minbert.config import BertConfig
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.Dropout) -> Tensor:
     """softmax(QKᵀ/√D + mask)·V, as the paper writes it (Vaswani et al. 2017, eq. 1).
 
-    q, k, v: (B, H, T, D). mask: (B, 1, 1, T), 0 for a token and hugely negative for a pad, so that after the
-    softmax nobody attends to pads. Dropout falls on the probabilities. Returns (B, H, T, D).
+    q, k, v: (B, H, T, D). mask: (B, 1, 1, T), 0 for a token and hugely negative for a pad, so that after
+    the softmax no token attends to a pad. Dropout falls on the probabilities. Returns (B, H, T, D).
     """
     D = q.shape[-1]
-    scores = q @ k.transpose(-2, -1) / math.sqrt(D) + mask  # (B, H, T, T): row = who looks, column = at whom
+    scores = q @ k.transpose(-2, -1) / math.sqrt(D) + mask  # (B, H, T, T): rows are queries, columns are keys
     return dropout(scores.softmax(dim=-1)) @ v
 
 
@@ -47,7 +56,7 @@ ATTENTION: dict[str, Callable] = {"plain": plain_attention, "sdpa": sdpa_attenti
 
 
 class BertSelfAttention(nn.Module):
-    """Multi-head self-attention: every token asks (query), answers (key) and tells (value), H times over."""
+    """Multi-head self-attention: H times over, each token has a query, a key and a value."""
 
     def __init__(self, config: BertConfig, attention: str = "plain"):
         super().__init__()
@@ -88,21 +97,24 @@ class BertLayer(nn.Module):
         self.out_dense = nn.Linear(F_, C)
         self.out_layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
         self.out_dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.adapter: nn.Module | None = None  # a layer of a task's own beside this one, see pals.py
 
     def add_norm(self, input: Tensor, output: Tensor, dense_layer: nn.Linear, dropout: nn.Dropout,
                  ln_layer: nn.LayerNorm) -> Tensor:  # fmt: skip
         """Close a sub-layer: LN(input + dropout(dense(output))). All (B, T, ·); returns (B, T, C)."""
         return ln_layer(input + dropout(dense_layer(output)))
 
+    def attend(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        """The first sub-layer, LN(x + dropout(dense(attention(x)))): (B, T, C) → (B, T, C)."""
+        attention = self.self_attention(hidden_states, mask)
+        return self.add_norm(
+            hidden_states, attention, self.attention_dense, self.attention_dropout, self.attention_layer_norm
+        )
+
     def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) and the additive mask (B, 1, 1, T) → (B, T, C)."""
-        attended = self.add_norm(hidden_states, self.self_attention(hidden_states, mask),
-                                 self.attention_dense, self.attention_dropout, self.attention_layer_norm)  # fmt: skip
-        thought = F.gelu(self.interm_dense(attended))  # exact GELU, x·Φ(x)
-        if self.adapter is not None:
-            attended = attended + self.adapter(hidden_states, mask)
-        return self.add_norm(attended, thought, self.out_dense, self.out_dropout, self.out_layer_norm)
+        attended = self.attend(hidden_states, mask)
+        ffn = F.gelu(self.interm_dense(attended))  # exact GELU, x·Φ(x)
+        return self.add_norm(attended, ffn, self.out_dense, self.out_dropout, self.out_layer_norm)
 
 
 class BertModel(nn.Module):
@@ -171,9 +183,44 @@ class BertModel(nn.Module):
         hidden_states = self.encode(self.embed(input_ids, token_type_ids), attention_mask)
         return {"last_hidden_state": hidden_states, "pooler_output": self.pool(hidden_states)}
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest):
+        """The course's BERT has its positions 0, 1, 2, … among its weights, and ours counts them when it runs."""
+        state_dict.pop(f"{prefix}position_ids", None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     @classmethod
-    def from_pretrained(cls, name: str | Path, attention: str = "plain") -> "BertModel":
-        """A BERT with real weights: a hub name, a directory, or "minilm" (see `pretrained.load_bert`)."""
+    def from_pretrained(cls, name: str | Path, attention: str = "plain", *, local_files_only: bool = False,
+                        num_attention_heads: int | None = None) -> "BertModel":  # fmt: skip
+        """A BERT with real weights, in eval mode: a hub name, a directory, or "minilm" (see `pretrained.load_bert`).
+
+        A subclass comes as itself: what it has besides BERT starts as its `__init__(config)` makes it.
+        """
         from minbert.pretrained import load_bert  # the one look ahead: loading is a later chapter
 
-        return load_bert(name, attention)
+        bert = load_bert(name, attention, num_attention_heads=num_attention_heads, local_files_only=local_files_only)
+        if cls is BertModel:
+            return bert
+        model = cls(bert.config) if attention == "plain" else cls(bert.config, attention)
+        misfits = model.load_state_dict(bert.state_dict(), strict=False).unexpected_keys
+        if misfits:
+            raise TypeError(f"{cls.__name__} has no {misfits[0]}: it is not a BertModel with something added")
+        return model.eval()
+
+
+def attention_maps(bert: BertModel, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None):
+    """Which token looks at which: the attention probabilities (L, B, H, T, T) of all layers, row = who looks.
+
+    bert: in evaluation mode, with "plain" attention, whose probabilities pass through `dropout`.
+    """
+    maps: list[Tensor] = []
+    attentions = [layer.self_attention for layer in bert.bert_layers]
+    hooks = [a.dropout.register_forward_hook(lambda module, inputs, output: maps.append(output)) for a in attentions]
+    try:
+        with torch.no_grad():
+            bert(input_ids, attention_mask, token_type_ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if bert.training or len(maps) != len(attentions):
+        raise ValueError('attention maps need a BERT in evaluation mode, made with attention="plain"')
+    return torch.stack(maps)

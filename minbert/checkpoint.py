@@ -19,7 +19,7 @@ from minbert.config import BertConfig
 from minbert.errors import UserError
 from minbert.files import atomic_save, safe_load
 from minbert.multitask import MultitaskBert, part_of
-from minbert.pretrained import load_strictly
+from minbert.pretrained import load_strictly, saved_tokenizer
 from minbert.tokenizer import BertTokenizer
 
 
@@ -31,6 +31,7 @@ def save_model(path: str | Path, model: MultitaskBert, tokenizer: BertTokenizer,
         "build": model.build,
         "vocab": tokenizer.vocab,
         "lowercase": tokenizer.lowercase,
+        "tokenizer": tokenizer.to_json(),
         "max_length": tokenizer.max_length,
         "notes": notes,
     }
@@ -39,13 +40,17 @@ def save_model(path: str | Path, model: MultitaskBert, tokenizer: BertTokenizer,
 
 def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBert, BertTokenizer]:
     """The model and tokenizer of a file that `save_model` wrote; UserError if it is damaged or another's."""
-    saved = safe_load(Path(path))
+    path = Path(path)
+    saved = safe_load(path)
     if not {"model", "config", "build", "vocab", "lowercase", "max_length"} <= saved.keys():
         raise UserError(f"{path}: not a checkpoint of this trainer; --pretrained takes BERT's weights out of others")
-    bert = BertModel(BertConfig.from_dict(saved["config"]), attention)
-    model = MultitaskBert(bert, **saved["build"])
+    try:
+        bert = BertModel(BertConfig.from_dict(saved["config"]), attention)
+        model = MultitaskBert(bert, **saved["build"])
+    except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
+        raise UserError(f"{path}: cannot be built again ({error}); is it of another version?") from error
     load_strictly(model, saved["model"], path)
-    return model, BertTokenizer(saved["vocab"], saved["lowercase"], saved["max_length"])
+    return model, saved_tokenizer(saved, path, saved["max_length"])
 
 
 def save_trained(path: str | Path, model: MultitaskBert):

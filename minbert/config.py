@@ -6,11 +6,14 @@ after this file takes its sizes from the object. The defaults are BERT-base (Dev
 """
 
 import dataclasses
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from minbert.errors import UserError
+from minbert.files import read_json
+
+CONFIG_FILES = ("config.json", "bert_config.json")  # the second is Google's name for the same
 
 
 @dataclass(frozen=True)
@@ -33,22 +36,34 @@ class BertConfig:
     def __post_init__(self):
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
                      "max_position_embeddings", "type_vocab_size"):  # fmt: skip
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)!r}, not a whole number of at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f"{name} is {value!r}, not a whole number of at least 1")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} does not divide into "
                 f"{self.num_attention_heads} attention heads (num_attention_heads)"
             )
+        for name, low, high in (("hidden_dropout_prob", 0, 1), ("attention_probs_dropout_prob", 0, 1),
+                                ("initializer_range", 0, math.inf), ("layer_norm_eps", 0, math.inf)):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not low <= value < high:
+                raise UserError(
+                    f"{name} is {value!r}, not a number from {low}" + (f" to less than {high}" * (high == 1))
+                )
+        pad = self.pad_token_id
+        if pad is not None and (not isinstance(pad, int) or not 0 <= pad < self.vocab_size):
+            raise UserError(f"pad_token_id is {pad!r}, not an id below vocab_size {self.vocab_size}")
 
     @classmethod
     def from_dict(cls, values: dict) -> "BertConfig":
         """Take the sizes out of a parsed `config.json`; other entries are left alone.
 
         Raises UserError for a model that is not the BERT written here (another architecture, an approximate
-        GELU, relative positions): it would load and compute something else.
+        GELU, relative positions, a decoder): it would load and compute something else.
         """
-        required = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+        required = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute",
+                    "is_decoder": False, "add_cross_attention": False}  # fmt: skip
         for key, value in required.items():
             if values.get(key, value) != value:
                 raise UserError(f"config.json says {key} = {values[key]!r}; this BERT is {key} = {value!r}")
@@ -57,15 +72,21 @@ class BertConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> "BertConfig":
-        """Read a `config.json`."""
+        """Read a `config.json`, or what Google called `bert_config.json`."""
+        values = read_json(Path(path))
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls.from_dict(values)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: not a BERT config.json ({error})") from error
+            config = cls.from_dict(values)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
+        if "hidden_size" not in values:  # else any JSON would pass for BERT-base
+            raise UserError(f"{path}: not a BERT's config.json (it has no hidden_size)")
+        return config
 
     def to_dict(self) -> dict:
         """The entries of a `config.json` that `transformers` reads as a BERT."""
         return {"model_type": "bert", "hidden_act": "gelu", **dataclasses.asdict(self)}
+
+
+def config_file(folder: Path) -> Path:
+    """The config of a model's directory: `config.json`, there or not, or Google's `bert_config.json`."""
+    return next((folder / name for name in CONFIG_FILES if (folder / name).exists()), folder / CONFIG_FILES[0])

@@ -4,16 +4,20 @@ SST, Quora, CFIMDB   accuracy                STS   Pearson's r
 overall              the mean of the scores, with Pearson's r taken as (r + 1)/2 (the course, from 2024 on)
 """
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from minbert.data import Dataset, Example, eval_batches
+from minbert.errors import UserError
+from minbert.examples import FORMULA, UNWRITABLE
 from minbert.files import atomic
 from minbert.multitask import MultitaskBert
+from minbert.progress import Progress
 from minbert.tasks import TASKS, Task
 
 
@@ -24,7 +28,7 @@ def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
     model.eval()
     results, order = [], []
     try:
-        with tqdm(total=len(data), desc=f"eval {data.task.name}", unit="ex", leave=False, disable=None) as bar:
+        with Progress(len(data), f"evaluating {data.task.name}", "example") as bar:
             for batch in eval_batches(data):
                 with model.autocast():
                     results.append(model(batch.to(model.device)).float())
@@ -38,7 +42,7 @@ def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
 
 
 def predict(model: MultitaskBert, data: Dataset) -> np.ndarray:
-    """One prediction an example, in the order of the data: class numbers, 0.0/1.0, or similarities."""
+    """One prediction for each example, in the order of the data: class numbers, 0.0 or 1.0, or numbers."""
     return data.task.predict(outputs(model, data))
 
 
@@ -52,38 +56,82 @@ def evaluate(model: MultitaskBert, data: Mapping[str, Dataset]) -> dict[str, flo
     return {name: score(d.task, predict(model, d), d.labels) for name, d in data.items()}
 
 
-def overall(scores: Mapping[str, float]) -> float:
+def all_scores(task: Task, predictions: np.ndarray, labels: Sequence[float]) -> dict[str, float]:
+    """All scores of the task's kind, by name; the first is the task's score."""
+    return {name: score(predictions, np.array(labels)) for name, score in task.scores.items()}
+
+
+def overall(scores: Mapping[str, float], tasks: Mapping[str, Task] = TASKS) -> float:
     """The course's one number: the mean over the tasks, with Pearson's r taken as (r + 1)/2."""
-    return sum(TASKS[name].normalised(value) for name, value in scores.items()) / len(scores)
+    return sum(tasks[name].normalised(value) for name, value in scores.items()) / len(scores)
 
 
 def chance(task: Task, labels: Sequence[float]) -> float:
-    """What one would score without reading: the share of the commonest label; 0 for a correlation."""
-    if task.score_name != "accuracy":
+    """The score of a constant prediction: the share of the commonest label; 0 for a correlation."""
+    if task.kind == "number":
         return 0.0
     return float(np.unique(np.array(labels), return_counts=True)[1].max() / len(labels))
 
 
 def write_predictions(path: str | Path, task: Task, examples: Sequence[Example], predictions: np.ndarray):
-    """Write a prediction file, whole or not at all.
+    """Write a prediction file, whole or not at all, in the form that goes with the file the examples come from.
 
-    The course's form, to the byte: a header, then `id , prediction` with a space at the end. Examples of CMU's
-    files have no ids; theirs are rows of `prediction ||| text`.
+    The form is `examples.form`; of examples that come from no file, it is the task's where they have ids, else CMU's
+    of 2022. Raises UserError for an id that would break the file's lines.
     """
-    if examples[0].id is None:
-        rows = [f"{prediction} ||| {e.texts[0]}\n" for e, prediction in zip(examples, predictions, strict=True)]
-    else:
-        rows = [f"id \t {task.header} \n"]
-        rows += [f"{e.id} , {prediction} \n" for e, prediction in zip(examples, predictions, strict=True)]
+    form = getattr(examples, "form", None) or ("cmu2022" if examples[0].id is None else task.form)
+    ids = [str(number) if example.id is None else example.id for number, example in enumerate(examples)]
+    texts = [example.texts[0] for example in examples]
+    rows = list(zip(ids, texts, map(task.written, predictions), strict=True))
     with atomic(path) as temporary:
-        temporary.write_text("".join(rows), encoding="utf-8", newline="\n")
+        temporary.write_text(FORMS[form](task, rows), encoding="utf-8", newline="\n")
+
+
+Rows = Sequence[tuple[str, str, str]]  # id, first text, prediction
+
+
+def stanford(task: Task, rows: Rows) -> str:
+    """Stanford's form, to the byte: a header, then `id , prediction` with a space at the end."""
+    for id, _, _ in rows:
+        if UNWRITABLE.search(id):
+            raise UserError(f"the id {id[:40]!a} would break the lines of a prediction file; rename it")
+    return f"id \t {task.header} \n" + "".join(f"{_safe(id)} , {prediction} \n" for id, _, prediction in rows)
+
+
+def cmu2022(task: Task, rows: Rows) -> str:
+    """CMU's form until 2022, to the byte: rows of `prediction ||| text`, the text in lower case."""
+    texts = [(prediction, text.lower().replace("\n", " ")) for _, text, prediction in rows]
+    return "".join(f"{prediction} ||| {text}\n" for prediction, text in texts)
+
+
+def cmu2023(task: Task, rows: Rows) -> str:
+    """CMU's form since 2023, to the byte: what pandas writes of the columns ID, the row's number from 0, and label."""
+    return "ID,label\n" + "".join(f"{id},{prediction}\n" for id, _, prediction in rows)
+
+
+def plain_csv(task: Task, rows: Rows) -> str:
+    """The form for data sets of one's own: csv with the columns id and the label's, quoted where that is needed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", task.label])
+    writer.writerows([_safe(id), _safe(prediction) if task.words else prediction] for id, _, prediction in rows)
+    return text.getvalue()
+
+
+def _safe(cell: str) -> str:
+    """A cell that begins with = + - or @ would be run as a formula when a spreadsheet opens the file. It gets an
+    apostrophe before it, which shows a spreadsheet that it is text. The course's ids never begin so."""
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
+
+
+FORMS = {"stanford": stanford, "cmu2022": cmu2022, "cmu2023": cmu2023, "csv": plain_csv}
 
 
 def in_words(task: Task, output: torch.Tensor) -> str:
-    """What one example's raw outputs (outputs,) say, for a person: the likeliest answers, or a number of how many."""
+    """One example's raw outputs (outputs,) in words: the two likeliest answers, or the number and its maximum."""
     if not task.words:
         low, high = task.label_range
-        return f"{min(max(output.item(), low), high):.1f} of {high}"
+        return f"{min(max(output.item(), low), high):.1f} of {high:g}" if task.bounded else f"{output.item():.4g}"
     if len(output) == 1:
         p = output.sigmoid().item()
         probabilities = [1 - p, p]

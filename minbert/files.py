@@ -1,18 +1,22 @@
 """What several modules need of a file: written whole or not at all, known by its digest, read without running it."""
 
 import argparse
+import contextlib
+import datetime
+import errno
 import hashlib
+import json
 import os
+import pathlib
 import pickle
 import re
 import tempfile
 import types
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from minbert.errors import UserError
@@ -34,10 +38,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "r+b") as file:  # Windows flushes only what may be written
-            os.fsync(file.fileno())  # on the disk before it gets its name
+            try:
+                os.fsync(file.fileno())  # on the disk before it gets its name
+            except OSError as error:  # some network and FUSE file systems know no fsync; a full disk is another matter
+                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+                    raise
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files
+        with contextlib.suppress(OSError):  # mkstemp makes private files; not every file system has permissions
+            temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -64,30 +73,117 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# ---------------------------------------------------------------------------------------------- reading safely
+
+SAVE_WEIGHTS = "save the weights alone, by torch.save(model.state_dict(), PATH) in the program that made it"
+WEB_PAGE = "a web page, not the file itself; fetch it again (a login or a quota may be in the way)"
+BEGINNINGS = {  # how a file begins that stands where weights, or a vocabulary, should be
+    b"version https://git-lfs": "a git-lfs pointer, not the file itself; run `git lfs pull` in its folder",
+    b"<!doctype": WEB_PAGE,
+    b"<html": WEB_PAGE,
+    b"<?xml": WEB_PAGE,
+    b"\x89hdf": "an HDF5 file of TensorFlow or Keras, which this program does not read",
+    b"\x1f\x8b\x08": "compressed by gzip; unpack it first",
+}
+
+
+def refuse_stand_in(path: Path):
+    """UserError where `path` is empty, or is evidently something other than what its name promises."""
+    with open(path, "rb") as file:
+        beginning = file.read(64).lstrip().lower()
+    if not path.stat().st_size:
+        raise UserError(f"{path}: is empty; fetch it again")
+    for start, sentence in BEGINNINGS.items():
+        if beginning.startswith(start):
+            raise UserError(f"{path}: is {sentence}")
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file; {} where there is no such file."""
+    if not path.exists():
+        return {}
+    refuse_stand_in(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds a {type(values).__name__}, not a JSON object")
+    return values
+
+
+class Unread:
+    """Stands for what nobody needs, such as numpy's arrays, which could be made to point anywhere in memory."""
+
+    def __init__(self, *args):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+def harmless_types() -> list[tuple[Callable, str]]:
+    """What a checkpoint may hold besides tensors: (what stands for it here, its name in the file).
+
+    Each is plain data: nothing that these make can open a file, start a program or import a module. What stands for a
+    type need not be that type: a Windows path cannot be made on Linux, and other people's configurations are read as
+    namespaces, so that their modules are not imported.
+    """
+    plain: dict[str, Callable] = {
+        "argparse.Namespace": argparse.Namespace,
+        "types.SimpleNamespace": types.SimpleNamespace,
+        "collections.defaultdict": lambda *_: {},
+        "collections.deque": lambda *_: [],
+        "torch.torch_version.TorchVersion": str,
+        "numpy.ndarray": Unread,
+        "numpy.dtype": Unread,
+    }
+    for kind in (datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone):
+        plain[f"datetime.{kind.__name__}"] = kind
+    for kind in (bool, bytes, dict, float, frozenset, int, list, range, slice, str, tuple):
+        plain[f"builtins.{kind.__name__}"] = kind
+    for module in ("pathlib", "pathlib._local"):  # Python 3.13 has them elsewhere
+        for name in ("Path", "PosixPath", "PurePath", "PurePosixPath"):
+            plain[f"{module}.{name}"] = pathlib.PurePosixPath
+        for name in ("WindowsPath", "PureWindowsPath"):
+            plain[f"{module}.{name}"] = pathlib.PureWindowsPath
+    for core in ("core", "_core"):  # numpy 2 renamed it
+        plain[f"numpy.{core}.multiarray._reconstruct"] = Unread
+        plain[f"numpy.{core}.multiarray.scalar"] = Unread
+    for module in ("config", "minbert.config", "transformers.models.bert.configuration_bert"):
+        plain[f"{module}.BertConfig"] = types.SimpleNamespace
+    for module in ("lightning.fabric.utilities.data", "lightning_fabric.utilities.data",
+                   "pytorch_lightning.utilities.parsing"):  # fmt: skip
+        plain[f"{module}.AttributeDict"] = dict
+    return [(kind, name) for name, kind in plain.items()]
+
+
 def safe_load(path: Path) -> dict:
     """`torch.load` without the power to run code.
 
     The course's trainer saves its flags and random states beside the weights; the few harmless types that these
     need are allowed by name, nothing else is, and a refusal is never retried with the guard off.
     """
-    reconstruct = np.array(0).__reduce__()[0]
-    harmless = [argparse.Namespace, types.SimpleNamespace, np.ndarray, np.dtype, type(np.dtype(np.uint32))]
-    both_names = [(reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     try:
-        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():  # PyTorch itself does not compare checksums
-            raise UserError(f"{path}: damaged, its checksum is not that of its content")
-        with torch.serialization.safe_globals(harmless + both_names):
+        refuse_stand_in(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip():  # PyTorch itself does not compare checksums
+                    raise UserError(f"{path}: damaged, its checksum is not that of its content")
+                names = [name.rpartition("/")[2] for name in archive.namelist()]
+            if "constants.pkl" in names:
+                raise UserError(f"{path}: a TorchScript program, not a table of weights; {SAVE_WEIGHTS}")
+        with torch.serialization.safe_globals(harmless_types()):
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class|operand)[^\n]*", str(error))
-        raise UserError(
-            f"{path}: refused, it is no plain file of weights ({reason[0] if reason else 'cannot be read safely'})"
-        ) from error
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds {name[1]}, which could run code" if name else "it cannot be read without running code"
+        raise UserError(f"{path}: refused, {reason}; {SAVE_WEIGHTS}") from error
     except (FileNotFoundError, IsADirectoryError, PermissionError, UserError):
         raise
     except Exception as error:  # whatever the unpickler stumbles over in a damaged file, nameless OSErrors included
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: damaged or cut short ({reason[:200]})") from error
     if not isinstance(saved, dict):
-        raise UserError(f"{path}: holds a {type(saved).__name__}, not a table of weights")
+        raise UserError(f"{path}: holds a {type(saved).__name__}, not a table of weights; {SAVE_WEIGHTS}")
     return saved

@@ -1,17 +1,17 @@
 """Heads: from sentence vectors to a task's outputs.
 
-A head sees what BERT made of an example, an `Encoded`, and returns (B, outputs) raw: logits, or a number on the
-labels' scale. The loss adds softmax or sigmoid, so none stands here. Heads share one signature and are chosen by
+A head takes BERT's vectors of a batch, an `Encoded`, and returns raw outputs (B, outputs): logits, or a number on the
+labels' scale. Softmax and sigmoid belong to the loss, so no head has one. Heads share one signature and are chosen by
 name from the table `HEADS`; u and v are the two sentences' vectors:
 
     linear           W·u + b                        sst; and a pair that BERT read as one row (joint)
-    concat           W·[u; v] + b                   a pair read as two rows (separate), as all that follow [D]
+    concat           W·[u; v] + b                   a pair read as two rows (separate), as for all heads below [D]
     difference       W·[u; v; |u-v|] + b            as in SBERT (Reimers & Gurevych 2019) [B]
     hadamard         W·(u⊙v)/(‖u‖‖v‖) + b           "feature-wise cosine": with all weights 1 it is cos(u, v) [A]
     dot              (Pu+c)·(Pv+c) + b              one projection for both, then their dot product [E]
     cosine           5·cos(u, v)                    on the labels' scale: identical sentences score 5; no weights [B, D]
-    cross_attention  each sentence's tokens look at the other's, then compare [A]
-    relational       one layer shared by Quora and STS, then a linear layer each [B, §3.3]
+    cross_attention  each sentence's tokens attend to the other's; a linear layer on the two results [A]
+    relational       one layer shared by Quora and STS, then a linear layer for each [B, §3.3]
 
 Swapping the sentences changes nothing for hadamard, dot, cosine and cross_attention. The letters are course reports:
 A Trujillo & Mahvash 2024, B Hollister, Cooper & Brink 2023, D Mo & Ho, E Zhang, Pan & Tao.
@@ -30,7 +30,7 @@ from minbert.tasks import Task
 
 
 class Encoded(NamedTuple):
-    """B examples after BERT. What ends in v is None where an example is one row.
+    """B examples after BERT. The fields that end in v are None where an example is one row.
 
     u, v: (B, C), the vectors of the first and the second sentence. tokens_u, tokens_v: (B, T, C), their tokens'
     vectors. mask_u, mask_v: (B, T), 1 for a token, 0 for a pad.
@@ -74,7 +74,7 @@ def hadamard(u: Tensor, v: Tensor) -> Tensor:
 class LinearHead(nn.Module):
     """Dropout, then one linear layer, on u alone or on features of (u, v).
 
-    width: how many numbers the features are. start: the bias to begin with.
+    width: of the features. start: the initial bias.
     """
 
     def __init__(self, width: int, outputs: int, dropout: float, start: float, features: Callable | None = None):
@@ -90,7 +90,7 @@ class LinearHead(nn.Module):
 
 
 class HadamardHead(LinearHead):
-    """W·(u⊙v)/(‖u‖‖v‖) + b, "feature-wise cosine": starts as the cosine head (all weights `top`), learns to weigh."""
+    """W·(u⊙v)/(‖u‖‖v‖) + b, "feature-wise cosine". It starts as the cosine head, with all weights `top`."""
 
     def __init__(self, C: int, dropout: float, top: float):
         super().__init__(C, 1, dropout, 0.0, hadamard)
@@ -123,10 +123,10 @@ class DotHead(nn.Module):
 
 
 class CrossAttentionHead(nn.Module):
-    """Each sentence retells itself in the other's words; where they mean the same, little changes.
+    """Attention from each sentence to the other, then a linear layer on [|ũ-ṽ|; ũ⊙ṽ], which is symmetric.
 
-    Every token of u attends to the tokens of v, softmax(QKᵀ/√C)V with one Q, K, V for both directions; the
-    answers' mean is ũ, and ṽ the other way round. Then a linear layer on the symmetric [|ũ-ṽ|; ũ⊙ṽ].
+    Every token of u attends to the tokens of v, softmax(QKᵀ/√C)V with one Q, K, V for both directions. ũ is the mean
+    of the results over u's tokens; ṽ is the same with the sentences exchanged.
     """
 
     def __init__(self, C: int, outputs: int, dropout: float, start: float):
@@ -136,21 +136,21 @@ class CrossAttentionHead(nn.Module):
         self.linear = nn.Linear(2 * C, outputs)
         nn.init.constant_(self.linear.bias, start)
 
-    def retell(self, tokens: Tensor, mask: Tensor, others: Tensor, others_mask: Tensor) -> Tensor:
-        """(B, T, C) in the words of `others` (B, S, C), its mean: (B, C)."""
+    def attend(self, tokens: Tensor, mask: Tensor, others: Tensor, others_mask: Tensor) -> Tensor:
+        """Attention from `tokens` (B, T, C) to `others` (B, S, C), and the mean over the tokens: (B, C)."""
         pads = (1 - others_mask[:, None, None, :].to(tokens.dtype)) * torch.finfo(tokens.dtype).min
         q, k, v = self.query(tokens)[:, None], self.key(others)[:, None], self.value(others)[:, None]  # one head
         return mean_pool(plain_attention(q, k, v, pads, self.dropout)[:, 0], mask)
 
     def forward(self, encoded: Encoded) -> Tensor:
         _, _, tokens_u, tokens_v, mask_u, mask_v = encoded
-        u = self.retell(tokens_u, mask_u, tokens_v, mask_v)
-        v = self.retell(tokens_v, mask_v, tokens_u, mask_u)
+        u = self.attend(tokens_u, mask_u, tokens_v, mask_v)
+        v = self.attend(tokens_v, mask_v, tokens_u, mask_u)
         return self.linear(self.dropout(torch.cat([(u - v).abs(), u * v], dim=-1)))
 
 
 class RelationalLayer(nn.Module):
-    """LeakyReLU(W·[u; v; |u-v|; (u⊙v)/(‖u‖‖v‖)] + b): (B, C), (B, C) → (B, C). Quora teaches it for STS."""
+    """LeakyReLU(W·[u; v; |u-v|; (u⊙v)/(‖u‖‖v‖)] + b): (B, C), (B, C) → (B, C)."""
 
     def __init__(self, C: int):
         super().__init__()
@@ -161,7 +161,7 @@ class RelationalLayer(nn.Module):
 
 
 class RelationalHead(nn.Module):
-    """A linear layer of the task's own on the relational layer, which `build_heads` lets the tasks share."""
+    """A relational layer, which `build_heads` lets the tasks share, and a linear layer of the task's own."""
 
     def __init__(self, C: int, outputs: int, dropout: float, start: float):
         super().__init__()
@@ -178,7 +178,7 @@ class RelationalHead(nn.Module):
 
 
 def middle(task: Task) -> float:
-    """Where a task's outputs should start: half-way up the labels if they are numbers, 0 if logits."""
+    """The initial bias of a task's outputs: the middle of the labels for numbers, 0 for logits."""
     return 0.0 if task.whole else sum(task.label_range) / 2
 
 
@@ -192,10 +192,10 @@ HEADS: dict[str, Callable[[Task, int, float], nn.Module]] = {  # (task, C, dropo
     "cross_attention": lambda task, C, p: CrossAttentionHead(C, task.outputs, p, middle(task)),
     "relational": lambda task, C, p: RelationalHead(C, task.outputs, p, middle(task)),
 }
-PAIR_HEADS = {  # the heads that a task may choose for separate pairs, its default first
-    "para": ("difference", "concat", "dot", "relational"),
-    "sts": ("cosine", "dot", "difference", "hadamard", "cross_attention", "relational"),
-    "nli": ("difference",),
+PAIR_HEADS = {  # the heads that a task of each kind may choose for separate pairs, its default first
+    "yes_no": ("difference", "concat", "dot", "relational"),
+    "number": ("cosine", "dot", "difference", "hadamard", "cross_attention", "relational"),
+    "classes": ("difference", "concat", "relational"),
 }
 
 
@@ -208,15 +208,20 @@ def build_heads(names: dict[str, str], tasks: dict[str, Task], C: int, dropout: 
     return heads
 
 
-def choose_head(task: Task, pairs: str, name: str | None = None) -> str:
-    """The head of a task: `name`, or the plain one. UserError where `name` cannot work with these pairs."""
-    two = task.is_pair and pairs == "separate"
-    choices = PAIR_HEADS[task.name] if two else ("linear",)
+def choose_head(task: Task, pairs: str, name: str | None = None, flag: str | None = None) -> str:
+    """The head of a task: `name`, or its default. UserError where `name` cannot work with these pairs.
+
+    flag: the flag that gave the name, for the error.
+    """
+    has_two_vectors = task.is_pair and pairs == "separate"
+    choices = PAIR_HEADS[task.kind] if has_two_vectors else ("linear",)
     if name is None:
         return choices[0]
     if name not in choices:
-        flag = f"--{task.name}_head {name}"
-        if not two:
+        flag = f"{flag or f'--{task.name}_head'} {name}"
+        if not task.is_pair:
+            raise UserError(f"{flag} wants two sentence vectors, and {task.name} has single sentences")
+        if not has_two_vectors:
             raise UserError(f"{flag} wants two sentence vectors, but --pairs joint makes one of a pair; leave one out")
         raise UserError(f"{flag} does not go with --pairs separate; it takes {', '.join(choices)}")
     return name

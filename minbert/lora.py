@@ -1,20 +1,20 @@
 """LoRA: fine-tuning a frozen model through small additions to its matrices (Hu et al. 2022).
 
-A matrix W that is fine-tuned moves by some ΔW, and a ΔW of low rank does nearly as well as any. So W stays as it was
-pretrained, and what is learned is a product of two thin matrices beside it:
+Fine-tuning changes a matrix W by some ΔW, and a ΔW of low rank works nearly as well as any. So LoRA keeps the
+pretrained W and learns a product of two thin matrices beside it:
 
     y = W·x + b + (α/r)·B·A·dropout(x)          W: (out, in)   A: (r, in)   B: (out, r)
 
-A starts random and B at zero, so that the model starts as it was. Rank r = 8 on all of BERT-base is 1.3 million numbers
-to train instead of 110 million: their gradients and AdamW's two means shrink as much. No gradient is computed for a
-W, and the backward pass stops at the first A.
+A starts random and B at zero, so the outputs are the same at first. Rank r = 8 on all of BERT-base is 1.3 million
+numbers to train instead of 110 million; their gradients and AdamW's two means shrink as much. No gradient is computed
+for a W, and the backward pass stops at the first A.
 
-    add_lora(module, rank, alpha)     make LoRA layers of a module's linear layers, and freeze all else in it
-    use_lora(module, name)            a layer can hold several adapters (A, B), one per task, say, and use one at a time
-    merge_lora, unmerge_lora          W + (α/r)·B·A in W's place, for answers at the price of the plain model; and back
+    add_lora(module, rank, alpha)     replaces a module's linear layers by LoRA layers, and freezes all else in it
+    use_lora(module, name)            chooses one of several adapters (A, B) that a layer can have, say one per task
+    merge_lora, unmerge_lora          put W + (α/r)·B·A in W's place, so that the outputs cost no more; and undo it
 
-A state_dict has the pretrained W under the name that it always had, merged or not, and A and B under `lora_A.NAME` and
-`lora_B.NAME` beside it. All of this works on any module that calls its `nn.Linear` layers; nothing here knows BERT.
+A state_dict has the pretrained W under its usual name, merged or not, and A and B under `lora_A.NAME` and
+`lora_B.NAME` beside it. All of this works on any module that calls its `nn.Linear` layers; nothing here needs a BERT.
 """
 
 import math
@@ -24,9 +24,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minbert.parser import Flag, names, positive, rate, whole
+
+FLAGS = {
+    "lora": [
+        Flag("--lora_rank", "freeze BERT and train rank-R additions to its matrices; 0 does not; see minbert/lora.py",
+             whole, 0, "R", example="2"),
+        Flag("--lora_alpha", "scale α of the additions, of which α/R counts (default: 16)", positive, None, "A",
+             needs="--lora_rank", example="32"),
+        Flag("--lora_dropout", "dropout of the additions' input (default: 0)", rate, None, "P", needs="--lora_rank",
+             example="0.5"),
+        Flag("--lora_targets", "which linear layers: query,value or others (default: all)", names, None, "LIST",
+             needs="--lora_rank", example="query,value"),
+        Flag("--lora_per_task", "additions of each task's own, on one BERT", None, False, needs="--lora_rank",
+             scripts="m"),
+    ]
+}  # fmt: skip
+
 
 class LoRALinear(nn.Linear):
-    """A linear layer, frozen, with adapters beside it. It takes over `linear`'s very weight and bias.
+    """A frozen linear layer with adapters beside it. It keeps the weight and bias of `linear` without a copy.
 
     rank: r. alpha: α; the adapter's share in the output is scaled by α/r. dropout: of the adapter's input.
     names: of the adapters, each with its own A and B; the first one is in use.
@@ -48,7 +65,7 @@ class LoRALinear(nn.Linear):
             self.lora_B[name] = nn.Parameter(self.weight.new_zeros(self.out_features, rank))
             nn.init.kaiming_uniform_(self.lora_A[name], a=math.sqrt(5))
         self.active = next(iter(self.lora_A))
-        self.register_parameter("pretrained", None)  # W, while a merged matrix is in its place
+        self.register_parameter("pretrained", None)  # holds W while a merged matrix is in its place
         self.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +79,7 @@ class LoRALinear(nn.Linear):
         return y + self.scale * F.linear(F.linear(self.lora_dropout(x), A), B)
 
     def use(self, name: str):
-        """Put the adapter `name` to use. It is a matter of a pointer; W is not touched."""
+        """Use the adapter `name` from now on. This only sets a name; W is not touched."""
         if name not in self.lora_A:
             raise KeyError(f"no adapter {name!r}: there are {', '.join(self.lora_A)}")
         if self.pretrained is not None and name != self.active:
@@ -77,25 +94,25 @@ class LoRALinear(nn.Linear):
         return self.weight + self.scale * (self.lora_B[self.active] @ self.lora_A[self.active])
 
     def merge(self):
-        """Put W + (α/r)·B·A in W's place. A merged layer stays as it is. W is kept, to come back exactly."""
+        """Put W + (α/r)·B·A in W's place, and keep W for `unmerge`. A layer that is merged already stays as it is."""
         if self.pretrained is None:
             self.weight, self.pretrained = nn.Parameter(self.merged(), requires_grad=False), self.weight
 
     def unmerge(self):
-        """W comes back to the last bit. A layer that is not merged stays as it is."""
+        """Put W back, bit for bit. A layer that is not merged stays as it is."""
         if self.pretrained is not None:
             weight, self.pretrained = self.pretrained, None
             self.weight = weight
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool):
-        """Merged or not, a checkpoint holds the pretrained W, and under its own name alone."""
+        """Save the pretrained W under its own name, whether the layer is merged or not."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        kept = destination.pop(prefix + "pretrained", None)
-        if kept is not None:
-            destination[prefix + "weight"] = kept
+        weight = destination.pop(prefix + "pretrained", None)
+        if weight is not None:
+            destination[prefix + "weight"] = weight
 
     def _load_from_state_dict(self, *args):
-        self.unmerge()  # what is loaded is W, A and B
+        self.unmerge()  # the state has W, A and B
         super()._load_from_state_dict(*args)
 
 
@@ -112,10 +129,11 @@ def add_lora(
     targets: Iterable[str] | None = None,
     names: Iterable[str] = ("all",),
 ) -> nn.Module:
-    """Freeze `module`, and make LoRA layers of its linear layers, in place; returns it.
+    """Freeze `module` and replace its linear layers by LoRA layers, in place; returns it.
 
     targets: the last parts of the layers' names ("query", "value"); None for every linear layer. names: of adapters.
-    Raises ValueError, and leaves the module as it was, where a target fits no layer or a layer has LoRA already.
+    Raises ValueError, and leaves the module as it was, where a target fits no layer, a layer has LoRA already, or a
+    layer's owner reads its weight without calling it (nn.MultiheadAttention).
     """
     if any(lora_layers(module)):
         raise ValueError("this module has LoRA layers already")
@@ -123,11 +141,21 @@ def add_lora(
     if rank < 1 or not names:
         raise ValueError(f"LoRA needs a rank of at least 1 and a name, not rank {rank} and names {names}")
     linear = {name: child for name, child in module.named_modules() if name and isinstance(child, nn.Linear)}
-    there = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
-    targets = there if targets is None else list(targets)
-    missing = [target for target in targets if target not in there]
+    choices = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
+    targets = choices if targets is None else list(targets)
+    missing = [target for target in targets if target not in choices]
     if missing or not targets:
-        raise ValueError(f"no linear layer is called {', '.join(missing)}: there are {', '.join(there) or 'none'}")
+        raise ValueError(f"no linear layer is called {', '.join(missing)}: there are {', '.join(choices) or 'none'}")
+    for name in linear:
+        parent, _, leaf = name.rpartition(".")
+        if leaf in targets and isinstance(module.get_submodule(parent), nn.MultiheadAttention):
+            raise ValueError(
+                f"{name}: nn.MultiheadAttention reads this layer's weight and does not call it, so an addition would "
+                "do nothing; choose other layers with targets"
+            )
+    for child in module.modules():
+        if isinstance(child, nn.TransformerEncoderLayer):
+            child.activation_relu_or_gelu = 0  # else its shortcut in evaluation reads the weights past our layers
     module.requires_grad_(False)
     for name, child in linear.items():
         parent, _, leaf = name.rpartition(".")
@@ -137,13 +165,13 @@ def add_lora(
 
 
 def use_lora(module: nn.Module, name: str):
-    """Put the adapter `name` of every LoRA layer to use."""
+    """Let every LoRA layer use its adapter `name`."""
     for layer in lora_layers(module):
         layer.use(name)
 
 
 def merged_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """The state_dict of the plain model that answers as `module` does: every W + (α/r)·B·A, and no adapters."""
+    """The state_dict of the plain model with the same outputs: W + (α/r)·B·A for every W, and no adapters."""
     state = {name: tensor for name, tensor in module.state_dict().items() if ".lora_" not in f".{name}"}
     for name, layer in module.named_modules():
         if isinstance(layer, LoRALinear):
@@ -152,12 +180,43 @@ def merged_state_dict(module: nn.Module) -> dict[str, Tensor]:
 
 
 def merge_lora(module: nn.Module):
-    """Merge every LoRA layer's adapter in use into its W."""
+    """Put W + (α/r)·B·A of the adapter in use in W's place, in every LoRA layer."""
     for layer in lora_layers(module):
         layer.merge()
 
 
 def unmerge_lora(module: nn.Module):
-    """Take the adapters out of the W's again, exactly."""
+    """Put every pretrained W back, bit for bit."""
     for layer in lora_layers(module):
         layer.unmerge()
+
+
+class LoRAAddition:
+    """What `--lora_rank` adds to BERT; a row of ADDITIONS (`additions.py` says what a row has)."""
+
+    freezes_bert = True
+
+    @staticmethod
+    def apply(
+        bert: nn.Module,
+        tasks: Iterable[str],
+        rank: int,
+        alpha: float = 16.0,
+        dropout: float = 0.0,
+        targets: Iterable[str] | None = None,
+        per_task: bool = False,
+    ):
+        add_lora(bert, rank, alpha, dropout, targets, tasks if per_task else ("all",))
+
+    @staticmethod
+    def use(bert: nn.Module, task: str):
+        for layer in lora_layers(bert):
+            if task in layer.lora_A:
+                layer.use(task)
+
+    @staticmethod
+    def plain(bert: nn.Module) -> dict[str, Tensor]:
+        return merged_state_dict(bert)
+
+
+ADDITIONS = {"lora": LoRAAddition}

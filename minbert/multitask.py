@@ -2,40 +2,33 @@
 
     batch ─ embed ─▶ vectors ─ encode ─▶ in context ─ pool ─▶ u (and v) ─ the task's head ─▶ logits
 
-`embed` and `logits` stay apart because some techniques enter between them: they nudge the vectors that go in and
-watch the logits that come out. Others change BERT itself, here, after its pretrained weights are in: LoRA (`lora.py`),
-and layers of a task's own (`pals.py`).
+`embed` and `logits` are two methods because some techniques change the vectors between them and compare the logits.
+Other techniques, the additions (`additions.py`), change BERT itself, after its pretrained weights are in.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minbert import additions as surgery
+from minbert.additions import part_of
 from minbert.bert import BertModel
 from minbert.data import Batch
+from minbert.errors import UserError
 from minbert.heads import Encoded, build_heads, choose_head, mean_pool
-from minbert.lora import add_lora, use_lora
-from minbert.pals import ADAPTERS, use_task
-from minbert.tasks import TASKS
-
-
-def part_of(name: str) -> str:
-    """Where one of the model's parameters belongs, by its name: "BERT", "LoRA", "adapters" or "heads"."""
-    if not name.startswith("bert."):
-        return "heads"
-    return "LoRA" if ".lora_" in name else "adapters" if ".adapter." in name else "BERT"
+from minbert.tasks import Task, task_row
 
 
 class MultitaskBert(nn.Module):
     """BERT with one head a task.
 
-    tasks: names from `TASKS`. pairs: how the data feeds sentence pairs, "separate" (two rows) or "joint" (one).
-    pooling: "cls" (BERT's pooler) or "mean". heads: the names of the heads of some tasks, for others the default.
-    dropout: of the heads alone, as in the course's starter; BERT has its own rate. lora: the arguments of `add_lora`,
-    whose `names` are the tasks where each has additions of its own. adapter: {"kind": "pal" or "low_rank"} and the
-    arguments of that function in `pals.py`. The attribute `precision`, "fp32" or "bf16", is the number format of the
-    matrix products inside `with model.autocast():`; weights and outputs are float32 in either.
+    tasks: names of rows of `TASKS`, or rows of your own. pairs: how sentence pairs are given, "separate" (two rows)
+    or "joint" (one). pooling: "cls" (BERT's pooler) or "mean". heads: the names of the heads of some tasks; the others
+    have the default. dropout: of the heads alone, as in the course's starter; BERT has its own rate. additions: to
+    BERT, {"lora": {"rank": 8}}, see `additions.py`. The attribute `precision`, "fp32" or "bf16", is the
+    number format of the matrix products inside `with model.autocast():`; weights and outputs are float32 in either.
     """
 
     precision = "fp32"
@@ -43,31 +36,35 @@ class MultitaskBert(nn.Module):
     def __init__(
         self,
         bert: BertModel,
-        tasks: Iterable[str],
+        tasks: Iterable[str | Task],
         pairs: str = "separate",
         pooling: str = "cls",
         heads: Mapping[str, str] | None = None,
         dropout: float = 0.3,
-        lora: Mapping | None = None,
-        adapter: Mapping | None = None,
+        additions: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         super().__init__()
-        names = {task: choose_head(TASKS[task], pairs, (heads or {}).get(task)) for task in tasks}
-        # All that it takes, beside BERT's config, to build this model again around other weights:
-        self.build = {"tasks": list(names), "pairs": pairs, "pooling": pooling, "heads": names, "dropout": dropout}
-        self.build |= {"lora": lora and dict(lora), "adapter": adapter and dict(adapter)}
+        self.tasks = {task.name: task for task in map(task_row, tasks)}
+        taken = {part for name, _ in bert.named_parameters() for part in name.split(".")} | set(dir(nn.ModuleDict))
+        for name in self.tasks:
+            if name in taken or not name.isidentifier():
+                raise ValueError(f"a task cannot be called {name!r}: it needs one word that no part of the model has")
+        names = {name: choose_head(task, pairs, (heads or {}).get(name)) for name, task in self.tasks.items()}
+        if pairs == "joint" and bert.config.type_vocab_size < 2 and any(task.is_pair for task in self.tasks.values()):
+            raise UserError("this BERT has one token type (type_vocab_size 1), --pairs joint needs two; use separate")
+        # With BERT's config, this is enough to build the model again, around other weights:
+        self.build = {"tasks": [task.plain() for task in self.tasks.values()], "pairs": pairs, "pooling": pooling}
+        self.build |= {
+            "heads": names,
+            "dropout": dropout,
+            "additions": {k: dict(v) for k, v in (additions or {}).items()},
+        }
         self.bert = bert
-        if lora:
-            if (own := set(lora.get("names", ()))) & set(names) not in (set(), set(names)):
-                raise ValueError(f"LoRA's names must be all of the tasks or none, not {', '.join(sorted(own))}")
-            add_lora(bert, **lora)
-        if adapter:
-            options = dict(adapter)
-            ADAPTERS[options.pop("kind")](bert, names, **options)
-        self.heads = build_heads(names, TASKS, bert.config.hidden_size, dropout)
+        self.additions = surgery.add(bert, list(self.tasks), self.build["additions"])
+        self.heads = build_heads(names, self.tasks, bert.config.hidden_size, dropout)
 
     def embed(self, batch: Batch) -> Tensor:
-        """A batch's rows as vectors, not yet in context: (R, T, C), R = B or, for separate pairs, 2B."""
+        """The embeddings of a batch's rows, before BERT's layers: (R, T, C), R = B or, for separate pairs, 2B."""
         return self.bert.embed(batch.input_ids, batch.token_type_ids).to(self.dtype)
 
     def logits(self, batch: Batch, embedded: Tensor) -> Tensor:
@@ -83,7 +80,7 @@ class MultitaskBert(nn.Module):
         return self.heads[batch.task](Encoded(u, v, tokens_u, tokens_v, mask_u, mask_v)).to(self.dtype)
 
     def autocast(self) -> torch.autocast:
-        """What runs inside has its matrix products in `precision`; `smart.exact` knows how to leave it."""
+        """Inside this context the matrix products are in `precision`; `smart.exact` suspends it."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def forward(self, batch: Batch) -> Tensor:
@@ -91,22 +88,25 @@ class MultitaskBert(nn.Module):
         return self.logits(batch, self.embed(batch))
 
     def use(self, task: str):
-        """Let what each task has its own of inside BERT, if anything, be this task's."""
-        use_task(self.bert, task)
-        if task in (self.build["lora"] or {}).get("names", ()):
-            use_lora(self.bert, task)
+        """Use this task's own parts of BERT, where the additions give each task its own."""
+        for addition in self.additions.values():
+            addition.use(self.bert, task)
 
     def parameters_of(self, task: str) -> Iterator[nn.Parameter]:
-        """The parameters that a task's outputs depend on: its head's, and BERT's less what other tasks have there."""
+        """The parameters that a task's outputs depend on: its head's, and BERT's without the other tasks' own."""
         others = set(self.heads) - {task}
         yield from (p for name, p in self.bert.named_parameters() if others.isdisjoint(name.split(".")))
         yield from self.heads[task].parameters()
 
     def freeze_bert(self):
-        """Hold BERT's pretrained weights fixed: the heads train, and what was added to BERT."""
+        """Freeze BERT's pretrained weights; the heads and the additions train."""
         for name, parameter in self.bert.named_parameters():
             if part_of(f"bert.{name}") == "BERT":
                 parameter.requires_grad = False
+
+    def bert_trains(self) -> bool:
+        """Whether any of BERT's own weights train; the additions do not count."""
+        return any(p.requires_grad for name, p in self.bert.named_parameters() if part_of(f"bert.{name}") == "BERT")
 
     @property
     def dtype(self) -> torch.dtype:

@@ -13,9 +13,9 @@ two corrections into the step size, α_t = α·√(1 - β₂ᵗ)/(1 - β₁ᵗ),
 Then the weights decay, apart from the gradient (Loshchilov & Hutter 2019), by the plain rate:  p ← p - α·λ·p.
 
 `torch.optim.AdamW` is the same method in its textbook form: it corrects v before the root, so its ε is ours
-divided by √(1 - β₂ᵗ), and it decays before the update, from the old p. tests/test_optimizer.py derives the rest.
+divided by √(1 - β₂ᵗ), and it decays before the update, from the old p. tests/model/test_optimizer.py derives the rest.
 
-At the end: which parameters step together, and how the learning rate changes over a run.
+The end of this file says which parameters share a learning rate, and how the rate changes over a run.
 """
 
 import math
@@ -81,15 +81,27 @@ class AdamW(Optimizer):
                     alpha_t *= math.sqrt(1 - beta2**t) / (1 - beta1**t)  # α_t = α√(1-β₂ᵗ)/(1-β₁ᵗ)
                 p.addcdiv_(m, v.sqrt().add_(eps), value=-alpha_t)  # p = p - α_t·m/(√v+ε)
                 if decay:
-                    p.mul_(1 - alpha * decay)  # p = p - αλp
+                    p.add_(p, alpha=-alpha * decay)  # p = p - αλp; p·(1 - αλ) would round 1 - αλ in float32 first
         return loss
+
+    def __setstate__(self, state: dict):
+        """Load a saved state, also one of `torch.optim.AdamW`, whose m and v are the same."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for option in ("amsgrad", "maximize"):
+                if group.get(option):
+                    raise ValueError(f"this AdamW has no {option}, with which the saved state was made")
+            group.setdefault("correct_bias", True)  # torch's is always on
+        for s in self.state.values():
+            if "step" in s:
+                s["step"] = int(s["step"])  # torch keeps it as a float32 tensor, in which βᵗ would be rounded
 
 
 def parameter_groups(
     module: nn.Module, lr: float, head_lr: float | None = None, weight_decay: float = 0.0, spare_norms: bool = False
 ) -> list[dict]:
-    """The parameters of `module` that train, as groups for an optimizer: what is called bert.… learns at `lr`, the rest
-    at `head_lr` where given. spare_norms: biases and LayerNorms do not decay (Devlin et al. 2019, §A.2)."""
+    """The parameters of `module` that train, as groups for an optimizer: those named bert.… have the rate `lr`, the
+    others `head_lr` where given. spare_norms: biases and LayerNorms do not decay (Devlin et al. 2019, §A.2)."""
     groups: dict[tuple, list] = {}
     for name, parameter in module.named_parameters():  # each once, under its first name
         if parameter.requires_grad:
@@ -100,9 +112,9 @@ def parameter_groups(
 
 
 def lr_factor(step: int, total: int, warmup: float = 0.0, decay: str = "constant") -> float:
-    """What to multiply the learning rate with at `step` = 0 … total - 1: warm up linearly, then stay or go to zero.
+    """The factor of the learning rate at `step` = 0 … total - 1: it rises linearly, then stays or falls to zero.
 
-    warmup: the share of all steps, from 0 to 1, in which the rate rises to its full height. decay: "constant", or
+    warmup: the share of all steps, from 0 to 1, in which the rate rises to its full value. decay: "constant", or
     "linear" from there to zero at step `total` (Devlin et al. 2019, §A.2).
     """
     rise = warmup * total

@@ -1,7 +1,7 @@
-"""PALs and low-rank layers: a small layer of every task's own beside each layer of a BERT that all tasks share.
+"""PALs and low-rank layers: each task has a small layer of its own beside each layer of a BERT that all tasks share.
 
-Tasks that share every weight must agree on every weight. Stickland & Murray (2019) give each task a little room: next
-to a BERT layer with input h runs a task-specific function TS, and joins it at its end,
+Tasks that share all weights must agree on all of them. Stickland & Murray (2019) give each task a few weights of its
+own: beside a BERT layer with input h there is a task-specific function TS, which is added before the last LayerNorm,
 
     h' = LN(ffn_out + attn_out + TS(h))            TS(h) = V_D·g(V_E·h)        (B, T, C) → (B, T, size) → (B, T, C)
 
@@ -9,12 +9,12 @@ to a BERT layer with input h runs a task-specific function TS, and joins it at i
                                        one V_D for all its layers, and the q, k, v of each layer
     low-rank layer                     g is the identity, or GELU; a task has a V_E and a V_D in every layer
 
-V_D starts at zero, so that a BERT to which layers were added says what it said before, to the last bit. Only the layers
-of the task that is asked take part, `use_task`: the others get no gradient. Beside BERT-base a PAL of size 204 is
-1.82 million parameters a task, low-rank layers of size 100 are 1.85 million: 1.7% of BERT each.
+V_D starts at zero, so that a BERT with added layers has the same outputs as before, bit for bit. Only the layers of the
+task in use (`use_task`) are computed, and the others get no gradient. For BERT-base a PAL of size 204 has
+1.82 million parameters a task and low-rank layers of size 100 have 1.85 million, which is 1.7% of BERT each.
 
-(TS stands beside the layer: Zhang, Pan & Tao's report prints it inside the attention's input, its code does not. The
-authors' own code has a GELU after a PAL's V_D, which their paper has not; here is the paper's.)
+(The report of Zhang, Pan & Tao prints TS inside the attention's input; its code has it beside the layer, as here. The
+PALs authors' code has a GELU after V_D and their paper has none; this file follows the paper.)
 """
 
 import dataclasses
@@ -23,8 +23,19 @@ from collections.abc import Callable, Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minbert.bert import BertModel, BertSelfAttention
+from minbert.bert import BertLayer, BertModel, BertSelfAttention
+from minbert.parser import Flag, count
 
+FLAGS = {
+    "adapter": [
+        Flag("--adapter", "give each task a layer of its own beside every layer of BERT; see minbert/pals.py",
+             default="none", choices=("none", "pal", "low_rank"), example="pal"),
+        Flag("--adapter_size", "its inner width (default: 204 for pal and 100 for low_rank, to BERT-base's 768, in "
+             "proportion)", count, None, "N", needs="--adapter", example="8"),
+        Flag("--adapter_activation", "of low_rank (default: identity)", choices="pals.ACTIVATIONS",
+             needs="--adapter low_rank", example="gelu"),
+    ]
+}  # fmt: skip
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda x: x, "gelu": F.gelu}  # g of a low-rank layer
 
 
@@ -48,12 +59,33 @@ class LowRank(nn.Module):
         self.encode, self.g, self.decode = encode, g, decode
 
     def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, C) → (B, T, C). Tokens do not look at one another here: no mask is needed."""
+        """(B, T, C) → (B, T, C). Each token is computed by itself, so the mask is not used."""
         return self.decode(self.g(self.encode(hidden_states)))
 
 
+class AdaptedLayer(BertLayer):
+    """A BERT layer with another function of its input beside it: h' = LN(ffn_out + attn_out + TS(h)).
+
+    It keeps the modules of `layer`, under the same names; TS is `adapter`.
+    """
+
+    def __init__(self, layer: BertLayer, adapter: nn.Module):
+        nn.Module.__init__(self)
+        for name, module in layer.named_children():
+            self.add_module(name, module)
+        self.adapter = adapter
+        self.train(layer.training)
+
+    def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, C) and the additive mask (B, 1, 1, T) → (B, T, C)."""
+        attended = self.attend(hidden_states, mask)
+        ffn = F.gelu(self.interm_dense(attended))
+        attended = attended + self.adapter(hidden_states, mask)
+        return self.add_norm(attended, ffn, self.out_dense, self.out_dropout, self.out_layer_norm)
+
+
 class TaskTable(nn.ModuleDict):
-    """What stands beside one BERT layer: a layer for each task, of which the one in use answers."""
+    """The added layers beside one BERT layer, one for each task; `active` names the one in use."""
 
     active: str
 
@@ -104,10 +136,28 @@ def add_low_rank(
 ADAPTERS: dict[str, Callable[..., BertModel]] = {"pal": add_pals, "low_rank": add_low_rank}
 
 
+class AdapterAddition:
+    """What `--adapter` adds to BERT; a row of ADDITIONS (`additions.py` says what a row has)."""
+
+    freezes_bert = False
+    plain = None  # a BERT with layers of a task's own is no plain BERT
+
+    @staticmethod
+    def apply(bert: BertModel, tasks: Iterable[str], adapter: str, **options):
+        ADAPTERS[adapter](bert, tasks, **options)
+
+    @staticmethod
+    def use(bert: BertModel, task: str):
+        use_task(bert, task)
+
+
+ADDITIONS = {"adapter": AdapterAddition}
+
+
 def use_task(bert: BertModel, task: str):
-    """Let the added layers of `task` answer from now on, in every layer."""
+    """Use the added layers of `task` from now on, beside every layer of BERT."""
     for layer in bert.bert_layers:
-        if layer.adapter is not None:
+        if isinstance(layer, AdaptedLayer):
             layer.adapter.active = task
 
 
@@ -135,16 +185,16 @@ def _fresh(bert: BertModel, module: nn.Module) -> nn.Module:
 
 
 def _add(bert: BertModel, tasks: Iterable[str], layers: Callable[[str], list[nn.Module]]) -> BertModel:
-    """Hang what `layers` makes for each task, one module a BERT layer, beside the layers."""
+    """Put the modules that `layers` makes for each task, one a BERT layer, beside BERT's layers."""
     tasks = [tasks] if isinstance(tasks, str) else list(tasks)
     if not tasks:
         raise ValueError("layers of a task's own need a task")
-    if any(layer.adapter is not None for layer in bert.bert_layers):
+    if any(isinstance(layer, AdaptedLayer) for layer in bert.bert_layers):
         raise ValueError("this BERT has layers added already")
-    made = {task: layers(task) for task in tasks}
+    added = {task: layers(task) for task in tasks}
     weight = bert.word_embedding.weight
     for i, layer in enumerate(bert.bert_layers):
-        layer.adapter = TaskTable({task: made[task][i] for task in tasks}).to(weight.device, weight.dtype)
-        layer.adapter.train(layer.training)
+        table = TaskTable({task: added[task][i] for task in tasks}).to(weight.device, weight.dtype)
+        bert.bert_layers[i] = AdaptedLayer(layer, table)
     use_task(bert, tasks[0])
     return bert

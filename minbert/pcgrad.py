@@ -1,14 +1,14 @@
-"""One update from several tasks' gradients: their sum, or a sum of gradients that were made to agree first.
+"""One update from several tasks' gradients: their sum, or a sum after the conflicts between them are removed.
 
-Tasks that share a BERT can pull it in opposite directions: gᵢ·gⱼ < 0, and a step for one undoes the other. Gradient
-surgery takes out of each gradient the part that opposes another (PCGrad, Yu et al. 2020, Algorithm 1):
+Two tasks that share a BERT are in conflict where gᵢ·gⱼ < 0: a step for one increases the loss of the other. Gradient
+surgery removes from each gradient the part that opposes another one (PCGrad, Yu et al. 2020, Algorithm 1):
 
     gᵢ' = gᵢ;  for every j ≠ i in random order, if gᵢ'·gⱼ < 0:   gᵢ' ← gᵢ' - (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ
     the update follows Σᵢ gᵢ'
 
-with gⱼ always the original. So every gᵢ' stays a mix of the originals, gᵢ' = Σⱼ Wᵢⱼ gⱼ, and all that the algorithm
-asks about the millions of numbers in them is the T×T table of products Kᵢⱼ = gᵢ·gⱼ. The functions here compute K once,
-play the algorithm on rows of W, and mix once; T gradients are held in memory and nothing more.
+Here gⱼ is always the original gradient. So each gᵢ' is a mix of the originals, gᵢ' = Σⱼ Wᵢⱼ gⱼ, and the algorithm
+depends on them only by the table of products Kᵢⱼ = gᵢ·gⱼ, T×T for T tasks. The functions here compute K once, run the
+algorithm on the rows of W, and mix once. They hold T gradients in memory and no further one.
 
     sum_gradients   Σᵢ gᵢ, the gradient of the summed losses
     pcgrad          as above
@@ -16,8 +16,8 @@ play the algorithm on rows of W, and mix once; T gradients are held in memory an
     cagrad          the direction near the mean that helps the worst-off task most (Liu et al. 2021)
 
 All have one signature, (gradients, memory) → gradient, where a gradient is a list of tensors, one a parameter, and
-`memory` is what a run must remember between steps. Only parameters that every task reaches take part; heads keep their
-own gradients.
+`memory` holds what a run must remember between steps. Only parameters to which every task's loss gives a gradient take
+part; each head keeps the gradient of its own task.
 """
 
 import math
@@ -34,7 +34,7 @@ CAGRAD_C = 0.5  # CAGrad: how far from the mean gradient the update may be, c in
 
 
 class Memory:
-    """What a run must remember between steps: the chance behind PCGrad's orders, and GradVac's targets."""
+    """What a run must remember between steps: the generator of PCGrad's random orders, and GradVac's targets."""
 
     def __init__(self, seed: int):
         self.random = torch.Generator().manual_seed(seed)
@@ -59,7 +59,7 @@ def products(gradients: list[Gradient]) -> Tensor:
             parts = [torch.dot(a.flatten(), b.flatten()) for a, b in zip(g_i, g_j, strict=True)]
             dots.append(torch.stack(parts).double().sum())
     i, j = torch.tril_indices(*K.shape)  # in the order of the loops
-    K[i, j] = K[j, i] = torch.stack(dots).cpu()  # all at once: a GPU is waited for a single time
+    K[i, j] = K[j, i] = torch.stack(dots).cpu()  # all at once, so that the CPU waits for a GPU only once
     return K
 
 
@@ -100,7 +100,7 @@ def pcgrad(gradients: list[Gradient], memory: Memory) -> Gradient:
 def gradvac(gradients: list[Gradient], memory: Memory) -> Gradient:
     """Gradient vaccine (Wang et al. 2021, Algorithm 1): raise each pair's cosine φ to its target φ̂, then sum.
 
-    gᵢ' ← gᵢ' + ‖gᵢ'‖(φ̂√(1-φ²) - φ√(1-φ̂²)) / (‖gⱼ‖√(1-φ̂²)) · gⱼ  where φ < φ̂;  always φ̂ ← (1-β)φ̂ + βφ.
+    gᵢ' ← gᵢ' + ‖gᵢ'‖(φ̂√(1-φ²) - φ√(1-φ̂²)) / (‖gⱼ‖√(1-φ̂²)) · gⱼ  where φ < φ̂;  then φ̂ ← (1-β)φ̂ + βφ in any case.
     """
     T, K = len(gradients), products(gradients)
     if memory.targets is None:
@@ -123,11 +123,12 @@ def gradvac(gradients: list[Gradient], memory: Memory) -> Gradient:
 def cagrad(gradients: list[Gradient], memory: Memory) -> Gradient:
     """Conflict-averse gradient (Liu et al. 2021, Algorithm 1).
 
-    With g₀ the mean gradient, g_w = Σᵢ wᵢgᵢ and φ = c²‖g₀‖²: find the w on the simplex that minimises
-    g_w·g₀ + √φ‖g_w‖, and follow g₀ + √φ/‖g_w‖·g_w. A mean, not a sum: --clip sees a norm T times smaller.
+    With g₀ the mean gradient, g_w = Σᵢ wᵢgᵢ and φ = c²‖g₀‖², find the w on the simplex that minimises
+    g_w·g₀ + √φ‖g_w‖; the update is g₀ + √φ/‖g_w‖·g_w. It is a mean and not a sum, so for --clip its norm is T times
+    smaller.
     """
     T, K = len(gradients), products(gradients).numpy()
-    K = K / (K.diagonal().max() or 1.0)  # so that the solver's tolerance means the same at every size of gradient
+    K = K / (K.diagonal().max() or 1.0)  # the solver's tolerance is absolute, so K gets a size of 1
     mean = np.full(T, 1 / T)
     radius = CAGRAD_C * math.sqrt(max(mean @ K @ mean, 0.0))  # √φ
 
@@ -135,14 +136,14 @@ def cagrad(gradients: list[Gradient], memory: Memory) -> Gradient:
         return w @ K @ mean + radius * math.sqrt(max(w @ K @ w, 1e-16))
 
     on_simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
-    found = minimize(objective, mean, bounds=[(0, 1)] * T, constraints=on_simplex, tol=1e-12)
-    w = torch.from_numpy(found.x)
-    norm = math.sqrt(max(found.x @ K @ found.x, 0.0))
+    solution = minimize(objective, mean, bounds=[(0, 1)] * T, constraints=on_simplex, tol=1e-12)
+    w = torch.from_numpy(solution.x)
+    norm = math.sqrt(max(solution.x @ K @ solution.x, 0.0))
     return mix(gradients, torch.from_numpy(mean) + (radius / norm * w if norm > 0 else 0 * w))
 
 
-COMBINE: dict[str, Callable[[list[Gradient], Memory], Gradient]] = {
-    "separate": sum_gradients,  # a step a task: there is one gradient at a time
+COMBINE: dict[str, Callable[[list[Gradient], Memory], Gradient] | None] = {
+    "separate": None,  # a step a task: there is one gradient at a time, and nothing to combine
     "sum": sum_gradients,
     "pcgrad": pcgrad,
     "gradvac": gradvac,
@@ -151,25 +152,25 @@ COMBINE: dict[str, Callable[[list[Gradient], Memory], Gradient]] = {
 
 
 def take_gradients(parameters: Iterable[nn.Parameter]) -> dict[nn.Parameter, Tensor]:
-    """Take the gradients off some parameters, so that the next task's backward pass starts from none."""
-    taken = {p: p.grad for p in parameters if p.grad is not None}
-    for p in taken:
+    """Remove the gradients of some parameters and return them; the next task's backward pass starts with none."""
+    gradients = {p: p.grad for p in parameters if p.grad is not None}
+    for p in gradients:
         p.grad = None
-    return taken
+    return gradients
 
 
-def give_gradients(taken: list[dict[nn.Parameter, Tensor]], combine: Callable, memory: Memory):
-    """Combine what `take_gradients` took from each task, and put the result where the optimizer looks.
+def give_gradients(tasks: list[dict[nn.Parameter, Tensor]], combine: Callable, memory: Memory):
+    """Combine the gradients that `take_gradients` returned for each task, and put the result into `.grad`.
 
-    Parameters that only some tasks reach get the plain sum; those that none reaches keep no gradient.
+    Parameters with a gradient of some tasks get the plain sum, and those without any keep None.
     """
-    shared = {p: None for p in taken[0] if all(p in gradients for gradients in taken)}  # an ordered set
-    for gradients in taken:
+    shared = {p: None for p in tasks[0] if all(p in gradients for gradients in tasks)}  # an ordered set
+    for gradients in tasks:
         for p, g in gradients.items():
             if p not in shared:
                 p.grad = g if p.grad is None else p.grad + g
-    if len(taken) == 1:
+    if len(tasks) == 1:
         combine = sum_gradients
-    combined = combine([[gradients[p] for p in shared] for gradients in taken], memory)
+    combined = combine([[gradients[p] for p in shared] for gradients in tasks], memory)
     for p, g in zip(shared, combined, strict=True):
         p.grad = g

@@ -1,21 +1,22 @@
-"""Which tasks, and with what batch sizes, does each step of an epoch train on?
+"""Schedules: on which tasks, and with what batch sizes, each step of an epoch trains.
 
-Quora has twenty-three times the examples of STS: shall a model see all of it, and what becomes of the small tasks then?
+Quora has twenty-three times the examples of STS. A schedule says how much of Quora an epoch uses, and how often it
+repeats the small tasks.
 
     sequential    all of one task, then all of the next, every epoch (Zhang, Pan & Tao)
     round_robin   a batch of every task, as often as the smallest task has batches
-    interleaved   a batch of every task, but the smaller the task the smaller its batch: all of the largest is seen
+    interleaved   a batch of every task, its size in proportion to the task's, as often as the largest task has batches
     quora_first   most of Quora once, at the start; then round_robin
     proportional  one task at a time, drawn with p_i ∝ N_i
     sqrt          the same with p_i ∝ √N_i
-    uniform       the same with all p_i alike
+    uniform       the same with equal p_i
     annealed      the same with p_i ∝ N_i^α, α falling from 1 to 0.2 over the epochs (Stickland & Murray 2019)
-    priority      p_i batches of task i, p_i falling while its dev score stands still (Trujillo & Mahvash 2024, §3.2)
+    priority      p_i batches of task i, p_i falling while its dev score stays (Trujillo & Mahvash 2024, §3.2)
 
 (round_robin, interleaved and quora_first: Hollister, Cooper & Brink 2023, §3.2.) N_i is a task's number of training
 examples. A schedule is a function of a `Plan` and the epoch's number; it returns the epoch's steps, each a list of
-tasks that take a batch. What is random depends on (seed, epoch) alone, so there is nothing to save but the plan's
-history: to take up a run in the middle of an epoch, compute the epoch again and skip what is done.
+tasks that take a batch. Random draws depend on (seed, epoch) alone, so only the plan's history must be saved. To resume
+a run in the middle of an epoch, compute the epoch again and skip the steps that are done.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,9 +30,9 @@ Step = list[str]  # the tasks that one step trains on, a batch of each
 
 @dataclass(frozen=True)
 class Plan:
-    """What a schedule may know.
+    """The facts that a schedule may use.
 
-    sizes: training examples a task, N_i. batch_size: examples in a full batch. epochs: E, how many there will be.
+    sizes: training examples of each task, N_i. batch_size: examples in a full batch. epochs: E, their number.
     seed: of the draws. steps_per_epoch: None for the schedule's own number. history: the dev scores of the tasks
     after each epoch so far; the trainer appends to it.
     """
@@ -52,7 +53,7 @@ class Plan:
         return min(self.sizes, key=self.sizes.__getitem__)
 
     def batches(self, task: str) -> int:
-        """How many batches it takes to see all of a task: ⌈N_i / batch size⌉."""
+        """The number of batches that hold all of a task: ⌈N_i / batch size⌉."""
         return -(-self.sizes[task] // self.batch_size)
 
 
@@ -63,7 +64,7 @@ def _stretch(steps: list[Step], plan: Plan) -> list[Step]:
 
 
 def sequential(plan: Plan, epoch: int) -> list[Step]:
-    """⌈N_i / batch⌉ steps of each task in turn. (A number of steps cannot be asked of it.)"""
+    """⌈N_i / batch⌉ steps of each task in turn. (`steps_per_epoch` does not apply to it.)"""
     return [[task] for task in plan.sizes for _ in range(plan.batches(task))]
 
 
@@ -78,13 +79,13 @@ def interleaved(plan: Plan, epoch: int) -> list[Step]:
 
 
 def quora_first(plan: Plan, epoch: int) -> list[Step]:
-    """In the first epoch nine tenths of Quora, then (and ever after) round_robin, of `steps_per_epoch`."""
+    """In the first epoch nine tenths of Quora, then round_robin; in later epochs round_robin, of `steps_per_epoch`."""
     first = [["para"]] * -(-9 * plan.batches("para") // 10) if epoch == 0 else []
     return first + round_robin(plan, epoch)
 
 
 def _draw(plan: Plan, epoch: int, alpha: float) -> list[Step]:
-    """One task a step, p_i ∝ N_i^α; as many steps as it takes to see as much as all tasks hold."""
+    """One task a step, p_i ∝ N_i^α; as many steps as all tasks together have batches."""
     steps = plan.steps_per_epoch or sum(map(plan.batches, plan.sizes))
     random = np.random.default_rng((plan.seed, epoch))
     return [[str(task)] for task in random.choice(list(plan.sizes), size=steps, p=probabilities(plan, alpha))]
@@ -107,7 +108,7 @@ def sqrt(plan: Plan, epoch: int) -> list[Step]:
 
 
 def uniform(plan: Plan, epoch: int) -> list[Step]:
-    """All p_i alike."""
+    """Equal p_i."""
     return _draw(plan, epoch, 0.0)
 
 
@@ -131,9 +132,9 @@ def priority(plan: Plan, epoch: int) -> list[Step]:
 def priorities(plan: Plan) -> tuple[dict[str, int], bool]:
     """p_i after the scores in `plan.history`, and whether the end phase has begun.
 
-    p_i starts at round(N_i / N_min). A task is saturated while its dev score is no better than its best so far: each
-    such epoch halves its p_i, in the end to zero; when it improves again, p_i is at least 1. Once all tasks are
-    saturated together comes the end phase: every p_i is 1, and the smoothness term, if there is one, is switched on.
+    p_i starts at round(N_i / N_min). A task is saturated while its dev score is no better than its best so far. Each
+    such epoch halves its p_i, at last to zero; when the score improves again, p_i is at least 1. The end phase begins
+    when all tasks are saturated: every p_i is 1, and the smoothness term, if there is one, is switched on.
     (The report says "gradually decrease, even to zero"; the halving and the way back are ours.)
     """
     p = {task: round(size / plan.sizes[plan.smallest]) for task, size in plan.sizes.items()}
@@ -164,13 +165,13 @@ def proportional_sizes(plan: Plan) -> dict[str, int]:
 
 
 class Schedule(NamedTuple):
-    """A way to choose: the steps of an epoch, the batch size of each task, whether a step has several tasks, and
-    whether the smoothness term (`smart.py`), if a run has one, is on in the coming epoch."""
+    """A row of SCHEDULES. steps: of an epoch. sizes: the batch size of each task. together: whether a step has several
+    tasks. waits: the names of the terms of the loss (`terms.py`) that stay off in the coming epoch."""
 
     steps: Callable[[Plan, int], list[Step]]
     sizes: Callable[[Plan], dict[str, int]] = equal_sizes
     together: bool = False
-    smooth: Callable[[Plan], bool] = lambda plan: True
+    waits: Callable[[Plan], tuple[str, ...]] = lambda plan: ()
 
 
 SCHEDULES: dict[str, Schedule] = {
@@ -182,5 +183,5 @@ SCHEDULES: dict[str, Schedule] = {
     "sqrt": Schedule(sqrt),
     "uniform": Schedule(uniform),
     "annealed": Schedule(annealed),
-    "priority": Schedule(priority, smooth=lambda plan: priorities(plan)[1]),
+    "priority": Schedule(priority, waits=lambda plan: () if priorities(plan)[1] else ("smart",)),
 }

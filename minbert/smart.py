@@ -1,54 +1,83 @@
 """SMART: fine-tuning that stays smooth, and stays near (Jiang et al. 2020).
 
-A big model that is fine-tuned on few examples bends sharply between them. SMART adds two terms to a task's loss,
+The outputs of a big model that is fine-tuned on few examples change sharply between the examples. SMART adds two terms
+to a task's loss,
 
     L(θ)  +  λ·R_s(θ)  +  μ·D(θ, θ̃)
 
-Smoothness: the answer f(x) must not change when x, the embeddings of a sentence's tokens, is nudged a little.
+Smoothness: the output f(x) must change little when x, the embeddings of a sentence's tokens, changes a little.
 
     R_s = mean over examples of  max ℓ_s(f(x̃; θ), f(x; θ))  over all x̃ with ‖x̃ - x‖_∞ ≤ ε
 
-The maximum is looked for by gradient ascent (the paper's Algorithm 1). Start from x̃ = x + N(0, σ²), and K times
+Gradient ascent searches for the maximum (the paper's Algorithm 1). It starts from x̃ = x + N(0, σ²), and K times
 
-    g = ∇_x̃ ℓ_s(f(x̃), f(x))                    who changes the answer most?
-    x̃ ← Π_ε(x̃ + η·g/‖g‖_∞)                     go there; but no number of x̃ ends farther than ε from that of x
+    g = ∇_x̃ ℓ_s(f(x̃), f(x))                    the direction in which the output changes most
+    x̃ ← Π_ε(x̃ + η·g/‖g‖_∞)                     a step there; Π_ε keeps each number of x̃ within ε of that of x
 
-Nearness: the Bregman proximal point method keeps the answers near those of θ̃, a running mean of the weights so far.
+Nearness: the Bregman proximal point method keeps the outputs near those of θ̃, a running mean of the weights so far.
 
     D = mean over examples of  ℓ_s(f(x; θ), f(x; θ̃)),        θ̃ ← (1 - β)·θ + β·θ̃  after every step
 
-ℓ_s says how far two answers are apart: a symmetric divergence of probabilities, or the squared error of numbers.
+ℓ_s measures how far two outputs are apart: a symmetric divergence of probabilities, or the squared error of numbers.
 
-Four things go wrong in public code, and the term is worthless with each: δ = x̃ - x is scaled to a size of 1 and not
-brought back to ε; dropout stays on, and its noise (at δ = 0!) drowns the term; the one logit of a yes-or-no answer goes
-through a softmax, which is 1 whatever it says; the sum is made of detached numbers. All of this works on any module
-and any f; nothing here knows BERT.
+Four mistakes are common in public code, and each makes the term useless. δ = x̃ - x is scaled to a size of 1 and not
+brought back to ε. Dropout stays on, and its noise is larger than the term even at δ = 0. The one logit of a yes-or-no
+answer goes through a softmax, which is 1 whatever the logit is. The term is a sum of detached numbers, without a
+gradient.
+
+All of this works on any module and any f; nothing here needs a BERT.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-Divergence = Callable[[Tensor, Tensor], Tensor]  # two outputs (B, K) → how far apart, (B,)
+from minbert.parser import Flag, betas, count, names, number, positive
 
-# ------------------------------------------------------------------------------------------ how far apart, ℓ_s
+FLAGS = {
+    "smart": [
+        Flag("--smart", "weight λ of the smoothness term (the paper's: 5); see minbert/smart.py", number, 0.0, "LAMBDA",
+             example="100 --smart_epsilon 0.1"),
+        Flag("--smart_epsilon", "radius ε around the embeddings (default: 1e-5, the paper's; 0.05 for relative noise)",
+             positive, None, "E", needs="--smart", example="0.2"),
+        Flag("--smart_sigma", "spread σ of the random start (default: 1e-5)", positive, None, "S", needs="--smart",
+             example="0.1"),
+        Flag("--smart_eta", "step η of the ascent (default: 100 ε, the paper's 1e-3)", positive, None, "H",
+             needs="--smart", example="0.05"),
+        Flag("--smart_steps", "steps K of the ascent (default: 1)", count, None, "K", needs="--smart", example="2"),
+        Flag("--smart_noise", "the worst point within ε (default: ball), or noise of a fixed share of each vector, not "
+             "the paper's", choices="smart.NOISE", needs="--smart", example="relative"),
+        Flag("--smart_tasks", "of which tasks the smoothness counts (default: all of --tasks)", names, None, "LIST",
+             needs="--smart", scripts="m", example="sst"),
+    ],
+    "bregman": [
+        Flag("--bregman", "weight μ of the nearness to a running mean of the weights (the paper's: 1)", number, 0.0,
+             "MU", example="100"),
+        Flag("--bregman_beta", "its β; or two, with a comma: in the first tenth, and after (default: 0.995; the "
+             "paper's: 0.99,0.999)", betas, None, "BETA", needs="--bregman", example="0.5"),
+    ],
+}  # fmt: skip
+
+Divergence = Callable[[Tensor, Tensor], Tensor]  # two outputs (B, K) → their divergence, (B,)
+
+# ------------------------------------------------------------------------------------------ divergences, ℓ_s
 
 
 def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
     """KL(p‖q) + KL(q‖p) with p = softmax(a), q = softmax(b). a, b: (B, K) logits, K ≥ 2; returns (B,).
 
-    The two sums are Σ_k (p_k - q_k)(log p_k - log q_k), and there log p - log q may be replaced by d = a - b: they
-    differ by the same number for all k, and Σ_k (p_k - q_k) = 0. So may it by d less its mean, which rounds best.
+    The two sums are Σ_k (p_k - q_k)(log p_k - log q_k). Here d = a - b may replace log p - log q, for they differ by
+    the same number for all k, and Σ_k (p_k - q_k) = 0. The code uses d less its mean, which rounds best.
     """
     d = a - b
     return ((a.softmax(dim=-1) - b.softmax(dim=-1)) * (d - d.mean(dim=-1, keepdim=True))).sum(dim=-1)
 
 
 def bernoulli_symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
-    """The same for yes-or-no answers with p = σ(a), q = σ(b). a, b: (B, 1), one logit each; returns (B,)."""
+    """KL both ways for yes-or-no answers with p = σ(a), q = σ(b). a, b: (B, 1), one logit each; returns (B,)."""
     return ((a.sigmoid() - b.sigmoid()) * (a - b)).sum(dim=-1)
 
 
@@ -61,7 +90,7 @@ def squared_error(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Smoothness(NamedTuple):
-    """What `smoothness` found. term: R_s, to be added to the loss. before: the same at the random start, for the log.
+    """The result of `smoothness`. term: R_s, to be added to the loss. before: R_s at the random start, for the log.
     delta: x̃ - x, of x's shape. Gradients flow through `term` alone."""
 
     term: Tensor
@@ -86,14 +115,14 @@ def smoothness(
 ) -> Smoothness:
     """R_s at x, by Algorithm 1.
 
-    model: whose dropout to hold still. x: (R, ...), embeddings. f: of x, (B, outputs); `model` itself if None.
-    clean: f(x) where the caller has it already, computed inside `exact(model)` or where that changes nothing.
-    mask: (R, T), 1 where x may be moved, 0 for a pad. epsilon, sigma, eta, steps: ε, σ, η and K; eta None is 100·ε, as
-    the paper's 1e-3 is to its 1e-5 (with a shorter η one step does not reach the edge of the ball). noise: a name from
-    `NOISE`. generator: of the random start. ‖g‖_∞ is taken of each row of x by itself.
+    model: its dropout is switched off. x: (R, ...), embeddings. f: of x, (B, outputs); `model` itself if None.
+    clean: f(x) if the caller has computed it, inside `exact(model)` or without dropout and autocast.
+    mask: (R, T), 1 where x may be moved, 0 for a pad. epsilon, sigma, eta, steps: ε, σ, η and K; eta None is 100·ε, the
+    paper's ratio of 1e-3 to 1e-5 (with a shorter η one step does not reach the edge of the ball). noise: a name from
+    `NOISE`. generator: of the random start. ‖g‖_∞ is of each row of x by itself.
 
-    Gradients flow through both f(x̃) and f(x) into θ, and into x. The search leaves every `.grad` as it is: its
-    gradient is computed for x̃ alone. All passes run without dropout and without autocast: bf16 cannot tell x̃ from x.
+    Gradients flow through both f(x̃) and f(x) into θ, and into x. The search leaves every `.grad` as it is, for
+    its gradient is of x̃ alone. All passes run without dropout and without autocast; bf16 cannot tell x̃ from x.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
@@ -123,10 +152,10 @@ def ball(delta: Tensor, x: Tensor, epsilon: float) -> Tensor:
 
 
 def relative(delta: Tensor, x: Tensor, epsilon: float) -> Tensor:
-    """Not the paper's: δ of each vector scaled, up or down, to ‖δ‖_∞ = ε·‖x‖_∞, a fixed share of what it is added to.
+    """Not the paper's: each vector's δ is scaled, up or down, to ‖δ‖_∞ = ε·‖x‖_∞, a fixed share of the vector.
 
-    Public packages normalise like this instead of projecting (and to 1, whatever ε says); "5% noise", ε = .05, is
-    Trujillo & Mahvash's. It is far more than the paper's 1e-5.
+    Public packages normalise in this way instead of projecting (and to 1, whatever ε is). Trujillo & Mahvash have "5%
+    noise", ε = .05, which is far more than the paper's 1e-5.
     """
     size = delta.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     return delta / size * epsilon * x.abs().amax(dim=-1, keepdim=True)
@@ -138,7 +167,7 @@ EPSILON = {"ball": 1e-5, "relative": 0.05}  # the ε that goes with each
 
 @contextmanager
 def exact(model: nn.Module) -> Iterator[None]:
-    """Inside, `model` has no dropout and no autocast: equal inputs give equal outputs, close ones can be told apart.
+    """Inside, `model` has no dropout and no autocast. Equal inputs give equal outputs, and close inputs other outputs.
 
     Afterwards every submodule is in train or eval mode as it was before.
     """
@@ -157,9 +186,9 @@ def exact(model: nn.Module) -> Iterator[None]:
 
 
 class Proximal:
-    """θ̃, the running mean of a model's weights, and the term that keeps the model's answers near its.
+    """θ̃, the running mean of a model's weights, and the term that keeps the model's outputs near those of θ̃.
 
-    betas: β in the first tenth of the training, and after (the paper's .99 and .999; twice the same for a constant).
+    betas: β in the first tenth of the training, and after it (the paper's .99 and .999; two equal ones for a constant).
     Memory: one copy of the parameters that train. θ̃ starts as θ.
     """
 
@@ -168,7 +197,7 @@ class Proximal:
         self.average = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
     def __call__(self, outputs: Tensor, divergence: Divergence, *inputs) -> Tensor:
-        """D(θ, θ̃). outputs: what the model makes of `inputs` inside `exact`, with its gradient; θ̃'s has none."""
+        """D(θ, θ̃). outputs: the model's for `inputs`, computed inside `exact`, with a gradient; θ̃'s have none."""
         with torch.no_grad(), exact(self.model):
             self._swap()
             try:
@@ -178,14 +207,14 @@ class Proximal:
         return divergence(outputs, anchor).mean()
 
     def _swap(self):
-        """Exchange θ and θ̃. (`torch.func.functional_call` leaves θ̃ behind in modules that have two names.)"""
+        """Exchange θ and θ̃. (`torch.func.functional_call` does not put θ back in modules that have two names.)"""
         parameters = dict(self.model.named_parameters())
         for name, mean in self.average.items():
             parameters[name].data, self.average[name] = mean, parameters[name].data
 
     @torch.no_grad()
     def update(self, progress: float = 1.0):
-        """To be called after every step. progress: the share of the training that is done, from 0 to 1."""
+        """θ̃ ← (1 - β)·θ + β·θ̃, after every step. progress: the share of the training that is done, from 0 to 1."""
         beta = self.betas[0] if progress < 0.1 else self.betas[1]
         parameters = dict(self.model.named_parameters())
         for name, mean in self.average.items():
@@ -199,3 +228,70 @@ class Proximal:
             raise ValueError("not the average of this model: it has other parameters")
         for name, mean in self.average.items():
             mean.copy_(state[name])
+
+
+# ------------------------------------------------------------------------------------------ in the trainer
+
+
+class SmoothnessTerm:
+    """`--smart`: λ·R_s, as a row of TERMS (`terms.py` says what a row has)."""
+
+    largest = ("max_delta",)
+
+    def __init__(self, model: nn.Module, seed: int, smart: float, tasks: Iterable[str] | None = None,
+                 noise: str = "ball", epsilon: float | None = None, **search):  # fmt: skip
+        self.weight, self.tasks = smart, tasks
+        self.search = {"noise": noise, "epsilon": epsilon or EPSILON[noise], **search}
+        self.random = torch.Generator(model.device).manual_seed(seed)
+
+    def joined(self, first) -> bool:
+        return first.is_clean
+
+    def __call__(self, first) -> tuple[Tensor, dict[str, Tensor]]:
+        clean = first.clean
+        result = smoothness(
+            first.model, clean.embedded, first.divergence, lambda x: first.model.logits(first.batch, x),
+            clean=clean.logits, mask=first.batch.attention_mask, generator=self.random, **self.search,
+        )  # fmt: skip
+        log = {"before": result.before, "after": result.term, "max_delta": result.delta.abs().max()}
+        return self.weight * result.term, log
+
+    def after_step(self, progress: float):
+        pass
+
+    def describe(self, means: dict[str, dict[str, float]]) -> str:
+        text = ",  ".join(f"{task} {x['before']:.1e} → {x['after']:.1e}" for task, x in means.items())
+        largest = max(x["max_delta"] for x in means.values())
+        return f"smoothness, before → after ascent: {text};  max|δ| {largest:.1e}"
+
+    def state_dict(self) -> dict:
+        return {"random": self.random.get_state()}
+
+    def load_state_dict(self, state: dict):
+        self.random.set_state(state["random"])
+
+
+class BregmanTerm:
+    """`--bregman`: μ·D(θ, θ̃), as a row of TERMS (`terms.py` says what a row has)."""
+
+    largest, tasks = (), None
+
+    def __init__(self, model: nn.Module, seed: int, bregman: float, beta: tuple[float, float] = (0.995, 0.995)):
+        self.weight, self.proximal = bregman, Proximal(model, beta)
+        self.state_dict, self.load_state_dict = self.proximal.state_dict, self.proximal.load_state_dict
+
+    def joined(self, first) -> bool:
+        return first.is_clean
+
+    def __call__(self, first) -> tuple[Tensor, dict[str, Tensor]]:
+        distance = self.proximal(first.clean.logits, first.divergence, first.batch)
+        return self.weight * distance, {"distance": distance}
+
+    def after_step(self, progress: float):
+        self.proximal.update(progress)
+
+    def describe(self, means: dict[str, dict[str, float]]) -> str:
+        return "bregman: " + ",  ".join(f"{task} {x['distance']:.1e}" for task, x in means.items())
+
+
+TERMS = {"smart": SmoothnessTerm, "bregman": BregmanTerm}

@@ -1,4 +1,4 @@
-"""The tasks, as a table: a row says what a data set asks, and the rest of the program reads the row.
+"""The tasks, as a table: a row describes a data set and its labels, and the rest of the program reads the row.
 
     sst     SST-5        how positive is a sentence from a film review, 0 to 4        5 logits   accuracy
     para    Quora        do two questions ask the same?                               1 logit    accuracy
@@ -6,19 +6,20 @@
     cfimdb  CFIMDB       is a film review positive?                                   2 logits   accuracy
     nli     SNLI, MNLI   does the premise entail the hypothesis?                      3 logits   accuracy
 
-The last is no task of the course's: BERT can learn from it before the others, see `pretraining.py`.
-Outputs of a head are (B, outputs). Losses take them as they are: cross-entropy and BCE contain the softmax and the
-sigmoid, so no head may apply its own. STS labels are real numbers (2.6 stays 2.6) and its output is read as it is.
+The last is not one of the course's tasks; BERT can be trained on it before the others, see `pretraining/`.
+The outputs of a head are (B, outputs), without softmax or sigmoid, which are part of the cross-entropy and the BCE.
+STS labels are real numbers (2.6 stays 2.6), and so is its output.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch.nn.functional as F
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, rankdata
 from torch import Tensor
 
+from minbert.errors import UserError
 from minbert.smart import bernoulli_symmetric_kl, squared_error, symmetric_kl
 
 
@@ -32,21 +33,21 @@ def binary_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(outputs[:, 0], labels)
 
 
-def regression_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared error with both sides mapped from 0…5 to 0…1. outputs: (B, 1), labels: (B,), both 0…5.
+def regression_loss(outputs: Tensor, labels: Tensor, low: float = 0.0, high: float = 5.0) -> Tensor:
+    """Mean squared error with both sides mapped from low…high to 0…1. outputs: (B, 1), labels: (B,), both low…high.
 
-    Not for the optimum, which is the same, but for peace: on the scale to 5 its gradients are 25 times larger, and
-    Adam's running means, which all tasks share, then make every other task's steps small. (So do Mo & Ho.)
+    The optimum does not change; this keeps the tasks' gradients at a similar size. On a scale to 5 they are 25 times
+    larger, and Adam's running means, which all tasks share, then make every other task's steps small. (As in Mo & Ho.)
     """
-    return F.mse_loss(outputs[:, 0] / 5, labels / 5)
+    return F.mse_loss((outputs[:, 0] - low) / (high - low), (labels - low) / (high - low))
 
 
 def cosine_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean cosine-embedding loss with graded labels: y·(1 - cos) + (1 - y)·max(0, cos), y = label/5.
 
-    outputs: (B, 1), 5·cos(u, v). Pairs of more than half the highest label are pulled together, those of less apart to
-    a right angle: labels 3 and 5 have the same optimum, cos 1, and differ only in the strength of the pull (after
-    the report of Griggs). `regression_loss` is what sentence-transformers calls CosineSimilarityLoss.
+    outputs: (B, 1), 5·cos(u, v). Above half the highest label the optimum is cos 1, below it cos 0. Labels 3
+    and 5 have the same optimum and differ only in the size of the gradient (after the report of Griggs).
+    `regression_loss` is what sentence-transformers calls CosineSimilarityLoss.
     """
     cos, y = outputs[:, 0] / 5, labels / 5
     return (y * (1 - cos) + (1 - y) * cos.clamp(min=0)).mean()
@@ -55,9 +56,9 @@ def cosine_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 STS_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": regression_loss, "cosine": cosine_loss}
 
 
-def regression_divergence(a: Tensor, b: Tensor) -> Tensor:
-    """How far two outputs (B, 1) of 0…5 are apart, on the scale of `regression_loss`: ((a - b)/5)², (B,)."""
-    return squared_error(a / 5, b / 5)
+def regression_divergence(a: Tensor, b: Tensor, low: float = 0.0, high: float = 5.0) -> Tensor:
+    """The divergence of two outputs (B, 1), on the scale of `regression_loss`: ((a - b)/(high - low))², (B,)."""
+    return squared_error(a / (high - low), b / (high - low))
 
 
 def predict_class(outputs: Tensor) -> np.ndarray:
@@ -71,7 +72,7 @@ def predict_binary(outputs: Tensor) -> np.ndarray:
 
 
 def predict_number(outputs: Tensor) -> np.ndarray:
-    """(B, 1) → (B,) float32, as it is."""
+    """(B, 1) → (B,) float32, unchanged."""
     return outputs[:, 0].numpy()
 
 
@@ -82,81 +83,200 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 def pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
     """Pearson's correlation; 0 where it is not defined (fewer than two rows, a constant side, a NaN)."""
-    if len(labels) < 2 or np.ptp(predictions) == 0 or np.ptp(labels) == 0 or not np.isfinite(predictions).all():
+    if len(labels) < 2 or not np.isfinite(predictions).all() or np.ptp(predictions) == 0 or np.ptp(labels) == 0:
         return 0.0
     return float(pearsonr(predictions.astype(np.float64), labels.astype(np.float64)).statistic)
 
 
+def spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Spearman's rank correlation: Pearson's of the ranks; 0 where it is not defined."""
+    return pearson(rankdata(predictions), rankdata(labels)) if np.isfinite(predictions).all() else 0.0
+
+
+def macro_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over the classes of F1 = 2·TP/(2·TP + FP + FN), every class that occurs on either side counted once."""
+    both = [(predictions == k, labels == k) for k in np.union1d(predictions, labels)]
+    return float(np.mean([2 * np.sum(p & y) / (np.sum(p) + np.sum(y)) for p, y in both]))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of label, with its loss, divergence, predictions and scores. A task's score is the first of `scores`."""
+
+    loss: Callable[..., Tensor]
+    divergence: Callable[..., Tensor]  # ℓ_s of `smart.py`
+    predict: Callable[[Tensor], np.ndarray]
+    scores: Mapping[str, Callable[[np.ndarray, np.ndarray], float]]
+
+
+KINDS = {
+    "classes": Kind(  # one logit a class
+        classification_loss, symmetric_kl, predict_class, {"accuracy": accuracy, "macro F1": macro_f1}
+    ),
+    "yes_no": Kind(  # one logit
+        binary_loss, bernoulli_symmetric_kl, predict_binary, {"accuracy": accuracy, "macro F1": macro_f1}
+    ),
+    "number": Kind(  # the number itself, on the labels' scale
+        regression_loss, regression_divergence, predict_number, {"Pearson r": pearson, "Spearman ρ": spearman}
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Task:
-    """One row of the table."""
+    """One row of the table, or a task of your own:
+
+    Task("topics", texts=("headline",), label="topic", words=("sport", "science", "politics"))
+    Task("ease", texts=("sentence",), label="ease", kind="number", label_range=(0, 100))
+    """
 
     name: str
-    title: str
     texts: tuple[str, ...]  # the columns that hold the sentence, or the two sentences
     label: str  # the column that holds the label, absent from a test file
-    label_range: tuple[float, float]  # both ends belong to it
-    whole: bool  # labels are whole numbers
-    outputs: int
-    loss: Callable[[Tensor, Tensor], Tensor]
-    divergence: Callable[[Tensor, Tensor], Tensor]  # ℓ_s of `smart.py`
-    predict: Callable[[Tensor], np.ndarray]
-    score: Callable[[np.ndarray, np.ndarray], float]
-    score_name: str
-    file: str  # its name in a data folder, with {} for the split
-    header: str = ""  # of the prediction's column in the course's files, its spelling; "" if there are none to write
-    words: tuple[str, ...] = ()  # what the labels mean
-    aliases: Mapping[str, str] = field(default_factory=dict)  # other people's names of columns → ours
-    undecided: tuple[str, ...] = ()  # labels that say that the annotators did not agree
+    kind: str = "classes"  # a row of KINDS
+    label_range: tuple[float, float] = (0, 0)  # with both ends; it follows from the words of classes
+    words: tuple[str, ...] = ()  # the meanings of the labels 0, 1, …
+    title: str = ""
+    file: str = ""  # its name in a data folder, with {} for the split
+    other_files: tuple[str, ...] = ()  # the names that other courses give it
+    header: str = ""  # of the prediction's column in the course's files, in its spelling; "" if the course has none
+    aliases: Mapping[str, str] = field(default_factory=dict)  # others' names of columns → ours, where ours are absent
+    undecided: tuple[str, ...] = ()  # labels of examples on which the annotators did not agree
+    by_number: bool = True  # whether a file may hold, and predictions are, the numbers of the classes; else their words
+    bounded: bool = True  # whether a label beyond label_range is a mistake; else the range is that of the training file
+    form: str = "stanford"  # how predictions are written about files that have no form of their own; see evaluation.py
+
+    def __post_init__(self):
+        if self.label_range[0] == self.label_range[1] and len(self.words) > 1 and self.kind != "number":
+            object.__setattr__(self, "label_range", (0, len(self.words) - 1))
+        object.__setattr__(self, "title", self.title or self.name)
+        if problem := self._problem():
+            raise ValueError(f"task {self.name}: {problem}")
+
+    def _problem(self) -> str:
+        """What cannot be in this row, or ""."""
+        low, high = self.label_range
+        if self.kind not in KINDS:
+            return f"{self.kind!r} is no kind; it takes a kind of {', '.join(KINDS)}"
+        if isinstance(self.texts, str) or not 1 <= len(self.texts) <= 2:
+            return "texts must be a tuple of one or two columns"
+        if self.kind == "number" and (low == high or self.words):
+            return "numbers need a label_range, and no words"
+        if low == high:
+            return "it needs two words or more for its labels, or a label_range"
+        if low > high:
+            return f"its label_range goes from {low} to {high}"
+        if self.whole and (low < 0 or low != int(low) or high != int(high)):
+            return f"its labels {low} to {high} must be whole numbers of at least 0"
+        if self.kind == "yes_no" and (low, high) != (0, 1):
+            return "the labels of a yes_no task are 0 and 1"
+        if self.words and len(self.words) != high + 1:
+            return f"it has {len(self.words)} words for the labels 0 to {high}"
+        return ""
 
     @property
     def is_pair(self) -> bool:
         return len(self.texts) == 2
 
     @property
+    def whole(self) -> bool:
+        """Whether labels are whole numbers."""
+        return self.kind != "number"
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs of its head."""
+        return int(self.label_range[1]) + 1 if self.kind == "classes" else 1
+
+    @property
+    def _scale(self) -> tuple[float, ...]:
+        return self.label_range if self.kind == "number" else ()
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss. outputs: (B, outputs); labels: (B,)."""
+        return KINDS[self.kind].loss(outputs, labels, *self._scale)
+
+    def divergence(self, a: Tensor, b: Tensor) -> Tensor:
+        """The divergence ℓ_s of two outputs (B, outputs), (B,)."""
+        return KINDS[self.kind].divergence(a, b, *self._scale)
+
+    def predict(self, outputs: Tensor) -> np.ndarray:
+        """(B, outputs) → (B,), in the form in which it is written."""
+        return KINDS[self.kind].predict(outputs)
+
+    @property
+    def scores(self) -> Mapping[str, Callable[[np.ndarray, np.ndarray], float]]:
+        """All scores of predictions by name; the first is the task's score."""
+        return KINDS[self.kind].scores
+
+    @property
+    def score_name(self) -> str:
+        return next(iter(self.scores))
+
+    def score(self, predictions: np.ndarray, labels: np.ndarray) -> float:
+        return self.scores[self.score_name](predictions, labels)
+
+    @property
     def has_ids(self) -> bool:
-        """Whether its rows need ids: they do where a prediction file will name them."""
+        """Whether its rows need ids, for a prediction file that names them."""
         return bool(self.header)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that a file must have, labelled or not."""
+        """The columns of a file, labelled or not. Files without ids are read, too: see `data.read_examples`."""
         return ("id", *self.texts) if self.has_ids else self.texts
+
+    def written(self, prediction) -> str:
+        """A prediction as it stands in a prediction file."""
+        return f"{prediction}" if self.by_number else self.words[int(prediction)]  # as the course's f-strings write it
 
     def normalised(self, score: float) -> float:
         """The score on a scale from 0 to 1, as the course's overall score takes it: (r + 1)/2 for Pearson's r."""
-        return (score + 1) / 2 if self.score is pearson else score
+        return (score + 1) / 2 if self.kind == "number" else score
+
+    def plain(self) -> str | dict:
+        """This row as a plain value for `task_row`: its name in the table, or all of its values."""
+        return self.name if TASKS.get(self.name) == self else asdict(self)
 
 
+def task_row(task: "str | Mapping | Task") -> Task:
+    """A task by its name in the table, by its values, or itself. Raises UserError for a name that is not there."""
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise UserError(f"no task is called {task}; there are {', '.join(TASKS)}, and any `Task` of your own")
+        return TASKS[task]
+    if isinstance(task, Mapping):
+        return Task(**{key: tuple(value) if isinstance(value, list) else value for key, value in task.items()})
+    return task
+
+
+CMU_2023 = {"data": "sentence", "label": "sentiment"}  # the columns of CMU's files since 2023, beside ID
 SENTIMENTS = ("negative", "somewhat negative", "neutral", "somewhat positive", "positive")
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task(
-            "sst", "SST-5 sentiment", ("sentence",), "sentiment", (0, 4), True, 5,
-            classification_loss, symmetric_kl, predict_class, accuracy, "accuracy", "ids-sst-{}.csv",
-            "Predicted_Sentiment", SENTIMENTS,
+            "sst", ("sentence",), "sentiment", words=SENTIMENTS, title="SST-5 sentiment",
+            file="ids-sst-{}.csv", other_files=("sst-{}.csv", "sst-{}.txt"), header="Predicted_Sentiment",
+            aliases=CMU_2023,
         ),
         Task(
-            "para", "Quora paraphrase", ("sentence1", "sentence2"), "is_duplicate", (0, 1), True, 1,
-            binary_loss, bernoulli_symmetric_kl, predict_binary, accuracy, "accuracy", "quora-{}.csv",
-            "Predicted_Is_Paraphrase", ("different questions", "the same question"),
+            "para", ("sentence1", "sentence2"), "is_duplicate", "yes_no", title="Quora paraphrase",
+            words=("different questions", "the same question"), file="quora-{}.csv", header="Predicted_Is_Paraphrase",
         ),
         Task(
-            "sts", "STS-B similarity", ("sentence1", "sentence2"), "similarity", (0, 5), False, 1,
-            regression_loss, regression_divergence, predict_number, pearson, "Pearson r", "sts-{}.csv",
-            "Predicted_Similiary",
+            "sts", ("sentence1", "sentence2"), "similarity", "number", (0, 5), title="STS-B similarity",
+            file="sts-{}.csv", header="Predicted_Similiary",
         ),
         Task(
-            "cfimdb", "CFIMDB sentiment", ("sentence",), "sentiment", (0, 1), True, 2,
-            classification_loss, symmetric_kl, predict_class, accuracy, "accuracy", "ids-cfimdb-{}.csv",
-            "Predicted_Sentiment", ("negative", "positive"),
+            "cfimdb", ("sentence",), "sentiment", words=("negative", "positive"), title="CFIMDB sentiment",
+            file="ids-cfimdb-{}.csv", other_files=("cfimdb-{}.csv", "cfimdb-{}.txt"), header="Predicted_Sentiment",
+            aliases=CMU_2023,
         ),
         Task(
-            "nli", "NLI inference", ("premise", "hypothesis"), "label", (0, 2), True, 3,
-            classification_loss, symmetric_kl, predict_class, accuracy, "accuracy", "nli-{}.csv",
-            words=("entailment", "neutral", "contradiction"), undecided=("-", "-1"),
+            "nli", ("premise", "hypothesis"), "label", words=("entailment", "neutral", "contradiction"),
+            title="NLI inference", file="nli-{}.csv", undecided=("-", "-1"),
             aliases={"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"},
         ),
     )

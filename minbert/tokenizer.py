@@ -8,24 +8,30 @@ What BERT sees is one of two shapes, with token types that tell a first sentence
     pair     [CLS] a [SEP] b [SEP]         types 0 up to the first [SEP], then 1
 
 Splitting into pieces is the slow part and never depends on the batch, so it is done once for each text (`encode`);
-putting the pieces together (`single`, `pair`) and padding a batch (`pad`) are cheap and come later.
+putting the pieces together (`single`, `pair`) and padding a batch (`pad`) are cheap and come later. That is what
+training uses. Programs written for `transformers` call the tokenizer itself, `tokenize`, `decode` and the other
+methods of the second half: whatever they accept means what it means there.
+
+One letter differs from the fast tokenizer of `transformers`, which lower-cases letter by letter: a Greek capital sigma
+at the end of a word becomes ς, not σ ("ΟΔΟΣ" → "οδος"), as in Google's tokenizer, with which BERT was trained, and in
+`transformers`' own in Python (`BertTokenizerLegacy`).
 """
 
-import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from minbert.errors import UserError
+from minbert.vocabulary import SPECIAL, build, complete, lowers, read_tokenizer, write_tokenizer
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PADDING = {False: None, "do_not_pad": None, True: "longest", "longest": "longest", "max_length": "max_length"}
+TRUNCATION = {False: None, None: None, "do_not_truncate": None, True: "longest_first", "longest_first": "longest_first",
+              "only_first": "only_first", "only_second": "only_second"}  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -35,60 +41,91 @@ class Row(NamedTuple):
     first: int
 
 
+class BatchEncoding(dict):
+    """`input_ids`, `token_type_ids` and `attention_mask`, also as attributes: what a call of the tokenizer returns."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def to(self, device: str | torch.device) -> "BatchEncoding":
+        """The same tensors on another device."""
+        return BatchEncoding({name: values.to(device) for name, values in self.items()})
+
+
 class BertTokenizer:
     """BERT's tokenizer.
 
-    vocab: the word pieces in the order of their ids. lowercase: as the uncased models want it.
+    vocab: the word pieces in the order of their ids, or a tokenizer of the `tokenizers` library with them.
+    lowercase: as the uncased models want it; a whole tokenizer knows that itself.
     max_length: the longest row, specials included; longer ones are cut and counted in `truncated`.
     """
 
-    def __init__(self, vocab: Sequence[str], lowercase: bool = True, max_length: int = 512):
-        index = {piece: i for i, piece in enumerate(vocab)}
-        missing = [piece for piece in SPECIAL if piece not in index]
-        if missing:
-            raise UserError(f"the vocabulary has no {', '.join(missing)}: is it a BERT's vocab.txt?")
+    pad_token, unk_token, cls_token, sep_token, mask_token = SPECIAL
+
+    def __init__(self, vocab: Sequence[str] | Tokenizer, lowercase: bool = True, max_length: int = 512):
         if max_length < 3:
             raise UserError(f"max_length must be at least 3, for [CLS] and two [SEP], not {max_length}")
-        self.vocab, self.lowercase, self.max_length = list(vocab), lowercase, max_length
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (index[piece] for piece in SPECIAL)
+        self._pieces = complete(vocab) if isinstance(vocab, Tokenizer) else build(vocab, lowercase)
+        pieces = {i: piece for piece, i in self._pieces.get_vocab().items()}
+        self.vocab = [pieces.get(i, "") for i in range(max(pieces) + 1)]
+        self.lowercase = lowers(self._pieces)
+        self.max_length = max_length
+        ids = [self._pieces.token_to_id(piece) for piece in SPECIAL]
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids
+        self.pad_token_id, self.unk_token_id, self.cls_token_id, self.sep_token_id, self.mask_token_id = ids
         self.truncated = 0
-        self._pieces = Tokenizer(WordPiece(index, unk_token="[UNK]", max_input_chars_per_word=100))
-        self._pieces.normalizer = BertNormalizer(lowercase=lowercase)
-        self._pieces.pre_tokenizer = BertPreTokenizer()
-        self._pieces.add_special_tokens(list(SPECIAL))  # "[MASK]" inside a text is the mask, not three pieces
 
     @classmethod
-    def from_files(cls, vocab_file: str | Path, max_length: int = 512) -> "BertTokenizer":
-        """Read a `vocab.txt` (a piece a line), and its case from the `tokenizer_config.json` beside it."""
-        vocab_file = Path(vocab_file)
-        try:
-            vocab = vocab_file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-            settings_file = vocab_file.with_name("tokenizer_config.json")
-            settings = json.loads(settings_file.read_text("utf-8")) if settings_file.exists() else {}
-            return cls(vocab, settings.get("do_lower_case", True), max_length)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise UserError(f"{vocab_file}: cannot be read as a vocabulary ({error})") from error
-        except UserError as error:
-            raise UserError(f"{vocab_file}: {error}") from error
+    def from_files(cls, path: str | Path, max_length: int = 512) -> "BertTokenizer":
+        """Read a model's directory, or its `vocab.txt` with the settings beside it (see `vocabulary.py`)."""
+        return cls(read_tokenizer(Path(path))[0], max_length=max_length)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> "BertTokenizer":
+    def from_json(cls, text: str, max_length: int = 512) -> "BertTokenizer":
+        """What `to_json` wrote."""
+        return cls(Tokenizer.from_str(text), max_length=max_length)
+
+    def to_json(self) -> str:
+        """All that the tokenizer is, but for `max_length`, in the form of a tokenizer.json."""
+        return self._pieces.to_str()
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, local_files_only: bool = False,
+                        do_lower_case: bool | None = None) -> "BertTokenizer":  # fmt: skip
         """The tokenizer of a pretrained model (see `pretrained.load_tokenizer`)."""
         from minbert.pretrained import load_tokenizer  # looks ahead, as BertModel.from_pretrained does
 
-        return load_tokenizer(name)
+        return load_tokenizer(name, local_files_only, do_lower_case)
 
-    @property
-    def vocab_size(self) -> int:
-        return len(self.vocab)
+    def save_pretrained(self, folder: str | Path):
+        """Write vocab.txt and tokenizer_config.json, as `transformers` reads them."""
+        write_tokenizer(self._pieces, Path(folder), self.max_length)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The word pieces of each text, as ids, without [CLS] and [SEP] and not yet cut."""
-        return [encoding.ids for encoding in self._pieces.encode_batch(list(texts), add_special_tokens=False)]
+    # ------------------------------------------------------------------------------------------ what training uses
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The pieces behind some ids, separated by spaces, for a person to look at."""
-        return " ".join(self.vocab[i] for i in ids)
+    def encode(self, text: str | Sequence[str], text_pair: str | None = None, **options) -> list:
+        """Several texts → the word pieces of each, as ids, without [CLS] and [SEP] and not yet cut.
+
+        A single text → its ids with [CLS] and [SEP], as in `transformers`; options: those of `__call__`.
+        """
+        if isinstance(text, str):
+            return self(text, text_pair, **options)["input_ids"]
+        if text_pair is not None or options:
+            raise TypeError("encode of several texts takes nothing else; for pairs and options call the tokenizer")
+        texts = [self._clean(one) for one in text]
+        return [encoding.ids for encoding in self._pieces.encode_batch(texts, add_special_tokens=False)]
+
+    def _clean(self, text: str) -> str:
+        """`text` with small final sigmas, where it will be lower-cased: the library goes by single letters."""
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is not a text (str)")
+        if not self.lowercase or "Σ" not in text:
+            return text
+        small = text.lower()  # Python knows where a word ends; "İ" becomes two letters, hence the second `lower`
+        return "".join(small[len(text[:i].lower())] if letter == "Σ" else letter for i, letter in enumerate(text))
 
     def single(self, a: list[int]) -> Row:
         """[CLS] a [SEP], with a cut from the right to fit `max_length`."""
@@ -118,26 +155,147 @@ class BertTokenizer:
         names = ("input_ids", "attention_mask", "token_type_ids")
         return {name: torch.tensor(values) for name, values in zip(names, (ids, mask, types), strict=True)}
 
+    # ------------------------------------------------------------------------------------------ as in transformers
+
     def __call__(
         self,
-        texts: str | Sequence[str],
-        pairs: str | Sequence[str] | None = None,
-        return_tensors: str = "pt",
-        padding: bool = True,
-        truncation: bool = True,
-    ) -> dict[str, Tensor]:
-        """Texts, or pairs of them, → a padded batch; the call that the course's starter makes.
+        text: str | Sequence[str] | Sequence[tuple[str, str]],
+        text_pair: str | Sequence[str] | None = None,
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+    ) -> BatchEncoding:
+        """A text, a pair of texts, or a batch of either → lists of ids, token types and mask; or tensors (B, T).
 
-        The last three arguments are the starter's; this tokenizer always returns padded, cut tensors.
+        padding: True (to the longest), "max_length" or False. truncation: True ("longest_first"), "only_first",
+        "only_second" or False. max_length: replaces the model's. return_tensors: None or "pt".
         """
-        if (return_tensors, padding, truncation) != ("pt", True, True):
-            raise ValueError("this tokenizer returns padded, truncated PyTorch tensors and nothing else")
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        if pairs is None:
-            return self.pad([self.single(a) for a in self.encode(texts)])
-        pairs = [pairs] if isinstance(pairs, str) else list(pairs)
-        if len(pairs) != len(texts):
-            raise ValueError(f"{len(texts)} first texts but {len(pairs)} second ones")
-        pieces = self.encode(texts + pairs)
-        half = len(texts)
-        return self.pad([self.pair(a, b) for a, b in zip(pieces[:half], pieces[half:], strict=True)])
+        if padding not in PADDING or truncation not in TRUNCATION or return_tensors not in (None, "pt"):
+            raise ValueError(f"padding is {padding!r}, truncation {truncation!r}, return_tensors {return_tensors!r}; "
+                             f"they can be {list(PADDING)}, {list(TRUNCATION)}, [None, 'pt']")  # fmt: skip
+        if truncation is None and max_length is not None and padding is False:  # transformers infers it then only
+            truncation = True
+        if max_length is not None and not TRUNCATION[truncation] and padding != "max_length":
+            warnings.warn("max_length does nothing here without truncation=True", stacklevel=2)
+        rows = self._rows(text, text_pair)
+        limit = self.max_length if max_length is None else max_length
+        try:
+            if TRUNCATION[truncation]:
+                special = self._pieces.num_special_tokens_to_add(isinstance(rows[0], tuple)) * add_special_tokens
+                if limit < max(1, special):
+                    raise ValueError(f"max_length {limit} leaves no room for the {special} special tokens")
+                self._pieces.enable_truncation(limit, strategy=TRUNCATION[truncation])
+            if PADDING[padding]:
+                length = limit if padding == "max_length" else None
+                self._pieces.enable_padding(pad_id=self.pad_id, pad_token="[PAD]", length=length)
+            encodings = self._pieces.encode_batch(rows, add_special_tokens=add_special_tokens)
+        except Exception as error:  # "only_first" where that is too short; the library raises nothing more exact
+            raise ValueError(str(error)) from error
+        finally:
+            self._pieces.no_truncation()
+            self._pieces.no_padding()
+        self.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
+        columns = {"input_ids": [encoding.ids for encoding in encodings]}
+        if return_token_type_ids is not False:
+            columns["token_type_ids"] = [encoding.type_ids for encoding in encodings]
+        if return_attention_mask is not False:
+            columns["attention_mask"] = [encoding.attention_mask for encoding in encodings]
+        if return_tensors is None:
+            return BatchEncoding(columns if not isinstance(text, str) else {name: x[0] for name, x in columns.items()})
+        if len({len(ids) for ids in columns["input_ids"]}) > 1:
+            raise ValueError("the rows differ in length, so they make no tensor; add padding=True")
+        return BatchEncoding({name: torch.tensor(values) for name, values in columns.items()})
+
+    encode_plus = batch_encode_plus = __call__  # as it was called up to transformers 4
+
+    def _rows(self, text: str | Sequence, text_pair: str | Sequence[str] | None) -> list[str | tuple[str, str]]:
+        """One text or pair for each row of the result."""
+        if isinstance(text, str):
+            if not isinstance(text_pair, str | None):
+                raise TypeError("one text, but several second ones")
+            text, text_pair = [text], [text_pair] if text_pair else None  # transformers ignores an empty one as well
+        if not isinstance(text, list | tuple) or not isinstance(text_pair, list | tuple | None):
+            raise TypeError(f"the tokenizer takes a text (str) or a list of texts, not {type(text).__name__} "
+                            f"and {type(text_pair).__name__}")  # fmt: skip
+        if not text:
+            raise ValueError("the tokenizer was given an empty list of texts")
+        if text_pair is not None:
+            if len(text) != len(text_pair):
+                raise ValueError(f"{len(text)} first texts but {len(text_pair)} second ones")
+            text = list(zip(text, text_pair, strict=True))
+        return [tuple(map(self._clean, row)) if isinstance(row, list | tuple) else self._clean(row) for row in text]
+
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
+        """The word pieces of a text as words: "minbert" → ["min", "##bert"]."""
+        rows = self._rows(text, pair)
+        encoding: Encoding = self._pieces.encode_batch(rows, add_special_tokens=add_special_tokens)[0]
+        return encoding.tokens
+
+    def decode(self, ids: int | Sequence | Tensor, skip_special_tokens: bool = False) -> str | list[str]:
+        """Ids → text, as far as it can be had again; rows of ids → a list of texts."""
+        ids = ids.tolist() if hasattr(ids, "tolist") else ids
+        if isinstance(ids, int):
+            ids = [ids]
+        if ids and isinstance(ids[0], list | tuple | Tensor):
+            return [self.decode(row, skip_special_tokens) for row in ids]
+        return self._pieces.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+    def batch_decode(self, rows: Iterable[Sequence[int]] | Tensor, skip_special_tokens: bool = False) -> list[str]:
+        """Rows of ids → a list of texts."""
+        return [self.decode(row, skip_special_tokens) for row in rows]
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
+        """A word piece, or several → its id, which is [UNK]'s where the vocabulary has no such piece."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        index = self._pieces.token_to_id(tokens)
+        return self.unk_id if index is None else index
+
+    def convert_ids_to_tokens(self, ids: int | Sequence[int] | Tensor,
+                              skip_special_tokens: bool = False) -> str | list[str]:  # fmt: skip
+        """An id, or several → its word piece."""
+        ids = ids.tolist() if hasattr(ids, "tolist") else ids
+        if isinstance(ids, int):
+            return self._pieces.id_to_token(ids)
+        skipped = self.all_special_ids if skip_special_tokens else ()
+        return [self._pieces.id_to_token(i) for i in ids if i not in skipped]
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Word pieces → text: ["min", "##bert"] → "minbert"."""
+        return self._pieces.decoder.decode(list(tokens))
+
+    def get_vocab(self) -> Mapping[str, int]:
+        """Every piece with its id, added tokens included."""
+        return self._pieces.get_vocab()
+
+    def __len__(self) -> int:
+        return self._pieces.get_vocab_size()
+
+    @property
+    def vocab_size(self) -> int:
+        """How many pieces there are, without added tokens; with them: `len(tokenizer)`."""
+        return self._pieces.get_vocab_size(with_added_tokens=False)
+
+    @property
+    def model_max_length(self) -> int:
+        """Another name of `max_length`."""
+        return self.max_length
+
+    @model_max_length.setter
+    def model_max_length(self, length: int):
+        self.max_length = length
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        own = [self.unk_id, self.sep_id, self.pad_id, self.cls_id, self.mask_id]
+        added = [i for i, token in self._pieces.get_added_tokens_decoder().items() if token.special]
+        return own + [i for i in added if i not in own]
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        return [self.vocab[i] for i in self.all_special_ids]

@@ -8,7 +8,10 @@ import torch
 
 from minbert.bert import BertModel
 from minbert.config import BertConfig
+from minbert.data import read_examples
+from minbert.errors import UserError
 from minbert.pretrained import save_pretrained
+from minbert.tasks import TASKS
 from minbert.tokenizer import SPECIAL, BertTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,3 +68,29 @@ def refusal(capsys):
         return lines[0]
 
     return refuse
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a text or bytes to bad.csv, and read it as a task's file (SST's unless said)."""
+
+    def read(content: bytes | str, task=TASKS["sst"], **options):
+        path = tmp_path / "bad.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_examples(path, task, **options)
+
+    return read
+
+
+@pytest.fixture
+def refused(read):
+    """Read as `read` does a file that must be refused; the message, which is one line and names the file."""
+
+    def refused(content: bytes | str, task=TASKS["sst"], **options) -> str:
+        with pytest.raises(UserError) as caught:
+            read(content, task, **options)
+        message = str(caught.value)
+        assert "\n" not in message and "bad.csv" in message and len(message) < 600
+        return message
+
+    return refused

@@ -321,7 +321,7 @@ def ours(project: Any, heads: Any) -> Subject:
     MultitaskBert, Batch = project.get("multitask", "MultitaskBert"), project.get("data", "Batch")
     TASKS = project.get("tasks", "TASKS")
     models = []
-    pairs = zip_longest(heads.PAIR_HEADS["para"], heads.PAIR_HEADS["sts"])
+    pairs = zip_longest(*(heads.PAIR_HEADS[TASKS[task].kind] for task in ("para", "sts")))
     for i, (para, sts) in enumerate(pairs):
         chosen = {task: head for task, head in (("para", para), ("sts", sts)) if head}
         bert = little(16, 2)

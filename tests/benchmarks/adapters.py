@@ -20,8 +20,8 @@ from minbert.pretrained import load_bert, load_tokenizer
 from minbert.tasks import TASKS
 
 
-def lora(rank: int) -> dict:
-    return {"lora": {"rank": rank, "alpha": 16.0}}
+def lora(rank: int, **more) -> dict:
+    return {"lora": {"rank": rank, "alpha": 16.0, **more}}
 
 
 WAYS = {
@@ -30,16 +30,16 @@ WAYS = {
     "LoRA r = 2": lora(2),
     "LoRA r = 8": lora(8),
     "LoRA r = 32": lora(32),
-    "LoRA r = 8, query and value": {"lora": {"rank": 8, "alpha": 16.0, "targets": ["query", "value"]}},
-    "PAL": {"adapter": {"kind": "pal"}},
-    "PAL, BERT frozen": {"adapter": {"kind": "pal"}, "freeze": True},
-    "low-rank": {"adapter": {"kind": "low_rank"}},
-    "low-rank, BERT frozen": {"adapter": {"kind": "low_rank"}, "freeze": True},
+    "LoRA r = 8, query and value": lora(8, targets=["query", "value"]),
+    "PAL": {"adapter": {"adapter": "pal"}},
+    "PAL, BERT frozen": {"adapter": {"adapter": "pal"}, "freeze": True},
+    "low-rank": {"adapter": {"adapter": "low_rank"}},
+    "low-rank, BERT frozen": {"adapter": {"adapter": "low_rank"}, "freeze": True},
 }
 
 
-def build(freeze: bool = False, **added) -> MultitaskBert:
-    model = MultitaskBert(load_bert("minilm"), FILES, **added).train()
+def build(freeze: bool = False, **additions) -> MultitaskBert:
+    model = MultitaskBert(load_bert("minilm"), FILES, additions=additions).train()
     if freeze:
         model.freeze_bert()
     return model

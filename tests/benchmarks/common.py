@@ -2,7 +2,6 @@
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +9,11 @@ from pathlib import Path
 import torch
 
 from minbert.data import Batch, Batches, Dataset, read_examples
+from minbert.flags import MULTITASK
 from minbert.tasks import TASKS
 from minbert.tokenizer import BertTokenizer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the scripts, which are not installed
-import multitask_classifier
-
-FILES = {task: TASKS[task].file for task in multitask_classifier.MULTITASK}
+FILES = {task: TASKS[task].file for task in MULTITASK}
 
 
 def parser(doc: str, steps: int = 10) -> argparse.ArgumentParser:

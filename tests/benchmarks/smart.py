@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""What SMART costs: a training step with and without its terms, on the same batches, in turns, in one run.
+"""What SMART and R-Drop cost: a training step with and without the terms, on the same batches, in turns, in one run.
 
     python tests/benchmarks/smart.py --data DIR [--steps 10] [--batch_size 32] [--precision fp32]
 
 A forward pass is one unit of work, a backward pass to the weights two, to the embeddings alone one. A plain step takes
 3. With K = 1 and without dropout the loss and the term share the clean pass: 1 + (1 + 1) + 1 + 2·2 = 8, or 2.7 times.
-With dropout the term needs a clean pass of its own: 1 + 1 + (1 + 1) + 1 + 3·2 = 11, or 3.7 times. AdamW's work is the
-same in all. Peak memory is measured where PyTorch can (on a GPU).
+With dropout the term needs a clean pass of its own: 1 + 1 + (1 + 1) + 1 + 3·2 = 11, or 3.7 times. R-Drop, which needs
+dropout, has two passes instead of one: 6, or 2 times. AdamW's work is the same in all. Peak memory is measured where
+PyTorch can (on a GPU).
 """
 
 import statistics
@@ -17,15 +18,18 @@ from common import FILES, machine, parser, ratio, streams, take_turns
 from minbert.multitask import MultitaskBert
 from minbert.optimizer import AdamW
 from minbert.pretrained import load_bert, load_tokenizer
+from minbert.settings import from_keywords
 from minbert.tasks import TASKS
-from multitask_classifier import SmartTerms, get_args
+from minbert.terms import Pass, backward, build_terms
 
 WAYS = {  # the trainer's flags, with its defaults for all others
-    "plain": "",
-    "SMART, K = 1": "--smart 5",
-    "SMART, K = 2": "--smart 5 --smart_steps 2",
-    "Bregman": "--bregman 1",
-    "SMART + Bregman": "--smart 5 --bregman 1",
+    "plain": {},
+    "SMART, K = 1": {"smart": 5},
+    "SMART, K = 2": {"smart": 5, "smart_steps": 2},
+    "Bregman": {"bregman": 1},
+    "SMART + Bregman": {"smart": 5, "bregman": 1},
+    "R-Drop": {"rdrop": 1},
+    "all three": {"smart": 5, "bregman": 1, "rdrop": 1},
 }
 
 
@@ -43,7 +47,7 @@ def main():
         peak = {}
 
         def step(name, model=model, optimizer=optimizer, peak=peak):
-            terms = SmartTerms(model, list(FILES), get_args(WAYS[name].split()))
+            terms = build_terms(model, from_keywords("m", **WAYS[name]).terms, seed=0)
 
             def run(batches):
                 if device.type == "cuda":
@@ -51,19 +55,18 @@ def main():
                 for batch in batches:
                     optimizer.zero_grad()
                     with model.autocast():
-                        embedded = model.embed(batch)
-                        logits = model.logits(batch, embedded)
-                    for part in terms(batch, embedded, logits, TASKS[batch.task].loss(logits, batch.labels)):
-                        part.backward()
+                        first = Pass(model, batch, TASKS[batch.task].loss)
+                    backward(first, terms)
                     optimizer.step()
-                    terms.after_step(1.0)
+                    for term in terms.values():
+                        term.after_step(1.0)
                 if device.type == "cuda":
                     peak[name] = max(peak.get(name, 0), torch.cuda.max_memory_allocated())
 
             return run
 
         seconds = take_turns(
-            {name: step(name) for name in WAYS},
+            {name: step(name) for name in WAYS if dropout or "rdrop" not in WAYS[name]},
             lambda: [stream.next().to(device) for stream in data.values()],
             args.steps,
         )

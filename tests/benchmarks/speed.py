@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from transformers import BertModel as TransformersBert
 
 from minbert.data import Batch, Batches, Dataset, read_examples
+from minbert.hub import find
 from minbert.optimizer import AdamW
-from minbert.pretrained import find, load_bert, load_tokenizer
+from minbert.pretrained import load_bert, load_tokenizer
 from minbert.tasks import TASKS
 
 SHARES = 4  # turns that each side takes

@@ -18,9 +18,8 @@ STYLES = ("course", "einsum", "ours")
 def sources(style: str) -> dict[str, str]:
     """The files of a right project that BERT and the optimizer are in: path from its root → text."""
     root, folder = (ROOT, "minbert/") if style == "ours" else (PROJECTS / style, "")
-    names = (
-        f"{folder}{name}.py" for name in ("__init__", "bert", "base_bert", "config", "errors", "optimizer", "utils")
-    )
+    modules = ("__init__", "bert", "base_bert", "config", "errors", "files", "optimizer", "utils")
+    names = (f"{folder}{name}.py" for name in modules)
     return {name: (root / name).read_text(encoding="utf-8") for name in names if (root / name).exists()}
 
 
@@ -135,9 +134,9 @@ O_OUT = "return dropout(scores.softmax(dim=-1)) @ v"
 O_SPLIT = "return linear_layer(x).view(B, T, H, D).transpose(1, 2)"
 O_CLOSE = "return ln_layer(input + dropout(dense_layer(output)))"
 O_ATTEND = "self.add_norm(hidden_states, self.self_attention(hidden_states, mask),"
-O_SECOND = "self.add_norm(attended, thought, self.out_dense"
+O_SECOND = "self.add_norm(attended, ffn, self.out_dense"
 O_GELU = "F.gelu(self.interm_dense(attended))"
-O_DECAY = "p.mul_(1 - alpha * decay)"
+O_DECAY = "p.add_(p, alpha=-alpha * decay)"
 O_STEP = "math.sqrt(1 - beta2**t) / (1 - beta1**t)"
 O_UPDATE = "p.addcdiv_(m, v.sqrt().add_(eps), value=-alpha_t)"
 

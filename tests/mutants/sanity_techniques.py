@@ -335,7 +335,9 @@ IN_STYLE = {"ours": tuple(PARTS), "course": ("heads", "evaluation"),
 
 # ------------------------------------------------------------------------------------------------ mistakes, as text
 
-TS = "(0 if self.adapter is None else self.adapter(hidden_states, mask))"
+TS = "(self.adapter(hidden_states, mask) if hasattr(self, 'adapter') else 0)"
+ATTENDED = "        attended = self.attend(hidden_states, mask)\n"
+FFN = "        ffn = F.gelu(self.interm_dense(attended))\n"
 UNUSED = ("attended = attended + self.adapter(hidden_states, mask)", "pass")
 HEAD = "return self.heads[batch.task](Encoded(u, v, tokens_u, tokens_v, mask_u, mask_v)).to(self.dtype)"
 OUT = HEAD.replace("return", "out =") + "\n        return "
@@ -364,7 +366,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "looks at the first gᵢ each time instead of what is left of it": (STEP, "dot = K[i, j]"),
         "adds the part that opposes instead of taking it out": ("W[i, j] -= dot", "W[i, j] += dot"),
         "looks only at the tasks that come later": ("if j != i]", "if j > i]"),
-        "divides the heads' gradients by the number of tasks": ("p.grad = g if", "p.grad = g / len(taken) if"),
+        "divides the heads' gradients by the number of tasks": ("p.grad = g if", "p.grad = g / len(tasks) if"),
         "leaves the heads without a gradient": ("if p not in shared:", "if False:"),
     },
     ("class", "pcgrad"): {
@@ -463,19 +465,18 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "TS looks at the attention's output": ("self.adapter(hidden_states, mask)", "self.adapter(attended, mask)"),
         "TS is added after the last LayerNorm": (
             UNUSED[0],
-            "return self.add_norm(attended, thought, self.out_dense, self.out_dropout, self.out_layer_norm)"
+            "return self.add_norm(attended, ffn, self.out_dense, self.out_dropout, self.out_layer_norm)"
             " + self.adapter(hidden_states, mask)",
         ),
         "TS is added to the layer's input": (
-            *UNUSED,
-            "        attended = self.add_norm(",
-            f"        hidden_states = hidden_states + {TS}\n        attended = self.add_norm(",
+            f"{ATTENDED}{FFN}        {UNUSED[0]}\n", f"        hidden_states = hidden_states + {TS}\n{ATTENDED}{FFN}",
         ),
         "TS is added to the attention's input": (
             *UNUSED, "self.self_attention(hidden_states, mask)", f"self.self_attention(hidden_states + {TS}, mask)",
         ),
         "TS is added before the first LayerNorm": (
-            *UNUSED, "self.add_norm(hidden_states, self", f"self.add_norm(hidden_states + {TS}, self",
+            *UNUSED, "hidden_states, attention, self.attention_dense",
+            f"hidden_states + {TS}, attention, self.attention_dense",
         ),
         "the task's layer is never used": UNUSED,
         "a PAL's V_E and V_D are not shared over the layers": (
@@ -507,7 +508,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "softmax inside the loss of sentiment": ("F.cross_entropy(outputs,", "F.cross_entropy(outputs.softmax(-1),"),
         "sigmoid inside the loss of paraphrase": ("logits(outputs[:, 0],", "logits(outputs[:, 0].sigmoid(),"),
         "outputs and labels of similarity have different scales": (
-            "outputs[:, 0] / 5, labels / 5)", "outputs[:, 0] / 5, labels)",
+            "(high - low), (labels - low) / (high - low))", "(high - low), labels)",
         ),
     },
     ("course", "heads"): {
@@ -561,8 +562,8 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "the smallest logit is taken": ("outputs.argmax", "outputs.argmin"),
         "predictions are in another order than their ids": ("in_order[order] = in_order.clone()", "pass"),
         "ids in the file are shifted against their predictions": (
-            "{prediction} \\n\" for e, prediction in zip(examples, predictions, strict=True)",
-            "{prediction} \\n\" for e, prediction in zip(examples[1:], predictions, strict=False)",
+            "zip(ids, texts, map(task.written, predictions), strict=True)",
+            "zip(ids[1:], texts, map(task.written, predictions), strict=False)",
         ),
         "labels of similarity are cut to integers when they are read": (
             "label = float(text)", "label = float(int(float(text)))",

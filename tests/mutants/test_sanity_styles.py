@@ -95,6 +95,8 @@ STYLES = {  # style → its mistakes: what is said of it, and the swaps that mak
             "/ math.sqrt(self.d) + mask, -1)", "/ math.sqrt(self.d) + mask, -2)"),
     },
 }  # fmt: skip
+
+
 def files(style: str, complaint: str) -> dict[str, str]:
     old = {path: text for path, text in example(style).items() if path.startswith("old/")}  # a file that nobody uses
     used = {path: text for path, text in example(style).items() if path not in old}

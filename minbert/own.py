@@ -1,0 +1,81 @@
+"""A data set of your own: its columns are named by flags, and its classes are found by reading.
+
+    python classifier.py --train news.csv --dev news-dev.csv --text headline --label topic
+    python classifier.py --train ease.tsv --dev ease-dev.tsv --text sentence --label ease --regression
+
+A file without named columns has the course's, `sentence` and `sentiment`, or one of CMU's forms. With the labels 0 to 4
+these are SST's sentiments, with 0 and 1 CFIMDB's, else classes of their own.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from minbert.errors import UserError
+from minbert.examples import rows_of
+from minbert.tables import read_table
+from minbert.tasks import TASKS, Task
+
+MOST = 50  # different labels; more are taken for a mistake
+
+
+def own_task(path: Path, text: str | None = None, text2: str | None = None, label: str | None = None,
+             regression: bool = False) -> Task:  # fmt: skip
+    """The task that a training file sets. text, text2, label: names of columns; None for the course's.
+
+    Raises UserError where a column is not there, where there are more than 50 classes or fewer than 2, and where a
+    label of a regression is not a number.
+    """
+    texts = (text or "sentence", *([text2] if text2 else []))
+    task = replace(TASKS["sst"], name="own", texts=texts, label=label or "sentiment", title=path.stem)
+    if label:
+        task = replace(task, aliases={}, header=label, form="csv", by_number=False)
+    try:
+        lines = _labels(path, task)
+    except UserError as error:
+        hint = "" if label or "no column" not in str(error) else "; --text and --label name the columns of other files"
+        raise UserError(f"{error}{hint}") from error
+    if regression:
+        low, high = _scale(path, task.label, lines)
+        return replace(task, kind="number", words=(), label_range=(low, high), by_number=True, bounded=False)
+    if not label and set(lines) in ({"0", "1", "2", "3", "4"}, {"0", "1"}):
+        return TASKS["cfimdb" if len(lines) == 2 else "sst"]
+    if len(lines) > MOST:
+        raise UserError(
+            f"{path}: the column {task.label!r} has {len(lines):,} different labels, more than {MOST}; if they are "
+            "numbers on a scale add --regression, else name another column with --label"
+        )
+    if len(lines) < 2:
+        raise UserError(f"{path}: the column {task.label!r} has {len(lines)} different labels; classes are two or more")
+    return replace(task, words=_in_order(lines), label_range=(0, len(lines) - 1), by_number=False)
+
+
+def _labels(path: Path, task: Task) -> dict[str, int]:
+    """Every label of a file, and a line that has it."""
+    lines: dict[str, int] = {}
+    for line, values, _ in rows_of(read_table(path), task, "train"):
+        if task.label not in values:
+            raise UserError(f"{path}, line {line}: no column {task.label!r}")
+        if values[task.label]:
+            lines.setdefault(values[task.label], line)
+    return lines
+
+
+def _scale(path: Path, label: str, lines: dict[str, int]) -> tuple[float, float]:
+    """The smallest and the largest of labels that are numbers."""
+    numbers = []
+    for value, line in lines.items():
+        try:
+            numbers.append(float(value))
+        except ValueError as error:
+            raise UserError(f"{path}, line {line}: {label} is {value[:40]!r}, not a number (--regression)") from error
+    if not (numbers and 0 < max(numbers) - min(numbers) < float("inf")):
+        raise UserError(f"{path}: the column {label!r} has no two different finite numbers (--regression)")
+    return min(numbers), max(numbers)
+
+
+def _in_order(labels: dict[str, int]) -> tuple[str, ...]:
+    """Class labels in the order of their numbers if all are numbers, else of the alphabet."""
+    try:
+        return tuple(sorted(labels, key=float))
+    except ValueError:
+        return tuple(sorted(labels))

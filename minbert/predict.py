@@ -1,0 +1,91 @@
+"""What the best model of a run says: its prediction files, and answers to one sentence or two."""
+
+import json
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from minbert.checkpoint import load_model
+from minbert.data import Dataset, Example
+from minbert.engine import find_device
+from minbert.errors import UserError
+from minbert.evaluation import all_scores, chance, in_words, outputs, overall, predict, write_predictions
+from minbert.multitask import MultitaskBert
+from minbert.run import RUNS, RunFolder, newest_run
+from minbert.tokenizer import BertTokenizer
+
+
+def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
+    """The model in OUT/best.pt or, where no OUT is named, of the newest run in runs/; args.out becomes its folder."""
+    args.out = args.out or newest_run(RUNS) or RUNS
+    path = RunFolder(args.out).best
+    if not path.exists():
+        inside = ", ".join(sorted(str(other.parent) for other in args.out.glob("*/best.pt")))
+        raise UserError(
+            f"{path}: no trained model there; name a run's folder with --out"
+            + (f" ({inside})" if inside else ", or train one first")
+        )
+    model, tokenizer = load_model(path, args.attention)
+    model.to(find_device(args.use_gpu)).precision = args.precision
+    return model, tokenizer
+
+
+def write_all_predictions(args: Namespace, data: dict[str, dict[str, Dataset]]) -> dict[str, float]:
+    """Predict dev and test with the best model, write the prediction files, print and return its dev scores."""
+    model, _ = best_model(args)
+    scores, written = {}, []
+    print("\nbest model, on dev:")
+    for name, splits in data.items():
+        for split in (split for split in ("dev", "test") if split in splits):
+            task, predictions = splits[split].task, predict(model, splits[split])
+            usual = args.out / "predictions" / args.prediction_name.format(task=name, split=split)
+            path = args.outs[name].get(split, usual)
+            write_predictions(path, task, splits[split].examples, predictions)
+            if args.course_folder and path == usual:
+                args.course_folder.mkdir(exist_ok=True)
+                path = Path(shutil.copyfile(path, args.course_folder / path.name))
+            written.append(path)
+            if split == "dev":
+                found = all_scores(task, predictions, splits["dev"].labels)
+                scores[name] = next(iter(found.values()))
+                text = ", ".join(f"{title} {value:.3f}" for title, value in found.items())
+                print(f"  {task.title:18} {text}   (without reading: {chance(task, splits['dev'].labels):.3f})")
+    if len(scores) > 1:
+        print(f"  {'overall':18} {overall(scores, model.tasks):.3f}")
+    for folder in dict.fromkeys(path.parent for path in written):
+        names = [path.name for path in written if path.parent == folder]
+        print(f"{'predictions':18} {folder / names[0] if len(names) == 1 else f'{folder}/ ({len(names)} files)'}")
+    if args.limit:
+        print("--limit holds for dev files too, and so for their predictions", file=sys.stderr)
+    return scores
+
+
+def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
+    """`args` with the files, the names and the limit that the run in OUT had, for --predict_only."""
+    path = args.out / "run.json"
+    try:
+        plan = json.loads(path.read_text("utf-8"))["plan"]
+        args.files = {
+            task: {s: Path(f) for s, f in files.items() if s != "train"} for task, files in plan["files"].items()
+        }
+        args.outs = {task: {s: Path(f) for s, f in files.items()} for task, files in plan["outs"].items()}
+        args.prediction_name, args.course_folder, args.limit = plan["prediction_name"], None, plan["limit"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: does not say which files the run had ({error!r}); --predict_only needs it") from error
+    args.rows, args.tasks, args.asked_test = model.tasks, list(model.tasks), []
+    args.pairs = model.build["pairs"]
+    return args
+
+
+def answer(args: Namespace):
+    """--predict: what the model says of one sentence, or of two."""
+    model, tokenizer = best_model(args)
+    texts = tuple(args.predict)
+    tasks = [task for task in model.tasks.values() if task.is_pair == (len(texts) == 2)]
+    if not tasks:
+        kind = "two sentences" if len(texts) == 2 else "one sentence"
+        raise UserError(f"{RunFolder(args.out).best}: its tasks ({', '.join(model.tasks)}) say nothing of {kind}")
+    for task in tasks:
+        data = Dataset(task, [Example(None, texts, None)], tokenizer, model.build["pairs"])
+        print(f"{task.title:18} {in_words(task, outputs(model, data)[0])}")

@@ -1,0 +1,11 @@
+"""`python -m minbert.pretraining`."""
+
+import minbert.pretraining
+from minbert.flags import show_help
+
+show_help("p", minbert.pretraining.__doc__, "python -m minbert.pretraining")  # before PyTorch is loaded
+
+from minbert.pretraining.script import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The MLM head, one BERT with what both lessons need, and how masked words are scored."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minbert.bert import BertModel
+from minbert.config import BertConfig
+from minbert.data import Batch, Dataset, Example, eval_batches
+from minbert.multitask import MultitaskBert
+from minbert.pretrained import load_bert, load_strictly, mlm_weights
+from minbert.pretraining.masking import Masker, generator_for
+from minbert.tasks import TASKS
+from minbert.tokenizer import BertTokenizer
+
+SENTENCES = replace(TASKS["sst"], name="mlm", title="masked words")  # of a data set that is texts and nothing else
+
+
+class MlmHead(nn.Module):
+    """W·LN(GELU(A·x + a)) + b, W the word embedding: what BERT was pre-trained with, and most checkpoints hold."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        C = config.hidden_size
+        self.dense = nn.Linear(C, C)
+        self.layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        nn.init.normal_(self.dense.weight, std=config.initializer_range)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, x: Tensor, word_embedding: Tensor) -> Tensor:
+        """Vectors (N, C) and the word embedding (V, C) → logits (N, V)."""
+        return F.linear(self.layer_norm(F.gelu(self.dense(x))), word_embedding, self.bias)
+
+
+class Learner(nn.Module):
+    """One BERT with what both lessons need: the MLM head, and `nli`, a MultitaskBert of that one task (or of none).
+
+    nli: the arguments of `MultitaskBert` besides BERT and tasks; None leaves the lesson out. keeps_mlm: whether the MLM
+    head is worth writing, because it was loaded or will be trained.
+    """
+
+    keeps_mlm = True
+
+    def __init__(self, bert: BertModel, nli: Mapping | None = None):
+        super().__init__()
+        self.bert = bert
+        self.mlm = MlmHead(bert.config)
+        self.nli = MultitaskBert(bert, ["nli"] if nli is not None else [], **(nli or {}))
+
+    def mlm_logits(self, batch: Batch, seen: Tensor, chosen: Tensor) -> Tensor:
+        """The logits (N, V) at the N chosen places alone: over the whole batch they would be 7 times the work.
+
+        batch: whose attention mask and token types count. seen: its ids as masked (B, T). chosen: (B, T), bool.
+        """
+        x = self.bert.encode(self.bert.embed(seen, batch.token_type_ids), batch.attention_mask)  # (B, T, C)
+        return self.mlm(x[chosen], self.bert.word_embedding.weight)
+
+    def mlm_loss(self, batch: Batch, seen: Tensor, chosen: Tensor) -> Tensor:
+        """Mean cross-entropy over the chosen places; 0 where chance chose none."""
+        logits = self.mlm_logits(batch, seen, chosen)
+        return F.cross_entropy(logits, batch.input_ids[chosen], reduction="sum") / max(1, len(logits))
+
+
+@torch.no_grad()
+def score_masked(learner: Learner, data: Dataset, masker: Masker) -> dict[str, float]:
+    """MLM's mean loss over the chosen tokens of `data`, in nats, and the share that was found; always the same masks.
+
+    "words" are word pieces. Without dropout; BERT is left in the mode in which it was.
+    """
+    was_training = learner.training
+    learner.eval()
+    device = learner.nli.device
+    loss, found, count = 0.0, 0, 0
+    for number, batch in enumerate(eval_batches(data)):
+        seen, chosen = (x.to(device) for x in masker(batch.input_ids, generator_for(2, number)))
+        batch = batch.to(device)
+        with learner.nli.autocast():
+            logits = learner.mlm_logits(batch, seen, chosen).float()
+        targets = batch.input_ids[chosen]
+        loss += F.cross_entropy(logits, targets, reduction="sum").item()
+        found += (logits.argmax(dim=-1) == targets).sum().item()
+        count += len(targets)
+    learner.train(was_training)
+    return {"mlm_loss": loss / max(1, count), "masked_word_accuracy": found / max(1, count)}
+
+
+def fill_mask(learner: Learner, tokenizer: BertTokenizer, text: str, k: int = 5) -> list[list[tuple[str, float]]]:
+    """The k likeliest word pieces and their probabilities, for every [MASK] in a text.
+
+    learner: `load_learner(name)` of weights that come with an MLM head, as `--out` of the pre-training does.
+    """
+    data = Dataset(SENTENCES, [Example(None, (text,), None)], tokenizer)
+    batch = data.batch([0]).to(learner.nli.device)
+    with torch.no_grad():
+        logits = learner.eval().mlm_logits(batch, batch.input_ids, batch.input_ids == tokenizer.mask_id)
+    best = logits.softmax(dim=-1).topk(k)
+    return [
+        [(tokenizer.vocab[i], p) for i, p in zip(ids, probabilities, strict=True)]
+        for ids, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def load_learner(
+    name: str | Path,
+    attention: str = "plain",
+    dropout: float | None = None,
+    nli: Mapping | None = None,
+    local_files_only: bool = False,
+) -> tuple[Learner, bool]:
+    """The BERT of `name` with both heads, and whether the MLM head came with it; else that is fresh."""
+    learner = Learner(load_bert(name, attention, dropout, local_files_only=local_files_only), nli)
+    head = mlm_weights(name)
+    if head:
+        load_strictly(learner.mlm, head, f"{name}: the MLM head")
+    return learner, bool(head)

@@ -1,0 +1,53 @@
+"""How far long work has come: a bar on a terminal and in a notebook, a line a minute in a pipe or a log file."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+Item = TypeVar("Item")
+QUIET = 60.0  # seconds without a word, at most
+
+
+class Progress:
+    """Counts what is done. Use it as a context; `update(n)` says that n more are done.
+
+    total: how many there are. title: what is being done. unit: what is counted, in the singular.
+    """
+
+    def __init__(self, total: int, title: str, unit: str = "step"):
+        self.total, self.title, self.unit = total, title, unit
+        self.done, self.start = 0, time.monotonic()
+        self.last = self.start
+        self.bar = tqdm(total=total, desc=title, unit=unit, leave=False, disable=None)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error):
+        self.bar.close()
+
+    def update(self, n: int = 1):
+        self.done += n
+        self.bar.update(n)
+        now = time.monotonic()
+        if now - self.last >= QUIET and not sys.stdout.isatty():
+            self.last, seconds = now, now - self.start
+            left = seconds / self.done * (self.total - self.done)
+            print(f"{self.title}: {self.done:,} of {self.total:,} {self.unit}s in {seconds / 60:.0f} min, "
+                  f"about {left / 60:.0f} min to go", flush=True)  # fmt: skip
+
+
+def progress(items: Sequence[Item], title: str, unit: str = "step") -> Iterator[Item]:
+    """Iterate over `items` and show how many are done."""
+    with Progress(len(items), title, unit) as bar:
+        yield from counted(items, bar)
+
+
+def counted(items: Iterable[Item], bar: Progress) -> Iterator[Item]:
+    """Iterate over `items`, and count each as one when the next is asked for."""
+    for item in items:
+        yield item
+        bar.update()

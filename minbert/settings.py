@@ -1,0 +1,270 @@
+"""What follows from the flags of the two training scripts: which files, which weights train, at which rate.
+
+`settle` turns the flags' values into the settings of a run. Flags that cannot be combined are refused here, in one line
+that names them. The same function serves the command line and keyword arguments from Python.
+"""
+
+import argparse
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minbert.errors import UserError
+from minbert.flags import DATA, MULTITASK, SINGLE, SPLITS, check_columns, flags_of, groups, parse, techniques
+from minbert.heads import choose_head
+from minbert.parser import Flag, Parser, at_least
+from minbert.sampling import SCHEDULES
+from minbert.tasks import TASKS, Task
+
+OWN = "own"  # the name of a data set of the user's
+SPLIT_NAMES = {"train": "train", "dev": "dev", "test": "test-student"}  # as Stanford's course names its files
+MODES = {"pretrain": "last-linear-layer", "freeze": "last-linear-layer", "finetune": "full-model"}  # --option
+TRAINING = ("training", "terms of the loss", "output")  # groups of flags that concern a model that is there
+FROZEN, FULL = "last-linear-layer", "full-model"
+SURGERY = ("pcgrad", "gradvac", "cagrad")  # of --combine: they work on gradients that tasks share
+
+
+def from_command_line(script: str, argv: Sequence[str] | None, description: str) -> Namespace:
+    """The settings that a command line asks for; it ends the program in one line where they cannot be. script: m, c."""
+    values = parse(script, argv, description)
+    try:
+        return settle(script, values)
+    except UserError as error:
+        Parser().error(str(error))
+
+
+def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: bool = False, **keywords) -> Namespace:
+    """The settings that keyword arguments ask for, named as the flags are: from_keywords("m", smart=5, epochs=3).
+
+    rows: tasks of your own, in place of those that a flag names. of_training: allow only the flags that concern the
+    training of a model that is there. Raises TypeError for a name that is no such flag, and UserError where the
+    settings cannot be.
+    """
+    flags = flags_of(script)
+    allowed = [flag.key for title in TRAINING for flag in groups(script).get(title, ())] if of_training else list(flags)
+    unknown = [name for name in keywords if name not in allowed]
+    if unknown:
+        raise TypeError(f"{unknown[0]} is none of the keywords; they are {', '.join(allowed)}")
+    values = {key: flag.default for key, flag in flags.items()}
+    for key, value in keywords.items():
+        try:
+            values[key] = _typed(flags[key], value)
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            raise UserError(f"{key}: {error}") from error
+    check_columns(script, values)
+    return settle(script, values, rows)
+
+
+def _typed(flag: Flag, value: Any) -> Any:
+    """A keyword's value, held against the type and the choices of its flag; lists become words with commas."""
+    if value is None or flag.type is None or flag.many:
+        return value
+    if isinstance(value, list | tuple):
+        value = ",".join(map(str, value))
+    if flag.choices and value not in flag.choices:
+        raise ValueError(f"{value!r} is none of {', '.join(flag.choices)}")
+    return flag.type(str(value))
+
+
+# ------------------------------------------------------------------------------------------------ settling
+
+
+def settle(script: str, values: Mapping[str, Any], rows: Iterable[Task] | None = None) -> Namespace:
+    """The settings of a run, from the values of all flags. Raises UserError where they cannot be combined.
+
+    What both scripts need has a value, also where only the other script has a flag for it. rows: see `from_keywords`.
+    Added are
+
+        values, changed     every flag's value, and those that are not the default, for run.json
+        tasks, rows         the tasks' names; name → Task     mode        "last-linear-layer" or "full-model"
+        files, outs         task → split → path               asked_test  the tasks whose test file was named
+        heads               task → name of its head           additions   name → settings, of what is added to BERT
+        limit, task_weights task → number                     terms       name → settings, of what is added to a loss
+    """
+    flags = {**flags_of("m"), **flags_of("c"), **flags_of(script)}
+    args = Namespace(**{key: flag.default for key, flag in flags.items()} | dict(values))
+    args.values = dict(values)
+    args.changed = {key: value for key, value in values.items() if value != flags[key].default}
+    args.script = script
+    if script == "c":
+        args.schedule = "interleaved"  # of one task: every example once an epoch, the last, short batch included
+    return settle_rows(args, {task.name: task for task in rows} if rows is not None else _rows(args))
+
+
+def settle_rows(args: Namespace, rows: dict[str, Task]) -> Namespace:
+    """The rest of `settle`, in `args` itself: what depends on the tasks, by name."""
+    args.rows, args.tasks = rows, list(rows)
+    limit, weights = args.values.get("limit"), args.values.get("task_weights")
+    args.limit = per_task("--limit", limit, args.tasks, int) if limit else {}
+    args.task_weights = per_task("--task_weights", weights or "1", args.tasks, float)
+    _settle_techniques(args)
+    _settle_mode(args)
+    _settle_heads(args)
+    _settle_places(args)
+    for broken, sentence in RULES:
+        if broken(args):
+            raise UserError(sentence(args))
+    return args
+
+
+def per_task(flag: str, text: str, tasks: Sequence[str], kind: type) -> dict:
+    """A flag's one number for all tasks, or its list of one for each: {"sst": 1.0, "para": 2.0, "sts": 1.0}."""
+    words = str(text).split(",")
+    if len(words) == 1:
+        words *= len(tasks)
+    try:
+        return dict(zip(tasks, map(at_least(kind, 0, above=True), words), strict=True))
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise UserError(
+            f"{flag} {text}: give a number above 0, or one for each of --tasks {','.join(tasks)}"
+        ) from error
+
+
+def _rows(args: Namespace) -> dict[str, Task]:
+    """The tasks that --tasks names. A data set of the user's becomes a task when its file is read, in classifier.py."""
+    known = MULTITASK if args.script == "m" else SINGLE
+    if args.train:
+        for flag in ("tasks", "cfimdb_batch_size"):
+            if getattr(args, flag):
+                raise UserError(f"--{flag} is of the course's two data sets; with --train there is one, of your own")
+        return {}
+    rows = {}
+    for name in (args.tasks or ",".join(known)).split(","):
+        if name not in known:
+            raise UserError(f"--tasks {name}: the tasks are {', '.join(known)}")
+        rows[name] = TASKS[name]
+    return rows
+
+
+def _settle_places(args: Namespace):
+    """Where each task's files are, and where its predictions go: None is the usual name inside OUT.
+
+    OUT is None where no --out was given; a free folder called `run_name` is then found when the run begins.
+    """
+    args.data = Path(args.data) if args.data else DATA if DATA.is_dir() else Path("data")
+    args.out = Path(args.out) if args.out else None
+    args.run_name, args.prediction_name = args.mode, "{task}-{split}-output.csv"
+    args.course_folder = Path("predictions")  # where the course's scripts put them; so do we where --out is not given
+    args.files, args.outs, args.asked_test = {}, {}, []
+    for name, task in args.rows.items():
+        given = {split: getattr(args, f"{name}_{split}", None) for split in SPLITS}
+        outs = {split: getattr(args, f"{name}_{split}_out", None) for split in ("dev", "test")}
+        args.files[name] = {s: Path(path) if path else find_file(args.data, task, s) for s, path in given.items()}
+        args.outs[name] = {split: Path(path) for split, path in outs.items() if path}
+        if given["test"]:
+            args.asked_test.append(name)
+    for name in MULTITASK if args.script == "m" else ():
+        for key in (*(f"{name}_{split}" for split in SPLITS), f"{name}_dev_out", f"{name}_test_out", f"{name}_head"):
+            if getattr(args, key, None) and name not in args.rows:
+                value = f" {getattr(args, key)}" if key.endswith("head") else ""
+                raise UserError(f"--{key}{value} needs {name} among --tasks")
+
+
+def find_file(folder: Path, task: Task, split: str) -> Path:
+    """A task's file in a folder, under the name that Stanford's course gives it, else under one of CMU's."""
+    names = [task.file.format(SPLIT_NAMES[split]), *(name.format(split) for name in task.other_files)]
+    return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
+
+
+def _settle_techniques(args: Namespace):
+    """What is added to BERT and to the losses, by name, with the settings that were given."""
+    on = [technique for technique in techniques().values() if technique.switch.is_on(vars(args))]
+    args.additions = {t.name: t.settings(vars(args)) for t in on if t.table == "ADDITIONS"}
+    args.terms = {t.name: t.settings(vars(args)) for t in on if t.table == "TERMS"}
+    for technique in on:
+        for name in technique.settings(vars(args)).get("tasks", ()):
+            if name not in args.tasks:
+                raise UserError(f"--{technique.name}_tasks {name} needs {name} among --tasks")
+
+
+def _settle_mode(args: Namespace):
+    """Which weights train, and at which rate."""
+    if args.option:
+        mode = MODES[args.option]
+        if args.mode and args.mode != mode:
+            raise UserError(f"--option {args.option} and --fine-tune-mode {args.mode} contradict each other")
+        args.mode = mode
+    inside = [techniques()[name].switch.written(vars(args)) for name in args.additions]
+    if args.quickstart and not args.mode:
+        args.mode = FULL
+        args.lr = args.lr or (None if args.freeze_bert or args.lora_rank else 1e-4)
+    args.mode = args.mode or (FULL if inside else FROZEN)
+    if inside and args.mode == FROZEN:
+        raise UserError(
+            f"{inside[0]} trains inside BERT, --fine-tune-mode {args.mode} (--option pretrain) the heads alone"
+        )
+
+
+def _settle_heads(args: Namespace):
+    if args.quickstart and args.pairs == "separate" and "para" in args.tasks:
+        args.para_head = args.para_head or "relational"  # learns the most from 300 pairs
+    args.heads = {}
+    for name, task in args.rows.items():
+        flag = "head" if name == "own" else f"{name}_head"
+        args.heads[name] = choose_head(task, args.pairs, getattr(args, flag, None), f"--{flag}")
+
+
+# ------------------------------------------------------------------------------------------------ what fits no column
+
+
+def _frozen_cosine(args: Namespace) -> bool:
+    return args.mode == FROZEN and args.heads.get("sts") == "cosine"
+
+
+def _unshared(args: Namespace) -> str:
+    """The flag that leaves nothing inside BERT for tasks to share, or ""."""
+    if args.mode == FROZEN:
+        return f"--fine-tune-mode {args.mode}"
+    return "--freeze_bert" if args.freeze_bert else "--lora_per_task" if args.lora_per_task else ""
+
+
+def _together() -> str:
+    return ", ".join(name for name, schedule in SCHEDULES.items() if schedule.together)
+
+
+RULES: list[tuple[Callable[[Namespace], Any], Callable[[Namespace], str]]] = [  # (condition, sentence)
+    (
+        lambda a: len(a.predict or ()) > 2,
+        lambda a: f"--predict takes one sentence or two, not {len(a.predict)}: quote each",
+    ),
+    (
+        lambda a: a.sts_loss == "cosine" and a.heads.get("sts") != "cosine",
+        lambda a: "--sts_loss cosine needs sts among --tasks, --pairs separate and --sts_head cosine",
+    ),
+    (
+        lambda a: a.sts_loss == "cosine" and a.mode == FROZEN,
+        lambda a: f"--sts_loss cosine trains BERT alone; --fine-tune-mode {a.mode} freezes it",
+    ),
+    (
+        lambda a: a.combine in SURGERY and len(a.tasks) < 2,
+        lambda a: f"--combine {a.combine} needs two tasks or more; --tasks names {a.tasks[0]} alone",
+    ),
+    (
+        lambda a: a.combine != "separate" and not SCHEDULES[a.schedule].together,
+        lambda a: (
+            f"--combine {a.combine} needs several tasks in a step; --schedule {a.schedule} has one "
+            f"(several: {_together()})"
+        ),
+    ),
+    (
+        lambda a: a.combine in SURGERY and _unshared(a),
+        lambda a: f"--combine {a.combine} works on weights inside BERT that tasks share; {_unshared(a)} leaves none",
+    ),
+    (
+        lambda a: a.schedule == "quora_first" and "para" not in a.tasks,
+        lambda a: "--schedule quora_first needs para among --tasks",
+    ),
+    (
+        lambda a: a.steps_per_epoch and a.schedule == "sequential",
+        lambda a: "--steps_per_epoch does not go with --schedule sequential, which sees all of every task",
+    ),
+    (
+        lambda a: a.lora_per_task and len(a.tasks) < 2,
+        lambda a: f"--lora_per_task needs two tasks or more; --tasks names {a.tasks[0]} alone",
+    ),
+    (
+        lambda a: _frozen_cosine(a) and a.smart_tasks == ("sts",),
+        lambda a: f"--smart_tasks sts: with --sts_head cosine and --fine-tune-mode {a.mode} sts learns nothing",
+    ),
+]

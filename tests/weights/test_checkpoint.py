@@ -1,0 +1,187 @@
+"""minbert/checkpoint.py: one file that holds all it takes to answer."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from minbert.bert import BertModel
+from minbert.checkpoint import load_model, load_trained, save_model, save_trained
+from minbert.config import BertConfig
+from minbert.data import Dataset, Example
+from minbert.errors import UserError
+from minbert.multitask import MultitaskBert
+from minbert.pretrained import load_bert, load_tokenizer, save_pretrained
+from minbert.tasks import TASKS
+from minbert.tokenizer import SPECIAL, BertTokenizer
+
+VOCAB = [*SPECIAL, "A", "b", "c", "##d", "é"]
+CONFIG = BertConfig(
+    vocab_size=len(VOCAB), hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
+    max_position_embeddings=16,
+)  # fmt: skip
+TEXTS = ("A b", "bd c c é")
+
+
+def build(**options) -> MultitaskBert:
+    return MultitaskBert(BertModel(CONFIG), ["sst", "para", "sts"], **options)
+
+
+def answers(model: MultitaskBert, tokenizer: BertTokenizer) -> list[torch.Tensor]:
+    """The model's outputs for a pair of texts, by each of its tasks."""
+    model.eval()
+    results = []
+    for name in model.build["tasks"]:
+        texts = TEXTS if TASKS[name].is_pair else TEXTS[:1]
+        data = Dataset(TASKS[name], [Example("x", texts, None)], tokenizer, model.build["pairs"])
+        results.append(model(data.batch([0])))
+    return results
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    model, tokenizer = build(), BertTokenizer(VOCAB, lowercase=False, max_length=9)
+    path = tmp_path / "run" / "model.pt"
+    save_model(path, model, tokenizer, flags={"lr": 1e-5}, score=0.5)
+    return path, model, tokenizer
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pooling": "mean", "heads": {"sts": "difference", "para": "concat"}},
+        {"pairs": "joint", "dropout": 0.1},
+    ],
+)
+def test_what_was_saved_answers_the_same(tmp_path, options):
+    model, tokenizer = build(**options), BertTokenizer(VOCAB, lowercase=False, max_length=9)
+    save_model(tmp_path / "model.pt", model, tokenizer)
+    again, its_tokenizer = load_model(tmp_path / "model.pt")
+    assert again.build == model.build and again.bert.config == CONFIG
+    for before, after in zip(answers(model, tokenizer), answers(again, its_tokenizer), strict=True):
+        assert torch.equal(before, after)
+    other = answers(build(**options), tokenizer)  # random weights do not answer the same by chance
+    assert not torch.equal(other[0], answers(again, its_tokenizer)[0])
+
+
+def test_the_vocabulary_comes_along(saved):
+    path, _, tokenizer = saved
+    _, again = load_model(path)
+    assert (again.vocab, again.lowercase, again.max_length) == (VOCAB, False, 9)
+    assert again.encode(["A bd é"]) == tokenizer.encode(["A bd é"]) == [[5, 6, 8, 9]]
+
+
+def test_the_tokenizers_settings_and_added_tokens_come_along(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCAB))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[NAME]": len(VOCAB)}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "strip_accents": False}))
+    tokenizer = BertTokenizer.from_files(tmp_path)
+    config = dataclasses.replace(CONFIG, vocab_size=len(tokenizer))
+    save_model(tmp_path / "model.pt", MultitaskBert(BertModel(config), ["sst"]), tokenizer)
+    assert tokenizer.encode(["É"]) == [[9]] and tokenizer.encode(["c [NAME]b"]) == [[7, 10, 6]]
+    for again in (load_model(tmp_path / "model.pt")[1], load_tokenizer(tmp_path / "model.pt")):
+        assert again.encode(["É", "c [NAME]b"]) == [[9], [7, 10, 6]]
+        assert again.to_json() == tokenizer.to_json()
+
+
+def test_a_checkpoint_of_before_has_its_vocabulary_and_case_alone(saved):
+    path, model, tokenizer = saved
+    content = torch.load(path, weights_only=True)
+    del content["tokenizer"]
+    torch.save(content, path)
+    again, its_tokenizer = load_model(path)
+    assert its_tokenizer.to_json() == tokenizer.to_json() == load_tokenizer(path).to_json()
+    assert all(map(torch.equal, answers(model, tokenizer), answers(again, its_tokenizer)))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("tokenizer", "{}"), ("config", {"hidden_size": "8"}), ("build", {"tasks": ["sst"], "attic": 1}), ("vocab", None)],
+)
+def test_an_entry_that_cannot_be_used_is_one_line(saved, entry, value):
+    path = saved[0]
+    content = torch.load(path, weights_only=True) | {entry: value}
+    if entry == "vocab":
+        del content["tokenizer"]
+    torch.save(content, path)
+    refusal(path)
+
+
+def test_what_was_trained_around_a_fresh_pooler_fits_again(tmp_path):
+    """A masked language model has no pooler; the one that is made for it is the same each time, so its BERT is too."""
+    save_pretrained(BertModel(CONFIG), BertTokenizer(VOCAB, lowercase=False), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in weights.items() if "pooler" not in name}, tmp_path / "model.safetensors"
+    )
+    model = MultitaskBert(load_bert(tmp_path), ["sst"])
+    model.freeze_bert()
+    save_trained(tmp_path / "trained.pt", model)
+    torch.manual_seed(5)
+    again = load_trained(tmp_path / "trained.pt", load_bert(tmp_path))
+    assert torch.equal(again.bert.pooler_dense.weight, model.bert.pooler_dense.weight)
+
+
+def test_the_attention_can_be_another(saved):
+    path, model, tokenizer = saved
+    for before, after in zip(answers(model, tokenizer), answers(*load_model(path, "sdpa")), strict=True):
+        torch.testing.assert_close(before, after)
+
+
+def test_notes_are_kept(saved):
+    assert torch.load(saved[0], weights_only=True)["notes"] == {"flags": {"lr": 1e-5}, "score": 0.5}
+
+
+def test_its_bert_is_a_starting_point(saved):
+    path, model, _ = saved
+    bert = load_bert(path)
+    assert bert.config == CONFIG
+    for name, tensor in model.bert.state_dict().items():
+        assert torch.equal(tensor, bert.state_dict()[name])
+    assert load_tokenizer(path).vocab == VOCAB
+
+
+def refusal(path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_model(path)
+    assert "model.pt" in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_another_programs_file(tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "model.pt")
+    assert "not a checkpoint of this trainer" in refusal(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_file_cut_short(saved, share):
+    path = saved[0]
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    refusal(path)
+
+
+@pytest.mark.parametrize("name", ["bert.pooler_dense.bias", "heads.sst.linear.weight"])
+def test_a_missing_tensor_is_named(saved, name):
+    path = saved[0]
+    content = torch.load(path, weights_only=True)
+    del content["model"][name]
+    torch.save(content, path)
+    assert f"{name} is missing" in refusal(path)
+
+
+def test_an_entry_too_few_is_one_line(saved):
+    path = saved[0]
+    content = torch.load(path, weights_only=True)
+    for entry in ("model", "config", "vocab"):
+        torch.save({key: value for key, value in content.items() if key != entry}, path)
+        refusal(path)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises((UserError, FileNotFoundError)):
+        load_model(tmp_path / "absent.pt")
