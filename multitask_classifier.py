@@ -22,7 +22,7 @@ from collections.abc import Callable
 from minbert.additions import part_of
 from minbert.checkpoint import save_model, save_trained
 from minbert.data import Batches, Dataset, read_examples
-from minbert.engine import checked_step, find_device, seed_everything
+from minbert.engine import Portions, checked_step, find_device, seed_everything
 from minbert.errors import UserError, one_line_errors
 from minbert.evaluation import evaluate, overall, remembered
 from minbert.folder import RUNS, RunFolder, check_places, describe, free_folder, peak_memory
@@ -36,7 +36,7 @@ from minbert.run import EpochLog, Run
 from minbert.sampling import SCHEDULES, Plan
 from minbert.settings import FROZEN, from_command_line, from_keywords
 from minbert.tasks import STS_LOSSES
-from minbert.terms import Pass, active, backward, build_terms
+from minbert.terms import active, build_terms
 from minbert.tokenizer import BertTokenizer
 
 Data = dict[str, dict[str, Dataset]]  # task → split → data set
@@ -75,7 +75,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     lr = args.lr or (1e-5 if model.bert_trains() else 1e-3)
     groups = parameter_groups(model, lr, args.head_lr, args.weight_decay, args.no_decay_norms)
     optimizer = AdamW(groups, lr=lr)
-    combine, memory = COMBINE[args.combine], Memory(args.seed)
+    combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
     terms, log, run = build_terms(model, args.terms, args.seed), EpochLog(), Run(args.folder, args.save_every)
     run.register(model=model, optimizer=optimizer, plan=plan, memory=memory, log=log)
     run.register(**{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
@@ -97,11 +97,9 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
                 losses, gradients = {}, []
                 for task in step:
                     batch = streams[task].next().to(model.device)
-                    with model.autocast():
-                        first = Pass(model, batch, loss_of[task])
-                    term_log = backward(first, terms_of[task], args.task_weights[task])
-                    losses[task] = first.loss.detach()
-                    log.add(task, len(batch), first.loss, term_log)
+                    weight = args.task_weights[task]
+                    losses[task], term_log = portions.descend(model, batch, loss_of[task], terms_of[task], weight)
+                    log.add(task, len(batch), losses[task], term_log)
                     if combine:
                         gradients.append(take_gradients(model.bert.parameters()))
                 if combine:

@@ -136,6 +136,9 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--batch_size",
              "examples a batch of the larger lesson; the other's are smaller, so that both end at about "
              "the same time", count, 32, "N", scripts="p"),
+        Flag("--micro_batch", "examples at a time, where a batch is too large for the memory; the update stays that of "
+             "the whole batch (default: the whole batch, and half of it each time that the memory is full)", count,
+             metavar="N", scripts="mc"),
         Flag("--cfimdb_batch_size", "examples a batch of CFIMDB, whose reviews are long (default: 8)", count,
              metavar="N", scripts="c"),
         Flag("--lr",

@@ -39,6 +39,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--epochs": ([["2"]], (*FULL, "--lr_decay", "linear")),  # so that the first epoch, too, is another one
     "--steps_per_epoch": ([["1"], ["3"]], FULL),
     "--batch_size": ([["4"]], FULL),
+    "--micro_batch": ([["3"]], FULL),
     "--lr": ([["2e-3"]], FULL),
     "--head_lr": ([["1e-2"]], FULL),
     "--warmup": ([["0.5"]], FULL),
