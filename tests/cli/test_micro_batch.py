@@ -25,7 +25,7 @@ WAYS = {
 
 
 def apart(one: Run, other: Run) -> float:
-    """The mean difference of the weights that train. (The largest is AdamW's: it takes the sign of a gradient near 0.)"""
+    """The mean difference of the weights that train. (AdamW makes much of a gradient near 0.)"""
     names = [name for name in one.weights if name.startswith("heads.") or name in one.part("bert.bert_layers")]
     differences = [(one.weights[name] - other.weights[name]).abs().flatten() for name in names]
     return torch.cat(differences).mean().item()
@@ -60,7 +60,7 @@ def test_portions_add_up_to_the_batch(train, way):
     whole, parts = train(*WAYS[way]), train(*WAYS[way], "--micro_batch", "3")
     assert whole.metrics[0]["loss"] == pytest.approx(parts.metrics[0]["loss"], rel=1e-4)
     assert whole.metrics[0]["batches"] == parts.metrics[0]["batches"]
-    assert apart(whole, parts) < 3e-4 < 3e-3 < apart(whole, train(*WAYS[way], "--lr", "1e-3"))
+    assert apart(whole, parts) < 3e-4 < 1e-3 < apart(whole, train(*WAYS[way], "--lr", "1e-3"))
 
 
 def test_smarts_numbers_are_means_over_the_portions_and_the_largest_of_them(train):
