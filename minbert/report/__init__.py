@@ -4,22 +4,23 @@
     python -m minbert.report runs                            all runs in a folder side by side, in runs/report.html
     python -m minbert.report runs/a runs/b --out both.html
 
-The page is one file without scripts, which fetches nothing; its pictures are PNG files in a folder beside it as well.
-A report reads: no run ever calls it, and it changes nothing in a run's folder but its own page. It works on runs that are
-not finished, of other versions, or damaged; what is missing is said on the page. Pictures need matplotlib
-(`pip install "minbert[plots]"`); without it the page has the same numbers as tables.
+The page is one file without scripts, which fetches nothing. Its pictures are also PNG files in a folder beside it. They
+need matplotlib (`pip install "minbert[plots]"`); without it the page has the same numbers as tables. A report only
+reads: no run calls it, and it changes nothing in a run's folder but its own page. It also works on runs that are not
+finished or damaged, and the page says what is missing.
 
-    folders        reads run.json, metrics.jsonl and outputs/ into a `Run`
+    folders read   a `Run`, and how it is read from run.json, metrics.jsonl and outputs/
     numbers        statistics of the answers: confusion, precision and recall, calibration, the worst mistakes
     compare        conditions in which runs differ, groups that differ in the seed alone, the best other run
     blocks         what a page is made of
-    sections       the sections of one run          side_by_side    the section of several
-    pictures       by matplotlib                    page            the HTML
+    sections over_time side_by_side    the sections of one run, those about its epochs, and the section of several
+    pictures page                      by matplotlib; the HTML
 
-For TensorBoard (`pip install tensorboard`) the log of a run is read by
+TensorBoard (`pip install tensorboard`) reads the log of a run after
 
     from torch.utils.tensorboard import SummaryWriter
-    from minbert.report.folders import flatten, read_run
+    from minbert.report.folders import flatten
+    from minbert.report.read import read_run
 
     run = read_run("runs/quickstart")
     with SummaryWriter("tensorboard/quickstart") as writer:
@@ -27,6 +28,6 @@ For TensorBoard (`pip install tensorboard`) the log of a run is read by
             for name, value in flatten(line).items():  # "dev/sst", "loss/para", "smart/sst/before", "seconds"
                 writer.add_scalar(name, value, line["epoch"])
 
-and for Weights & Biases (`pip install wandb`) by the same with `wandb.init(project="minbert", config=run.part("flags"))`
-and `wandb.log(flatten(line), step=line["epoch"])`.
+and Weights & Biases (`pip install wandb`) with `wandb.init(project="minbert", config=run.part("flags"))` and
+`wandb.log(flatten(line), step=line["epoch"])` in the place of the writer.
 """

@@ -16,8 +16,8 @@ def get_args(argv: Sequence[str] | None = None):
     parser = Parser(prog="python -m minbert.report", description=minbert.report.__doc__)
     parser.usage = "%(prog)s DIR [DIR ...] [--out FILE]"
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="the folder of a run, or one of several")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="the page (default: report.html in DIR; of several DIRs, "
-                        "in the folder that holds the first)")  # fmt: skip
+    parser.add_argument("--out", metavar="FILE", type=Path, help="the page (default: report.html in DIR or, if there "
+                        "are several, in the folder that holds the first)")  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -25,7 +25,8 @@ def report(folders: Sequence[Path], out: Path | None = None) -> Path:
     """Write the page about the runs in some folders; returns its path. Raises UserError for a folder without a run."""
     from minbert.report import page
     from minbert.report.compare import distinct, label
-    from minbert.report.folders import find_runs, read_run
+    from minbert.report.folders import find_runs
+    from minbert.report.read import read_run
     from minbert.report.sections import run_section
     from minbert.report.side_by_side import comparison
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minbert.report.folders import Run, as_object, by_task, read_run, runs_inside
+from minbert.report.folders import Run, by_task, runs_inside
+from minbert.report.read import read_run
 
 # Flags that change no score, and flags that name the data's files, which their sha256 tells better.
 OUTPUT = ("out", "overwrite", "resume", "skip_predictions", "save_every", "eval_train", "local_files_only", "predict",
@@ -81,10 +82,9 @@ def same_test(one: Run, other: Run) -> bool:
     """Whether two runs have scores of the same tasks on the same examples of the same dev files."""
 
     def examples(run: Run) -> tuple:
-        plan, data = run.part("plan"), run.part("data")
-        files = {task: as_object(as_object(plan.get("files")).get(task)).get("dev") for task in run.scores}
-        sums = {task: data.get(str(file)) for task, file in files.items()}
-        return sums, as_object(plan.get("limit"))
+        sums = {task: run.part("data").get(f"{task}/dev") for task in run.scores}
+        limit = run.part("plan").get("limit")
+        return sums, limit if isinstance(limit, dict) else {}
 
     return bool(one.scores) and None not in examples(one)[0].values() and examples(one) == examples(other)
 

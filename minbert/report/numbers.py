@@ -143,7 +143,7 @@ class Range(NamedTuple):
 
 
 def distributions(task: Task, answers: Sequence[Answer]) -> list[Range]:
-    """Labels and predictions in ten ranges of equal width over the labels' scale; the outer ones take what is beyond."""
+    """Labels and predictions in ten equal ranges over the labels' scale; the outer ones have what is beyond."""
     predictions, labels = arrays(answers)
     edges = np.linspace(*task.label_range, BINS + 1)
     place = {name: np.clip(np.searchsorted(edges, x, "right") - 1, 0, BINS - 1)

@@ -22,7 +22,7 @@ ANCHOR = r'<h\d id="([^"]+)"'
 MOST = 600  # characters of a quoted text
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")  # not allowed in HTML
 NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( GiB|%|( \(\d+%\)))?|–|nan|inf")
-PICTURES = ("The pictures need matplotlib, which is not installed (pip install matplotlib). "
+PICTURES = ("The pictures need matplotlib, which is not installed (pip install 'minbert[plots]'). "
             "The tables have the same numbers.")  # fmt: skip
 
 STYLE = """
@@ -125,9 +125,10 @@ class Page:
 
     @block.register
     def _(self, block: Table) -> str:
-        text = f"<p>{data(block.text)}</p>" if block.text else ""
         if block.folded:
-            return f"<details><summary>{safe(block.title)}</summary>{self.table(block.title, block.head, block.rows)}</details>"
+            table = self.table(block.title, block.head, block.rows)
+            return f"<details><summary>{safe(block.title)}</summary>{table}</details>"
+        text = f"<p>{data(block.text)}</p>" if block.text else ""
         return text + self.table(block.title, block.head, block.rows, shown=True)
 
     def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], shown: bool = False) -> str:
@@ -204,7 +205,8 @@ def page_html(title: str, sections: Sequence[Section], page: Page, intro: str = 
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n{GENERATOR}\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{safe(title)}</title>\n'
-            f"<style>{STYLE}</style></head>\n<body><main>\n" + "\n".join(parts) + "\n</main></body></html>\n")  # fmt: skip
+            f"<style>{STYLE}</style></head>\n<body><main>\n" + "\n".join(parts)
+            + "\n</main></body></html>\n")  # fmt: skip
 
 
 def check_place(path: Path):

@@ -106,7 +106,7 @@ def plot(axes: Axes, series: Mapping[str, Points], first: int = 0):
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]):
-    """Write names (y, name, colour) at the right of the axes, at the height of y, moved apart where they would touch."""
+    """Write names (y, name, colour) at the right of the axes, at height y, moved apart where they would touch."""
     axes.autoscale_view()
     to_share = axes.transAxes.inverted().transform
     heights = [(to_share(axes.transData.transform((0, y)))[1], name, colour) for y, name, colour in ends]
