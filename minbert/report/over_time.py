@@ -137,8 +137,8 @@ def term_pictures(run: Run, term: str) -> list[Picture]:
 
 COSTS = {  # scalars of the log: title, how they are written
     "seconds": ("time", duration),
-    "examples_per_second": ("examples a second", short),
-    "peak_memory_gib": ("peak memory (GiB)", short),
+    "examples_per_second": ("examples a second", lambda x: score(x, 1)),
+    "peak_memory_gib": ("peak memory (GiB)", lambda x: score(x, 2)),
     "lr": ("learning rate", short),
 }
 
@@ -152,7 +152,7 @@ def cost(run: Run) -> Section:
         rows = [(str(line["epoch"]), *(COSTS[name][1](line.get(name)) for name in there)) for line in run.epochs]
         text = f"The training of all epochs took {duration(seconds(run))}; the evaluations are not counted."
         if (memory := peak_memory(run)) is not None:
-            text += f" The most memory that was in use is {short(memory)} GiB."
+            text += f" The most memory that was in use is {score(memory, 2)} GiB."
         head = ("epoch", *(COSTS[name][0] for name in there))
         section.blocks.append(Table("Time and memory", head, rows, text))
     flat = {line["epoch"]: flatten(line) for line in run.lines}

@@ -29,25 +29,28 @@ STYLE = """
 :root { color-scheme: light; }
 body { margin: 0 auto; max-width: 66rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: #111;
   background: #fff; overflow-wrap: break-word; }
-h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.35rem; } h3 { font-size: 1.15rem; }
-h2 { border-top: 2px solid #111; padding-top: .6rem; margin-top: 2.6rem; } h3 { margin-top: 2rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; }
+h2 { font-size: 1.35rem; border-top: 2px solid #111; padding-top: .6rem; margin-top: 2.6rem; }
+h3 { font-size: 1.15rem; margin-top: 2rem; } h4 { font-size: 1rem; margin: 1.6rem 0 .3rem; }
 p, ul, ol, figcaption { max-width: 46rem; }
 .note { border-left: 4px solid #b45309; padding-left: .8rem; }
 pre { background: #f3f3f3; padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem; }
-figure { margin: 1.6rem 0; } figcaption, caption { font-weight: 600; text-align: left; padding-bottom: .3rem; }
+figure { margin: 1.6rem 0; } figcaption, .title { font-weight: 600; margin: 1.6rem 0 .3rem; }
 .side { display: grid; gap: 0 2.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 .side > * { min-width: 0; }
 svg { width: 100%; max-width: 30rem; height: auto; display: block; }
-.scroll { overflow-x: auto; max-width: 100%; margin: .8rem 0; }
+.scroll { overflow-x: auto; max-width: 100%; margin: .3rem 0 .8rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .7rem .15rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
 th { font-weight: 400; } thead th { border-bottom: 1px solid #111; vertical-align: bottom; }
-.n { text-align: right; white-space: nowrap; } .long { overflow-wrap: anywhere; min-width: 9rem; }
+.n { text-align: right; white-space: nowrap; } .short { white-space: nowrap; }
+.long { overflow-wrap: anywhere; min-width: 9rem; }
 summary { cursor: pointer; color: #034a80; padding: .3rem 0; }
 ol.quotes li { margin-bottom: .9rem; } .quoted { display: block; } .small { font-size: .85rem; color: #444; }
+.id { display: inline-block; max-width: 100%; overflow-wrap: anywhere; }
 nav ul { padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; } a { color: #034a80; }
 @media print { body { max-width: none; font-size: 10pt; } figure, tr, li { break-inside: avoid; }
-  h2, h3, figcaption, caption { break-after: avoid; } .scroll { overflow: visible; } nav { display: none; }
+  h2, h3, h4, figcaption, .title { break-after: avoid; } .scroll { overflow: visible; } nav { display: none; }
   details::details-content { content-visibility: visible; display: block; height: auto; } }
 """
 
@@ -88,23 +91,22 @@ class Page:
     def section(self, section: Section, level: int, prefix: str = "") -> str:
         anchor = self.name(f"{prefix} {section.title}")
         parts = [self.section(part, level + 1, prefix) for part in section.sections]
-        self.prefix = prefix
+        self.prefix, self.level = prefix, level + 1
         blocks = []
         for side, group in groupby(section.blocks, lambda block: isinstance(block, Picture) and not block.text):
             inside = "\n".join(self.block(block) for block in group)
             blocks.append(f'<div class="side">{inside}</div>' if side else inside)
-        contents = self.contents(section.sections, parts) if parts else ""
-        head = f'<section aria-labelledby="{anchor}"><h{level} id="{anchor}">{data(section.title)}</h{level}>'
+        contents = self.contents(section.title, section.sections, parts) if parts else ""
+        head = f'<section><h{level} id="{anchor}">{data(section.title)}</h{level}>'
         return "\n".join([head, *blocks, contents, *parts, "</section>"])
 
-    def contents(self, sections: Sequence[Section], parts: Sequence[str]) -> str:
-        """Links to sections. parts: their HTML, which begins with their anchors."""
+    def contents(self, title: str, sections: Sequence[Section], parts: Sequence[str]) -> str:
+        """Links to the sections of a part of the page with a title. parts: their HTML, which begins with anchors."""
         links = "".join(
             f'<li><a href="#{re.search(ANCHOR, part)[1]}">{data(section.title)}</a></li>'
             for section, part in zip(sections, parts, strict=True)
         )
-        where = self.name("contents")
-        return f'<nav aria-label="{where}"><ul>{links}</ul></nav>'
+        return f'<nav aria-label="{safe(title)}: contents"><ul>{links}</ul></nav>'
 
     @singledispatchmethod
     def block(self, block) -> str:
@@ -132,19 +134,18 @@ class Page:
         return text + self.table(block.title, block.head, block.rows, shown=True)
 
     def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], shown: bool = False) -> str:
-        """A table that scrolls sideways by itself where it is wider than the window. shown: with its caption."""
-        numeric = [bool(rows) and all(NUMBER.fullmatch(str(row[k])) for row in rows) for k in range(len(head))]
-        classes = [' class="n"' if n else ' class="long"' if any(len(str(row[k])) > 30 for row in rows) else ""
-                   for k, n in enumerate(numeric)]  # fmt: skip
+        """A table that scrolls sideways by itself where it is wider than the window. shown: with its title above."""
+        classes = [style([str(row[k]) for row in rows]) for k in range(len(head))]
         top = "".join(f'<th scope="col"{c}>{data(cell)}</th>' for cell, c in zip(head, classes, strict=True))
         body = "".join(
             f'<tr><th scope="row"{classes[0]}>{data(row[0])}</th>'
             + "".join(f"<td{c}>{data(cell)}</td>" for cell, c in zip(row[1:], classes[1:], strict=True)) + "</tr>"
             for row in rows
         )  # fmt: skip
-        caption = f"<caption>{data(title)}</caption>" if shown else ""
-        return (f'<div class="scroll" tabindex="0" role="region" aria-label="{safe(title)}"><table>{caption}'
-                f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>")  # fmt: skip
+        above = f'<p class="title">{data(title)}</p>' if shown else ""
+        return (f'{above}<div class="scroll" tabindex="0" role="group" aria-label="{safe(title)}">'
+                f'<table aria-label="{safe(title)}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+                "</div>")  # fmt: skip
 
     @block.register
     def _(self, block: Picture) -> str:
@@ -164,9 +165,17 @@ class Page:
         items = []
         for texts, said, id in block.quotes:
             quoted = "".join(f'<q class="quoted">{data(shortened(text))}</q>' for text in texts)
-            items.append(f'<li>{quoted}{data(said)} <span class="small">id {data(shortened(id, 60))}</span></li>')
+            items.append(f'<li>{quoted}{data(said)} <span class="small id">id {data(shortened(id, 60))}</span></li>')
         listed = f'<ol class="quotes">{"".join(items)}</ol>' if items else "<p>There is none.</p>"
-        return f"<p><strong>{data(block.title)}.</strong> {data(block.text)}</p>{listed}"
+        return f"<h{self.level}>{data(block.title)}</h{self.level}><p>{data(block.text)}</p>{listed}"
+
+
+def style(column: Sequence[str]) -> str:
+    """How a table's column is set: numbers at the right, short texts in one line, long ones broken anywhere."""
+    if column and all(NUMBER.fullmatch(cell) for cell in column):
+        return ' class="n"'
+    longest = max(map(len, column), default=0)
+    return ' class="long"' if longest > 30 else ' class="short"' if longest < 17 else ""
 
 
 def clean_draw(draw: tuple[str, tuple]) -> tuple[str, tuple]:
@@ -197,7 +206,7 @@ def page_html(title: str, sections: Sequence[Section], page: Page, intro: str = 
     else:
         parts.append(f"<h1>{data(title)}</h1><p>{data(intro)}</p>")
         rendered = [page.section(section, 2, section.title if n else "") for n, section in enumerate(sections)]
-        parts += [page.contents(sections, rendered), *rendered]
+        parts += [page.contents(title, sections, rendered), *rendered]
     if not page.pictures:
         parts.insert(0, f'<p class="note">{safe(PICTURES)}</p>')
     if page.pictures:

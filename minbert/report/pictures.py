@@ -230,7 +230,9 @@ def calibration(figure: Figure, bins: Sequence[Any]):
     above, below = figure.subplots(2, sharex=True, height_ratios=[2.2, 1])
     full = [b for b in bins if b.count]
     above.plot([0, 1], [0, 1], color="#444444", linewidth=1, linestyle="--")
-    above.plot([b.confidence for b in full], [b.accuracy for b in full], color="#0072B2", marker="o")
+    x, y = [b.confidence for b in full], [b.accuracy for b in full]
+    above.plot(x, y, color="#0072B2", linewidth=1)
+    above.scatter(x, y, [12 + 80 * b.count / max(b.count for b in full) for b in full], color="#0072B2", zorder=3)
     above.annotate("perfect", (0.1, 0.13), rotation=38, fontsize=8.5, color="#444444", ha="center")
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(-0.03, 1.05))
     below.bar([(b.low + b.high) / 2 for b in bins], [b.count for b in bins], width=0.085, color="#9fb8c8",

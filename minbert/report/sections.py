@@ -48,10 +48,12 @@ def summary(run: Run) -> str:
     text = f"Trained on {tasks} for {n} {'epoch' if n == 1 else 'epochs'} in {duration(seconds(run))}."
     mean = run.overall(run.kept)
     if mean is not None:
-        text += f" The model of epoch {run.kept['epoch']} was kept. Its dev scores: " + ", ".join(
-            f"{run.title(task)} {score(x)}" for task, x in run.scores.items()
+        parts = [f"{score(x)} for {run.title(task)}" for task, x in run.scores.items()]
+        parts += [f"{score(mean)} overall"] * (len(parts) > 1)
+        last = f" and {parts.pop()}" if len(parts) > 1 else ""
+        text += (
+            f" The model of epoch {run.kept['epoch']} was kept. It scores {', '.join(parts)}{last} on the dev files."
         )
-        text += f", overall {score(mean)}." if len(run.scores) > 1 else "."
     return text
 
 
@@ -117,8 +119,10 @@ def scored(run: Run, others: Sequence[Run] = ()) -> Section:
         rows.append(("overall", "mean", score(run.overall(run.kept)), NOTHING, *map(score, columns), NOTHING))
         marks.append(("overall", run.overall(run.kept), None, *columns))
     head = ("task", "score", "this run", "95% interval", "chance", "before training", "best other run", "examples")
-    section.blocks.append(Picture("scores", "Scores on the dev files", meaning(run, rival, rivals),
-                                  ("scores", (marks,)), head, rows, open=True))  # fmt: skip
+    section.blocks.append(
+        Picture("scores", "Dev scores beside chance, before training and the best other run",
+                meaning(run, rival, rivals), ("scores", (marks,)), head, rows, open=True)
+    )  # fmt: skip
     return section
 
 
@@ -206,7 +210,7 @@ def reliability(task: Task, name: str, answers: Sequence) -> Picture:
             f"model is too sure, above it not sure enough. Here the mean confidence is {percent(confidence)} and "
             f"{percent(accuracy)} of the answers are right, so on the whole the model is {side}. The expected "
             "calibration error (ECE) is the mean distance from the diagonal over all examples; it is "
-            f"{score(error)}. Points of few examples say little; the bars show how many there are.")  # fmt: skip
+            f"{score(error)}. A small point stands for few examples and says little.")  # fmt: skip
     rows = [(f"{b.low:.1f} to {b.high:.1f}", count(b.count), score(b.confidence), score(b.accuracy)) for b in bins]
     head = ("confidence", "examples", "mean confidence", "accuracy")
     title = f"{task.title}: confidence and accuracy (calibration)"

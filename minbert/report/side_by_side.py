@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from minbert.report.blocks import NOTHING, Picture, Section, Table, duration, short, spread, value
+from minbert.report.blocks import NOTHING, Picture, Section, Table, duration, score, short, spread, value
 from minbert.report.compare import Group, in_groups, peak_memory, seconds
 from minbert.report.folders import Run
 
@@ -44,7 +44,7 @@ def scores(groups: Sequence[Group], columns: Sequence[tuple]) -> Table:
         rows.append((
             group.name, ", ".join(value(seed) for seed in group.seeds),
             *(spread(group.values(task)) for task, _ in columns),
-            duration(sum(times) / len(times)) if times else NOTHING, short(max(memory, default=None)),
+            duration(sum(times) / len(times)) if times else NOTHING, score(max(memory, default=None), 2),
             f"{early} ended early" if early else "",
         ))  # fmt: skip
     head = ("run", "seeds", *(heading for _, heading in columns), "time", "memory (GiB)", "")
