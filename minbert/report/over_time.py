@@ -156,10 +156,11 @@ def cost(run: Run) -> Section:
         head = ("epoch", *(COSTS[name][0] for name in there))
         section.blocks.append(Table("Time and memory", head, rows, text))
     flat = {line["epoch"]: flatten(line) for line in run.lines}
-    columns = dict.fromkeys(name for numbers in flat.values() for name in numbers)
-    if columns:
-        rows = [(str(epoch), *(short(numbers.get(name)) for name in columns)) for epoch, numbers in flat.items()]
-        section.blocks.append(Table("The whole log", ("epoch", *columns), rows, folded=True))
+    names = dict.fromkeys(name for numbers in flat.values() for name in numbers)
+    if names:
+        rows = [(name, *(short(numbers.get(name)) for numbers in flat.values())) for name in names]
+        head = ("number", *(f"epoch {epoch}" for epoch in flat))
+        section.blocks.append(Table("The whole log", head, rows, folded=True))
     return section
 
 

@@ -42,7 +42,8 @@ Points = Sequence[tuple[float, float | None]]
 def render(draw: tuple[str, tuple], title: str, name: str) -> tuple[str, bytes]:
     """(SVG to stand inside a page, PNG file). draw: a function of this module and its arguments."""
     function: Callable = globals()[draw[0]]
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}), warnings.catch_warnings():
+    defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}  # needs no screen
+    with matplotlib.rc_context({**defaults, **SETTINGS}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # letters that the font lacks
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         function(figure, *draw[1])

@@ -43,10 +43,10 @@ def read_run(path: str | Path, with_answers: bool = True) -> Run:
 
 
 def _note_what_is_missing(run: Run):
-    if run.ended_early:
-        done = run.epochs[-1]["epoch"] if run.epochs else 0
+    if run.ended_early and run.epochs:
+        done = run.epochs[-1]["epoch"]
         run.notes.append(f"The run ended early, or is not finished: {done} of {run.planned} epochs are in the log.")
-    elif not run.epochs:
+    if not run.epochs:
         run.notes.append("No epoch of training is in the log.")
     if run.kept and not run.scores:
         run.notes.append("The log has no dev scores.")
@@ -59,9 +59,11 @@ def _note_what_is_missing(run: Run):
 
 
 def _text(run: Run, name: str) -> str:
-    """A file of the folder as text; "" and a note where it is absent or cannot be read."""
+    """A file of the folder as text; "" and a note where it is absent, empty or cannot be read."""
     try:
-        return (run.path / name).read_bytes().decode("utf-8-sig", errors="replace")
+        if text := (run.path / name).read_bytes().decode("utf-8-sig", errors="replace"):
+            return text
+        run.notes.append(f"{name} is empty.")
     except FileNotFoundError:
         run.notes.append(f"{name} is not there.")
     except OSError as error:

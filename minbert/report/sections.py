@@ -78,7 +78,7 @@ def made(run: Run) -> Section:
     facts = [("seed", value(run.seed)), ("weights", value(weights.get("name")))]
     facts += [(name, str(description[name])) for name in ("started", "finished") if description.get(name)]
     if isinstance(took := run.took, float):
-        facts.append(("from start to finish", duration(took)))
+        facts.append(("time in all", duration(took)))
     for name in ("versions", "machine"):
         if part := run.part(name):
             facts.append((name, ", ".join(f"{key} {value(x)}" for key, x in part.items())))

@@ -47,7 +47,7 @@ def scores(groups: Sequence[Group], columns: Sequence[tuple]) -> Table:
             duration(sum(times) / len(times)) if times else NOTHING, score(max(memory, default=None), 2),
             f"{early} ended early" if early else "",
         ))  # fmt: skip
-    head = ("run", "seeds", *(heading for _, heading in columns), "time", "memory (GiB)", "")
+    head = ("run", "seeds", *(heading for _, heading in columns), "time", "memory (GiB)", "note")
     text = ("These are the dev scores of the kept epochs. Runs that differ in the seed alone are one row, with the "
             "mean and, in brackets, the lowest and the highest. Ranges that overlap show no difference. Time is the "
             "mean training time of a run, and memory is the most that any run used.")  # fmt: skip
