@@ -6,11 +6,11 @@ The modules read as a tutorial in this order; each imports only from those befor
     the techniques    lora  pals  smart  rdrop  pcgrad  sampling  additions
     the tasks         tasks  tables  examples  data  heads  multitask  evaluation
     weights           minilm  foreign  hub  pretrained  checkpoint
-    a run             settings  terms  engine  folder  run  predict  own  submit  report
+    a run             settings  folder  terms  engine  run  predict  own  submit  report
     before the tasks  pretraining
     to learn from     sanity
 
-`errors`, `parser`, `flags`, `command_line`, `files`, `state` and `progress` are helpers, which need not be read first. The
+`errors`, `parser`, `flags`, `command_line`, `files`, `progress` and `state` are helpers, which need not be read first. The
 training loop, which uses all of it, stands in `multitask_classifier.py`. The symbols of all files (B, T, C, H, D, …) are
 listed in `bert.py`.
 """

@@ -93,6 +93,8 @@ class RunFolder:
         if args.resume:
             self.read_description()
         with self.lock():
+            for name in ("", "checkpoints", "outputs", "predictions"):
+                remove_strays(self.path / name)
             if not args.resume:
                 self.check_free(args.overwrite)
             yield self
@@ -108,7 +110,6 @@ class RunFolder:
     def begin(self, description: Mapping[str, Any]):
         """Write run.json. An earlier run's files step aside, into older-run/, until `forget_older`."""
         self.path.mkdir(parents=True, exist_ok=True)
-        remove_strays(self.path)
         older = [*self.contents(), *self._predictions()]
         if older:
             shutil.rmtree(self.path / OLDER, ignore_errors=True)

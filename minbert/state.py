@@ -65,7 +65,10 @@ def write_state(path: str | Path, state: Any):
 
 def read_state(path: str | Path) -> Any:
     """What `write_state` wrote, tensors on the CPU. UserError where anything of it is not as it was written."""
-    path = Path(path) if Path(path).exists() else _aside(Path(path))
+    path = Path(path)
+    if not path.exists() and not _aside(path).exists():
+        raise UserError(f"{path}: not there")
+    path = path if path.exists() else _aside(path)
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
         for name in (TENSORS, VALUES):
