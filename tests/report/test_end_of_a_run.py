@@ -7,52 +7,57 @@ from pathlib import Path
 
 import pytest
 
+import classifier
+import minbert.report
+import multitask_classifier
+from minbert.pretraining import script as pretraining
 from minbert.report.__main__ import main
 from minbert.report.folders import flatten
 from minbert.report.read import read_run
-from tests.report.folders import see, write_run
+from tests.report.folders import Seen, see, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW = ["--epochs", "1", "--limit", "8", "--batch_size", "8"]
-SCRIPTS = {
-    "multitask_classifier.py": [*FEW, "--combine", "pcgrad", "--smart", "1", "--fine-tune-mode", "full-model"],
-    "classifier.py": ["--train", "{sample}/ids-sst-dev.csv", "--dev", "{sample}/ids-sst-dev.csv", "--text", "sentence",
-                      "--label", "sentiment", "--epochs", "1"],
-    "-m minbert.pretraining": [*FEW, "--held_out", "8"],
-}  # fmt: skip
 
 
-def run(words: list, where: Path) -> str:
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, cwd=where)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def page_of(tmp_path, tiny, capsys):
+    """A function that runs a script in a folder whose name has a blank, and makes the page as the script says."""
+
+    def train(script, *flags: str | Path) -> Seen:
+        out = tmp_path / "my run"
+        script.main(["--pretrained", str(tiny), *map(str, flags), "--epochs", "1", "--out", str(out)])
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("page ")]
+        python, *command = shlex.split(lines[-1].removeprefix("page"))
+        assert python == "python"
+        subprocess.run([sys.executable, *command], check=True, cwd=ROOT)
+        assert read_run(out).notes == []  # what a script writes is what the page reads
+        return see(out / "report.html")
+
+    return train
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_command_that_a_run_ends_with_makes_its_page(tmp_path, tiny, sample, script):
-    words = [ROOT / script] if script.endswith(".py") else script.split()
-    flags = [flag.format(sample=sample) for flag in SCRIPTS[script]]
-    data = [] if script == "classifier.py" else ["--data", sample]
-    out = tmp_path / "my run"
-    last = run([*words, "--pretrained", tiny, *data, *flags, "--out", out], ROOT).strip().splitlines()
-    line = next(line for line in reversed(last) if line.startswith("page "))
-    python, *command = shlex.split(line.removeprefix("page"))
-    assert python == "python" and Path(run(command, ROOT).split("page", 1)[1].strip()) == out / "report.html"
-    result = read_run(out)
-    seen = see(out / "report.html")
-    assert result.notes == [], "what a script writes is what the page reads"
-    assert f"python {result.description['command']}" in seen.text and "Learning curves" in seen.text
-    if script == "multitask_classifier.py":
-        titles = " ".join(seen.tables)
-        assert "Cosines" in titles and "max|δ|" in titles and "predictions against labels" in titles
-        assert all(x == "0.000" or x != "–" for x in seen.column(next(iter(
-            t for t in seen.tables if t.startswith("Dev scores"))), "before training").values())  # fmt: skip
+def test_a_run_of_several_tasks_ends_with_the_command_for_its_page(page_of, sample):
+    few = ("--data", sample, "--limit", "8", "--batch_size", "8", "--fine-tune-mode", "full-model")
+    seen = page_of(multitask_classifier, *few, "--combine", "pcgrad", "--smart", "1")
+    titles = " ".join(seen.tables)
+    assert all(words in titles for words in ("Cosines", "max|δ|", "predictions against labels", "true class"))
+    scores = "Dev scores beside chance, before training and the best other run"
+    assert "–" not in seen.column(scores, "before training").values()
+
+
+def test_a_classifiers_run_ends_with_the_command_for_its_page(page_of, sample):
+    file = sample / "ids-sst-dev.csv"
+    seen = page_of(classifier, "--train", file, "--dev", file, "--text", "sentence", "--label", "sentiment")
+    assert any("precision, recall and F1" in title for title in seen.tables) and "Learning curves" in seen.text
+
+
+def test_a_pretraining_ends_with_the_command_for_its_page(page_of, sample):
+    seen = page_of(pretraining, "--data", sample, "--limit", "8", "--batch_size", "8", "--held_out", "8")
+    assert any("masked word accuracy" in title for title in seen.tables)
 
 
 def test_the_lines_for_tensorboard_in_the_help_work(tmp_path, monkeypatch, capsys):
     """The program in `minbert.report`'s own text runs as it stands there, with a writer in TensorBoard's place."""
-    import minbert.report
-
     program = minbert.report.__doc__.split("reads the log of a run after\n")[1].split("\nand Weights")[0]
     written = []
 
