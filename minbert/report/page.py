@@ -131,11 +131,15 @@ class Page:
         if block.folded:
             table = self.table(block.title, block.head, block.rows)
             return f"<details><summary>{safe(block.title)}</summary>{table}</details>"
-        text = f"<p>{data(block.text)}</p>" if block.text else ""
-        return text + self.table(block.title, block.head, block.rows, shown=True)
+        return self.titled(block)
 
-    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], shown: bool = False) -> str:
-        """A table that scrolls sideways by itself where it is wider than the window. shown: with its title above."""
+    def titled(self, block: Table | Picture) -> str:
+        """A table, or the numbers of a picture, below its title and what they mean."""
+        text = f"<p>{data(block.text)}</p>" if block.text else ""
+        return f'<p class="title">{data(block.title)}</p>{text}{self.table(block.title, block.head, block.rows)}'
+
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        """A table that scrolls sideways by itself where it is wider than the window."""
         classes = [style([str(row[k]) for row in rows]) for k in range(len(head))]
         top = "".join(f'<th scope="col"{c}>{data(cell)}</th>' for cell, c in zip(head, classes, strict=True))
         body = "".join(
@@ -143,16 +147,15 @@ class Page:
             + "".join(f"<td{c}>{data(cell)}</td>" for cell, c in zip(row[1:], classes[1:], strict=True)) + "</tr>"
             for row in rows
         )  # fmt: skip
-        above = f'<p class="title">{data(title)}</p>' if shown else ""
-        return (f'{above}<div class="scroll" tabindex="0" role="group" aria-label="{safe(title)}">'
+        return (f'<div class="scroll" tabindex="0" role="group" aria-label="{safe(title)}">'
                 f'<table aria-label="{safe(title)}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
                 "</div>")  # fmt: skip
 
     @block.register
     def _(self, block: Picture) -> str:
-        text = f"<p>{data(block.text)}</p>" if block.text else ""
         if not self.pictures:
-            return text + self.table(block.title, block.head, block.rows, shown=True)
+            return self.titled(block)
+        text = f"<p>{data(block.text)}</p>" if block.text else ""
         name = self.name(f"{self.prefix} {block.name}")
         svg, self.files[f"{name}.png"] = self.pictures.render(clean_draw(block.draw), clean(block.title), name)
         body = f'<div class="side"><div>{svg}</div><div>{text}</div></div>' if text else svg

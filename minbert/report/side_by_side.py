@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from minbert.report.blocks import NOTHING, Picture, Section, Table, duration, score, short, spread, value
+from minbert.report.blocks import NOTHING, Picture, Section, Table, Text, duration, score, short, spread, value
 from minbert.report.compare import Group, in_groups, peak_memory, seconds
 from minbert.report.folders import Run
 
@@ -15,7 +15,7 @@ def comparison(runs: Sequence[Run]) -> Section:
     tasks = list(dict.fromkeys(task for run in runs for task in run.scores))
     columns = [(task, next(run.title(task) for run in runs if task in run.tasks)) for task in tasks]
     if len(tasks) > 1:
-        columns.append((None, "overall"))
+        columns.append((None, "Overall"))
     section = Section("Side by side", [scores(groups, columns)])
     if differing := list(groups[0].different):
         rows = [(group.name, *(value(group.different[name]) for name in differing)) for group in groups]
@@ -23,6 +23,7 @@ def comparison(runs: Sequence[Run]) -> Section:
                 "of files.")  # fmt: skip
         section.blocks.append(Table("What differs", ("run", *differing), rows, text))
     if any(group.values(task) for group in groups for task, _ in columns):
+        section.blocks.append(Text("In these pictures a point is the mean over the seeds, and each stroke is a run."))
         section.blocks += [dots(groups, task, heading) for task, heading in columns]
     if len(groups) <= MOST_LINES and (series := curves(groups)):
         epochs = sorted({epoch for points in series.values() for epoch, _ in points})
@@ -49,8 +50,8 @@ def scores(groups: Sequence[Group], columns: Sequence[tuple]) -> Table:
         ))  # fmt: skip
     head = ("run", "seeds", *(heading for _, heading in columns), "time", "memory (GiB)", "note")
     text = ("These are the dev scores of the kept epochs. Runs that differ in the seed alone are one row, with the "
-            "mean and, in brackets, the lowest and the highest. Ranges that overlap show no difference. Time is the "
-            "mean training time of a run, and memory is the most that any run used.")  # fmt: skip
+            "mean and, in brackets, the lowest and the highest. Where two ranges overlap, the difference may be luck. "
+            "Time is the mean training time of a run, and memory is the most that any run used.")  # fmt: skip
     keep = len(head) - (not any(row[-1] for row in rows))
     return Table("Scores, time and memory", head[:keep], [row[:keep] for row in rows], text)
 
@@ -62,9 +63,8 @@ def dots(groups: Sequence[Group], task: str | None, heading: str) -> Picture:
     table = [row + (NOTHING,) * (most + 1 - len(row)) for row in table]
     run = next(run for group in groups for run in group.runs if task is None or task in run.tasks)
     measure = "overall" if task is None else run.tasks[task].score_name
-    return Picture(f"compare-{task or 'overall'}", f"{heading}: dev score of each run",
-                   "The point is the mean over the seeds; each stroke is a run.", ("groups", (rows, measure)),
-                   ("run", *(f"run {k + 1}" for k in range(most))), table)  # fmt: skip
+    return Picture(f"compare-{task or 'overall'}", f"{heading}: dev score of each run", "",
+                   ("groups", (rows, measure)), ("run", *(f"run {k + 1}" for k in range(most))), table)  # fmt: skip
 
 
 def curves(groups: Sequence[Group]) -> dict[str, list[tuple[int, float]]]:

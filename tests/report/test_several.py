@@ -33,12 +33,12 @@ def test_only_flags_that_differ_are_shown(runs):
 
 def test_runs_of_other_seeds_are_one_row_with_mean_and_range(runs):
     seen = see(report([runs]))
-    scores = seen.column("Scores, time and memory", "overall")
+    scores = seen.column("Scores, time and memory", "Overall")
     assert scores == {"high": "0.700", "low-1 + 2 more": "0.540 (0.500 to 0.600)"}
     assert seen.column("Scores, time and memory", "seeds")["low-1 + 2 more"] == "1, 2, 3"
     assert seen.column("Scores, time and memory", "STS-B similarity")["low-1 + 2 more"] == "0.080 (0.000 to 0.200)"
     assert seen.column("Scores, time and memory", "time")["high"] == "1 min 30 s"  # 30 s and 60 s
-    assert seen.tables["overall: dev score of each run"][2] == ["low-1 + 2 more", "0.500", "0.600", "0.520"]
+    assert seen.tables["Overall: dev score of each run"][2] == ["low-1 + 2 more", "0.500", "0.600", "0.520"]
     curve = seen.column("Overall dev score by epoch", "low-1 + 2 more")
     assert curve["2"] == "0.54"
     assert [tag for tag, _ in seen.elements].count("h1") == 1 and "each by itself" in seen.text
