@@ -5,7 +5,7 @@
     python -m minbert.report runs/a runs/b --out both.html
 
 The page is one file without scripts, which fetches nothing. Its pictures are also PNG files in a folder beside it. They
-need matplotlib (`pip install "minbert[plots]"`); without it the page has the same numbers as tables. A report only
+need matplotlib (`pip install matplotlib`); without it the page has the same numbers as tables. A report only
 reads: no run calls it, and it changes nothing in a run's folder but its own page. It also works on runs that are not
 finished or damaged, and the page says what is missing.
 

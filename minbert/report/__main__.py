@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None):
         path = report((args := get_args(argv)).folders, args.out)
         print(f"page               {path}")
         if not list(path.parent.glob(f"{path.stem}-pictures/*.png")):
-            print('no pictures: matplotlib is not installed (pip install "minbert[plots]")', file=sys.stderr)
+            print("no pictures: matplotlib is not installed (pip install matplotlib)", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ ANCHOR = r'<h\d id="([^"]+)"'
 MOST = 600  # characters of a quoted text
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")  # not allowed in HTML
 NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( GiB|%|( \(\d+%\)))?|–|nan|inf")
-PICTURES = ("The pictures need matplotlib, which is not installed (pip install 'minbert[plots]'). "
+PICTURES = ("The pictures need matplotlib, which is not installed (pip install matplotlib). "
             "The tables have the same numbers.")  # fmt: skip
 
 STYLE = """
