@@ -123,13 +123,18 @@ def term_pictures(run: Run, term: str) -> list[Picture]:
     series = {key: [(epoch, log.get(key[0], {}).get(key[1])) for epoch, log in logs] for key in keys}
     title, text = TERMS.get(term, (f"The term {term}", "What the term logged, by task."))
     parts = [
-        (term, title, text, {f"{t} {n.replace('_', ' ')}": s for (t, n), s in series.items() if n != "max_delta"}),
-        (f"{term}-delta", *MAX_DELTA, {t: s for (t, n), s in series.items() if n == "max_delta"}),
+        (
+            term,
+            title,
+            text,
+            {f"{t} {n.replace('_', ' ')}": s for (t, n), s in series.items() if n != "max_delta"},
+            "distance",
+        ),
+        (f"{term}-delta", *MAX_DELTA, {t: s for (t, n), s in series.items() if n == "max_delta"}, "max|δ|"),
     ]
     return [
-        Picture(name, title, text, ("lines", (lines, "max|δ|" if "delta" in name else "distance", "log")),
-                **table_of(lines))
-        for name, title, text, lines in parts if lines
+        Picture(name, title, text, ("lines", (lines, unit, "log" if unit == "distance" else "")), **table_of(lines))
+        for name, title, text, lines, unit in parts if lines
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from minbert.report.blocks import MARK
 
@@ -185,9 +185,13 @@ def lines(figure: Figure, series: Mapping[str, Points], label: str, form: str = 
     values = [y for points in series.values() for y in finite(points)[1]]
     if form == "log" and values and min(values) > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1,) if max(values) > 100 * min(values) else (1, 2, 5)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     if form == "zero":
         axes.axhline(0, color="#444444", linewidth=0.8)
     plot(axes, series)
+    if axes.get_yscale() == "log" or (values and max(map(abs, values)) < 1e-3):  # else 10⁻⁹ is a formula, see SETTINGS
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.3g}"))
     axes.set_ylabel(label)
     axes.set_xlabel("epoch")
     whole_numbers(axes)

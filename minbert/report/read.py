@@ -50,10 +50,11 @@ def _note_what_is_missing(run: Run):
         run.notes.append("No epoch of training is in the log.")
     if run.kept and not run.scores:
         run.notes.append("The log has no dev scores.")
-    for task in run.scores:
-        if task not in run.answers:
-            run.notes.append(f"outputs/{task}-dev.jsonl is not there, so what follows from the answers to single "
-                             "examples is not shown.")  # fmt: skip
+    files = [f"outputs/{task}-dev.jsonl" for task in run.scores if task not in run.answers]
+    if files:
+        verb = "is" if len(files) == 1 else "are"
+        run.notes.append(f"{', '.join(files)} {verb} not there, or cannot be used, so what follows from the answers to "
+                         "single examples is not shown.")  # fmt: skip
     if run.scores and not by_task(run.before, "dev"):
         run.notes.append("The log has no scores from before training (epoch 0).")
 

@@ -144,6 +144,7 @@ def test_pictures_are_svg_inside_and_png_beside_with_a_title_and_a_table_each(tm
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
     ids = [attributes["id"] for _, attributes in seen.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
+    assert "mathdefault" not in path.read_text("utf-8")  # a formula that nobody renders
 
 
 def test_a_picture_is_the_same_whenever_it_is_made():

@@ -34,7 +34,7 @@ ABSENT = {
     "run.json": "run.json is not there.",
     "metrics.jsonl": "No epoch of training is in the log.",
     "outputs/sst-dev.jsonl": "outputs/sst-dev.jsonl is not there",
-    "outputs": "outputs/sts-dev.jsonl is not there",
+    "outputs": "outputs/sst-dev.jsonl, outputs/para-dev.jsonl, outputs/sts-dev.jsonl are not there",
 }
 
 
