@@ -21,6 +21,7 @@ setup(
         "safetensors>=0.4.5",
     ],
     extras_require={
+        "plots": ["matplotlib>=3.8"],  # the pictures of `python -m minbert.report`
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",  # all cores: the tests take 8 minutes on one
@@ -28,6 +29,7 @@ setup(
             "transformers>=4.48",
             "peft>=0.14",
             "ruff>=0.9",
+            "matplotlib>=3.8",
         ],
     },
 )

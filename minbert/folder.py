@@ -64,9 +64,10 @@ class RunFolder:
             )
 
     def finish(self):
-        """Note in run.json that the run has come to its end."""
+        """Note in run.json that the run has come to its end, and say how to look at it."""
         description = self.read_description()
         self.describe(description | {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+        print(f"{'page':18} python -m minbert.report {shlex.quote(str(self.path))}", flush=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ WINGS = {
     "the techniques": ("lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),
     "weights": ("minilm", "foreign", "hub", "pretrained", "checkpoint"),
-    "a run": ("settings", "folder", "terms", "engine", "run", "predict", "own", "submit"),
+    "a run": ("settings", "folder", "terms", "engine", "run", "predict", "own", "submit", "report"),
     "before the tasks": ("pretraining",),
     "to learn from": ("sanity",),
 }

@@ -1,0 +1,133 @@
+"""Several runs: under which conditions they differ, which differ in the seed alone, and which is the best other one."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from minbert.report.folders import Run, by_task, runs_inside
+from minbert.report.read import read_run
+
+# Flags that change no score, and flags that name the data's files, which their sha256 tells better.
+OUTPUT = ("out", "overwrite", "resume", "skip_predictions", "save_every", "eval_train", "local_files_only", "predict",
+          "predict_only", "recipe", "seed")  # fmt: skip
+FILES = ("data", "train", "dev", "test")
+
+
+def counts(flag: str, has_data: bool) -> bool:
+    """Whether a flag is a condition. has_data: the sha256 of the data files are known."""
+    is_file = flag in FILES or flag.endswith(tuple(f"_{split}" for split in FILES[1:]))
+    return flag not in (*OUTPUT, "tasks") and not flag.endswith("_out") and not (is_file and has_data)
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that stand for some files' sha256, wherever the files are."""
+    sums = sorted(str(value) for key, value in values.items() if key != "name")
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:8] if sums else ""
+
+
+def conditions(run: Run) -> dict[str, Any]:
+    """All that may change a score except the seed: flags, tasks, and which data, weights and versions they were."""
+    has_data = bool(run.part("data"))
+    flags = {f"--{name}": value for name, value in run.part("flags").items() if counts(name, has_data)}
+    versions = {f"{name}'s version": value for name, value in run.part("versions").items()}
+    return {
+        "script": run.description.get("script", ""),
+        "tasks": ", ".join(run.tasks),
+        **flags,
+        "data (digest)": digest(run.part("data")),
+        "weights (digest)": digest(run.part("weights")),
+        **versions,
+    }
+
+
+class Group(NamedTuple):
+    """Runs that differ in the seed alone. different: the conditions in which the groups of a page differ."""
+
+    name: str
+    runs: list[Run]
+    different: dict[str, Any]
+
+    @property
+    def seeds(self) -> list[Any]:
+        return [run.seed for run in self.runs]
+
+    def values(self, task: str | None) -> list[float]:
+        """Each run's dev score of a task; of None, the overall score."""
+        scores = [run.overall(run.kept) if task is None else run.scores.get(task) for run in self.runs]
+        return [score for score in scores if score is not None]
+
+
+def in_groups(runs: Sequence[Run]) -> list[Group]:
+    """The runs in groups that differ in more than the seed, in the order of their first runs."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(conditions(run), sort_keys=True, default=str), []).append(run)
+    firsts = [conditions(members[0]) for members in groups.values()]
+    names = list(dict.fromkeys(name for first in firsts for name in first))
+    differing = [name for name in names if len({json.dumps(f.get(name), default=str) for f in firsts}) > 1]
+    return [
+        Group(group_name(members), members, {name: first.get(name) for name in differing})
+        for members, first in zip(groups.values(), firsts, strict=True)
+    ]
+
+
+def group_name(runs: Sequence[Run]) -> str:
+    """The run's name; of several, the first one's and how many there are besides."""
+    return runs[0].name + (f" + {len(runs) - 1} more" if len(runs) > 1 else "")
+
+
+def same_test(one: Run, other: Run) -> bool:
+    """Whether two runs have scores of the same tasks on the same examples of the same dev files."""
+
+    def examples(run: Run) -> tuple:
+        sums = {task: run.part("data").get(f"{task}/dev") for task in run.scores}
+        limit = run.part("plan").get("limit")
+        return sums, limit if isinstance(limit, dict) else {}
+
+    return bool(one.scores) and None not in examples(one)[0].values() and examples(one) == examples(other)
+
+
+def best_other(run: Run, others: Sequence[Run] = ()) -> tuple[Run | None, int]:
+    """The best of the runs beside this one, and of `others`, that were scored as it was; and how many those are."""
+    paths = {path.resolve(): path for path in runs_inside(run.path.resolve().parent)}
+    known = {other.path.resolve(): other for other in others}
+    paths |= {path: other.path for path, other in known.items()}
+    paths.pop(run.path.resolve(), None)
+    rivals = [known.get(resolved) or read_run(path, with_answers=False) for resolved, path in paths.items()]
+    rivals = [rival for rival in rivals if same_test(run, rival) and rival.overall(rival.kept) is not None]
+    return max(rivals, key=lambda rival: rival.overall(rival.kept), default=None), len(rivals)
+
+
+def seconds(run: Run) -> float | None:
+    """The time of all epochs together."""
+    times = [line["seconds"] for line in run.epochs if isinstance(line.get("seconds"), float)]
+    return sum(times) if times else None
+
+
+def peak_memory(run: Run) -> float | None:
+    """The most memory that any epoch's line has, in GiB."""
+    return max((x for line in run.epochs if isinstance(x := line.get("peak_memory_gib"), float)), default=None)
+
+
+def shares(line: Mapping[str, Any], name: str) -> dict[str, float]:
+    """Each task's share of an epoch's batches or examples."""
+    counts = {task: n for task, n in by_task(line, name).items() if n >= 0}
+    total = sum(counts.values())
+    return {task: n / total for task, n in counts.items()} if total > 0 else {}
+
+
+def distinct(paths: Sequence[Path]) -> list[Path]:
+    """Each folder once, in the order in which they were named."""
+    return list({path.resolve(): path for path in paths}.values())
+
+
+def label(runs: Sequence[Run]):
+    """Give the runs names that tell them apart: the last parts of their paths, as many as that takes."""
+    parts = {id(run): run.path.resolve().parts for run in runs}
+    for run in runs:
+        mine = parts[id(run)]
+        others = [theirs for key, theirs in parts.items() if key != id(run)]
+        n = next((n for n in range(1, len(mine)) if all(theirs[-n:] != mine[-n:] for theirs in others)), len(mine))
+        run.name = "/".join(mine[-n:])

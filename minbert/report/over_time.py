@@ -1,0 +1,185 @@
+"""The sections of one run's page about its epochs: learning curves, techniques, schedule, time and memory."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from minbert.report.blocks import Picture, Section, Table, Text, count, duration, score, short
+from minbert.report.blocks import share as percent
+from minbert.report.compare import peak_memory, seconds, shares
+from minbert.report.folders import SCALARS, Run, by_task, flatten, terms
+
+Points = list[tuple[int, float | None]]  # (epoch, value)
+Line = Mapping[str, Any]  # of metrics.jsonl
+
+
+def points(lines: Sequence[Line], get: Callable[[Line], float | None]) -> Points:
+    """A number by epoch."""
+    return [(line["epoch"], get(line)) for line in lines]
+
+
+def table_of(series: Mapping[str, Points], form: Callable = short, kept: int | None = None) -> dict[str, Any]:
+    """The head and the rows of a table of several series, with a row an epoch."""
+    by_epoch = {name: dict(points) for name, points in series.items()}
+    epochs = sorted({epoch for points in by_epoch.values() for epoch in points})
+    rows = [
+        (f"{epoch}{' (kept)' if epoch == kept else ''}", *(form(values.get(epoch)) for values in by_epoch.values()))
+        for epoch in epochs
+    ]
+    return {"head": ("epoch", *series), "rows": rows}
+
+
+# ------------------------------------------------------------------------------------------------ how it learned
+
+
+def learned(run: Run) -> Section:
+    """The learning curves of each task, and of what else was scored each epoch."""
+    section = Section("Learning curves")
+    tasks = [task for task in run.tasks if any(task in by_task(line, "loss") for line in run.epochs)]
+    if not tasks:
+        return section
+    section.blocks.append(Text(how_to_read_curves(run)))
+    kept = run.kept.get("epoch")
+    for task in tasks:
+        series = {}
+        for name in ("dev", "train", "loss"):
+            values = points(run.lines, lambda line, name=name, task=task: by_task(line, name).get(task))
+            if any(y is not None for _, y in values):
+                series[name] = values
+        measure = run.tasks[task].score_name if len(series) > ("loss" in series) else ""
+        section.blocks.append(
+            Picture(f"{task}-learning", f"{run.title(task)}: {measure or 'loss'} by epoch", "",
+                    ("learning", (series, measure, kept)), **table_of(series, score, kept))
+        )  # fmt: skip
+    names = dict.fromkeys(name for line in run.lines for name, x in line.items() if isinstance(x, float))
+    for name in (name for name in names if name not in SCALARS):  # the pre-training's scores of held-out sentences
+        title, values = name.replace("_", " "), points(run.lines, lambda line, name=name: line.get(name))
+        section.blocks.append(Picture(f"{name}-learning", f"Held out: {title} by epoch", "",
+                                      ("lines", ({title: values}, title)), **table_of({title: values})))  # fmt: skip
+    return section
+
+
+def how_to_read_curves(run: Run) -> str:
+    text = ""
+    if any(by_task(line, "dev") for line in run.lines):
+        text = "The dev score is of examples on which the model does not train"
+        if any(by_task(line, "train") for line in run.epochs):
+            text += (", the train score of those on which it does. Where the train score goes on rising and the dev "
+                     "score does not, the model learns its examples by heart. ")  # fmt: skip
+        else:
+            text += ". (The flag --eval_train adds the score of the training examples.) "
+    text += "Epoch 0 is before training. The loss is the mean over the epoch's batches, with dropout on."
+    if run.kept:
+        text += " The vertical line marks the epoch whose model was kept."
+    return text
+
+
+# ------------------------------------------------------------------------------------------------ techniques
+
+TERMS = {  # of the loss: title, what its numbers mean
+    "smart": (
+        "SMART's smoothness term",
+        "How much the outputs change when a small noise δ is added to an example's embeddings. “Before” is with random "
+        "δ, and “after” is when δ has gone one step uphill, in the direction that changes the outputs most. "
+        "After should not be below before.",
+    ),
+    "rdrop": (
+        "R-Drop's distance",
+        "How far apart the outputs are when the same batch passes twice, with different dropout.",
+    ),
+    "bregman": (
+        "The Bregman term's distance",
+        "How far the model's outputs are from those of the running mean of its weights.",
+    ),
+}
+MAX_DELTA = (
+    "SMART's largest noise, max|δ|",
+    "The largest number in any δ of the epoch. With the default noise it stays within ε, --smart_epsilon.",
+)
+
+
+def techniques(run: Run) -> Section:
+    """Cosines between the tasks' gradients, and what each term of the loss logged."""
+    section = Section("Techniques over time")
+    pairs = dict.fromkeys(pair for line in run.epochs for pair in by_task(line, "cosines"))
+    if pairs:
+        series = {
+            pair.replace(",", " and "): points(run.epochs, lambda line, pair=pair: by_task(line, "cosines").get(pair))
+            for pair in pairs
+        }
+        text = ("The mean cosine between two tasks' gradients at BERT's shared weights. Above 0 a step for one task "
+                "also helps the other. Below 0 the tasks are in conflict, which is where gradient surgery (PCGrad) "
+                "acts. Near 0 they have little to do with each other.")  # fmt: skip
+        section.blocks.append(Picture("cosines", "Cosines between the tasks' gradients", text,
+                                      ("lines", (series, "cosine", "zero")), **table_of(series)))  # fmt: skip
+    for term in dict.fromkeys(term for line in run.epochs for term in terms(line)):
+        section.blocks += term_pictures(run, term)
+    return section
+
+
+def term_pictures(run: Run, term: str) -> list[Picture]:
+    """What a term of the loss logged; the largest noise of SMART has another scale and so a picture of its own."""
+    logs = [(line["epoch"], terms(line).get(term, {})) for line in run.epochs]
+    keys = dict.fromkeys((task, name) for _, log in logs for task, numbers in log.items() for name in numbers)
+    series = {key: [(epoch, log.get(key[0], {}).get(key[1])) for epoch, log in logs] for key in keys}
+    title, text = TERMS.get(term, (f"The term {term}", "What the term logged, by task."))
+    parts = [
+        (
+            term,
+            title,
+            text,
+            {f"{t} {n.replace('_', ' ')}": s for (t, n), s in series.items() if n != "max_delta"},
+            "distance",
+        ),
+        (f"{term}-delta", *MAX_DELTA, {t: s for (t, n), s in series.items() if n == "max_delta"}, "max|δ|"),
+    ]
+    return [
+        Picture(name, title, text, ("lines", (lines, unit, "log" if unit == "distance" else "")), **table_of(lines))
+        for name, title, text, lines, unit in parts if lines
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ what it cost
+
+COSTS = {  # scalars of the log: title, how they are written
+    "seconds": ("time", duration),
+    "examples_per_second": ("examples a second", lambda x: score(x, 1)),
+    "peak_memory_gib": ("peak memory (GiB)", lambda x: score(x, 2)),
+    "lr": ("learning rate", short),
+}
+
+
+def cost(run: Run) -> Section:
+    """The schedule's shares, time and memory, and the whole log."""
+    section = Section("Schedule, time and memory")
+    section.blocks += [picture for name in ("batches", "examples") if (picture := schedule(run, name))]
+    there = [name for name in COSTS if any(isinstance(line.get(name), float) for line in run.epochs)]
+    if there:
+        rows = [(str(line["epoch"]), *(COSTS[name][1](line.get(name)) for name in there)) for line in run.epochs]
+        text = f"The training of all epochs took {duration(seconds(run))}; the evaluations are not counted."
+        if (memory := peak_memory(run)) is not None:
+            text += f" The most memory that was in use is {score(memory, 2)} GiB."
+        head = ("epoch", *(COSTS[name][0] for name in there))
+        section.blocks.append(Table("Time and memory", head, rows, text))
+    flat = {line["epoch"]: flatten(line) for line in run.lines}
+    names = dict.fromkeys(name for numbers in flat.values() for name in numbers)
+    if names:
+        rows = [(name, *(short(numbers.get(name)) for numbers in flat.values())) for name in names]
+        head = ("number", *(f"epoch {epoch}" for epoch in flat))
+        section.blocks.append(Table("The whole log", head, rows, folded=True))
+    return section
+
+
+def schedule(run: Run, name: str) -> Picture | None:
+    """Each task's share of an epoch's batches or examples; None where the log does not have them."""
+    parts = {line["epoch"]: part for line in run.epochs if (part := shares(line, name))}
+    tasks = list(dict.fromkeys(task for part in parts.values() for task in part))
+    if not tasks:
+        return None
+    rows = []
+    for line in (line for line in run.epochs if line["epoch"] in parts):
+        counts, part = by_task(line, name), parts[line["epoch"]]
+        rows.append((str(line["epoch"]), *(f"{count(counts.get(t))} ({percent(part.get(t))})" for t in tasks)))
+    text = (f"How many {name} of each task an epoch had. A task with a larger share has more say in the weights that "
+            "the tasks share.")  # fmt: skip
+    return Picture(f"schedule-{name}", f"The schedule: each task's share of the {name}", text,
+                   ("shares", (parts, tasks)), ("epoch", *tasks), rows)  # fmt: skip
