@@ -112,7 +112,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
                     term.after_step(done / total)
 
             with run.evaluation():
-                numbers = log.summary(terms)
+                numbers = log.summary(terms) | {"lr": optimizer.param_groups[0]["lr"]}
                 scores = {"dev": evaluate(model, dev_sets)}
                 if args.eval_train:
                     scores["train"] = evaluate(model, train_sets)
