@@ -53,7 +53,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     """
     args = args or from_keywords("m", model.tasks.values(), of_training=True, **flags)
     folder, best, best_scores = RunFolder(args.out), -1.0, {}
-    learners = [task for task in data if any(p.requires_grad for p in model.parameters_of(task))]
+    able = [task for task in data if any(p.requires_grad for p in model.parameters_of(task))]
+    learners = [task for task in able if task in args.train_tasks]
     if not learners:
         raise UserError(f"nothing to learn: --fine-tune-mode {FROZEN} with --sts_head cosine, which has no weights")
     train_sets = {task: data[task]["train"] for task in learners}
@@ -63,7 +64,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
         loss_of["sts"] = STS_LOSSES[args.sts_loss]
 
     sizes = {task: len(d) for task, d in train_sets.items()}
-    plan = Plan(sizes, args.batch_size, args.epochs, args.seed, args.steps_per_epoch)
+    plan = Plan(sizes, args.batch_size, args.epochs, args.seed, args.steps_per_epoch, priorities=args.priorities)
     schedule = SCHEDULES[args.schedule]
     batch_sizes = schedule.sizes(plan)
     streams = {task: Batches(d, batch_sizes[task], args.seed) for task, d in train_sets.items()}
@@ -107,8 +108,9 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
         if args.eval_train:
             scores["train"] = evaluate(model, train_sets)
         plan.history.append(scores["dev"])
-        if overall(scores["dev"], model.tasks) > best:
-            best, best_scores = overall(scores["dev"], model.tasks), scores["dev"]
+        score = overall({task: scores["dev"][task] for task in learners}, model.tasks)
+        if score > best:
+            best, best_scores = score, scores["dev"]
             save_model(folder.best, model, tokenizer, epoch=epoch + 1, dev=scores["dev"])
             if not model.bert_trains() and model.additions:
                 save_trained(folder.trained, model)

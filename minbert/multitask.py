@@ -25,10 +25,10 @@ class MultitaskBert(nn.Module):
     """BERT with one head a task.
 
     tasks: names of rows of `TASKS`, or rows of your own. pairs: how sentence pairs are given, "separate" (two rows)
-    or "joint" (one). pooling: "cls" (BERT's pooler) or "mean". heads: the names of the heads of some tasks; the others
-    have the default. dropout: of the heads alone, as in the course's starter; BERT has its own rate. additions: to
-    BERT, {"lora": {"rank": 8}}, see `additions.py`. The attribute `precision`, "fp32" or "bf16", is the
-    number format of the matrix products inside `with model.autocast():`; weights and outputs are float32 in either.
+    or "joint" (one). pooling: "cls" (BERT's pooler) or "mean", or task → one of them. heads: the names of the heads of
+    some tasks; the others have the default. dropout: of the heads alone, as in the course's starter; BERT has its own
+    rate. additions: to BERT, {"lora": {"rank": 8}}, see `additions.py`. The attribute `precision`, "fp32" or "bf16", is
+    the number format of the matrix products inside `with model.autocast():`; weights and outputs are float32 in either.
     """
 
     precision = "fp32"
@@ -38,7 +38,7 @@ class MultitaskBert(nn.Module):
         bert: BertModel,
         tasks: Iterable[str | Task],
         pairs: str = "separate",
-        pooling: str = "cls",
+        pooling: str | Mapping[str, str] = "cls",
         heads: Mapping[str, str] | None = None,
         dropout: float = 0.3,
         additions: Mapping[str, Mapping[str, Any]] | None = None,
@@ -59,6 +59,7 @@ class MultitaskBert(nn.Module):
             "dropout": dropout,
             "additions": {k: dict(v) for k, v in (additions or {}).items()},
         }
+        self.pooling = {name: pooling if isinstance(pooling, str) else pooling[name] for name in self.tasks}
         self.bert = bert
         self.additions = surgery.add(bert, list(self.tasks), self.build["additions"])
         self.heads = build_heads(names, self.tasks, bert.config.hidden_size, dropout)
@@ -72,7 +73,7 @@ class MultitaskBert(nn.Module):
         self.use(batch.task)
         tokens = self.bert.encode(embedded, batch.attention_mask).to(self.dtype)  # (R, T, C)
         mask = batch.attention_mask
-        vectors = self.bert.pool(tokens) if self.build["pooling"] == "cls" else mean_pool(tokens, mask)  # (R, C)
+        vectors = self.bert.pool(tokens) if self.pooling[batch.task] == "cls" else mean_pool(tokens, mask)  # (R, C)
         B = len(batch)
         rows = [vectors, tokens, mask]
         second = [x[B:] if len(x) > B else None for x in rows]  # the second sentences of separate pairs
