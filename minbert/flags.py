@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from minbert import parser as types
 from minbert.errors import UserError, one_line_errors
 from minbert.parser import Flag, Parser, at_least, count, names, number, poolings, positive, rate, seed, steps
+from minbert.recipe import SCRIPTS, listing, maker, read_recipe
 
 PACKAGE = Path(__file__).resolve().parent
 DATA = (PACKAGE.parent if __package__ else PACKAGE) / "data"  # beside the scripts; flat files are beside them, too
@@ -41,6 +42,9 @@ TABLE: dict[str, list[Flag]] = {
     "start": [
         Flag("--quickstart", "minilm, the sample data and settings that suit them, in runs/quickstart", None, False,
              scripts="m"),
+        Flag("--recipe", "take the flags of a row of a report (minbert/recipes/NAME.txt), or of a file of your own; "
+             "flags beside it replace its own", metavar="NAME", scripts="mcp", not_with={"--quickstart": ""}),
+        Flag("--list_recipes", "list the recipes, and train nothing", None, False, scripts="mcp"),
         Flag("--predict", "ask the model in OUT about one sentence or two, and train nothing", metavar="TEXT",
              many=True),
         Flag("--predict_only", "write the prediction files of the best model in OUT, and train nothing", None, False),
@@ -288,25 +292,70 @@ def make_parser(script: str, description: str, prog: str | None = None) -> Parse
 
 
 def show_help(script: str, description: str, prog: str | None = None):
-    """Print the help and leave, if the command line asks for it. A script calls this before it loads PyTorch."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        with one_line_errors():
+    """Print the help or the recipes and leave, if the command line asks. A script calls it before it loads PyTorch."""
+    with one_line_errors():
+        if {"-h", "--help"} & set(sys.argv[1:]):
             make_parser(script, description, prog).parse_args(["--help"])
+        if "--list_recipes" in sys.argv[1:]:
+            print(listing())
+            sys.exit()
 
 
 def parse(script: str, argv: Sequence[str] | None, description: str, prog: str | None = None) -> dict[str, Any]:
     """Read the flags of one script; its values by name. The parser ends the program where they cannot be."""
     parser = make_parser(script, description, prog)
     args = parser.parse_args(argv)
-    if getattr(args, "quickstart", False):  # it changes defaults; what is given beside it counts
-        parser.set_defaults(**QUICKSTART)
-        args = parser.parse_args(argv)
-    values = vars(args)
-    try:
+    if args.list_recipes:
+        print(listing())
+        sys.exit()
+    try:  # these two change defaults; what is given beside them counts
+        if getattr(args, "quickstart", False):
+            parser.set_defaults(**QUICKSTART)
+        if args.recipe:
+            parser.set_defaults(**recipe_values(script, args.recipe))
+        values = vars(parser.parse_args(argv))
+        if args.recipe:
+            check_recipe(script, values)
         check_columns(script, values)
     except UserError as error:
         parser.error(str(error))
     return values
+
+
+def recipe_values(script: str, name: str) -> dict[str, Any]:
+    """What a recipe says of the flags of a script, by the names of their values; UserError with the line at fault."""
+    recipe = read_recipe(name)
+    if recipe.script != script:
+        raise UserError(f"--recipe {name} is of {SCRIPTS[recipe.script]}, not of {SCRIPTS[script]}")
+    parser, rows, values = make_parser(script, ""), flags_of(script), {}
+    for line, words in recipe.lines:
+
+        def refuse(message: str, line: int = line):
+            raise UserError(f"{recipe.path}, line {line}: {message}")
+
+        parser.error = refuse
+        given = vars(parser.parse_args(words))
+        values |= {key: value for key, value in given.items() if rows[key].is_on(given)}
+    if values.get("recipe"):
+        raise UserError(f"{recipe.path}: a recipe cannot name another one with --recipe")
+    return values
+
+
+def check_recipe(script: str, values: Mapping[str, Any]):
+    """UserError where the recipe has several values of a flag, of which none was chosen, or needs weights first."""
+    recipe = read_recipe(values["recipe"])
+    row = next((flag for flag in flags_of(script).values() if flag.name == recipe.flag), None)
+    if row and not row.is_on(values):
+        raise UserError(
+            f"--recipe {recipe.name} stands for a run of each {recipe.flag} {', '.join(recipe.values)}: add one of "
+            f"them, or make all by `python -m minbert.experiments --table {recipe.name}`"
+        )
+    reading = maker(values["pretrained"])
+    if reading and not Path(values["pretrained"]).exists():
+        raise UserError(
+            f"--pretrained {values['pretrained']}: not there yet; "
+            f"`python -m minbert.pretraining --recipe {reading.name}` makes it"
+        )
 
 
 def check_columns(script: str, values: Mapping[str, Any]):

@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from minbert.errors import UserError
-from minbert.flags import DATA, MULTITASK, SINGLE, SPLITS, check_columns, flags_of, groups, parse, techniques
+from minbert.flags import (
+    DATA,
+    MULTITASK,
+    SINGLE,
+    SPLITS,
+    check_columns,
+    check_recipe,
+    flags_of,
+    groups,
+    parse,
+    recipe_values,
+    techniques,
+)  # fmt: skip
 from minbert.heads import choose_head
 from minbert.parser import Flag, Parser, at_least
 from minbert.sampling import SCHEDULES
@@ -47,11 +59,15 @@ def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: 
     if unknown:
         raise TypeError(f"{unknown[0]} is none of the keywords; they are {', '.join(allowed)}")
     values = {key: flag.default for key, flag in flags.items()}
+    if keywords.get("recipe"):
+        values |= recipe_values(script, keywords["recipe"])
     for key, value in keywords.items():
         try:
             values[key] = _typed(flags[key], value)
         except (argparse.ArgumentTypeError, ValueError) as error:
             raise UserError(f"{key}: {error}") from error
+    if keywords.get("recipe"):
+        check_recipe(script, values)
     check_columns(script, values)
     return settle(script, values, rows)
 

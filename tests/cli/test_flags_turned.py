@@ -55,8 +55,8 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--freeze_bert": ([[]], (*FULL, "--adapter", "pal")),
 }
 OTHERWISE = {  # flags of place and output: test_flags_of_place.py, test_flags_of_output.py see what they do
-    "--quickstart", "--predict", "--predict_only", "--local_files_only", "--attention", "--use_gpu", "--out",
-    "--overwrite", "--skip_predictions", "--eval_train",
+    "--quickstart", "--recipe", "--list_recipes", "--predict", "--predict_only", "--local_files_only", "--attention",
+    "--use_gpu", "--out", "--overwrite", "--skip_predictions", "--eval_train",
     *(f"--{task}_{what}" for task in ("sst", "para", "sts") for what in ("dev", "test", "dev_out", "test_out")),
 }  # fmt: skip
 DEFAULTS = {  # values that say the default in so many words
