@@ -109,9 +109,9 @@ def read_recipe(name: str) -> Recipe:
     if not path.is_file():
         path = Path(name)
         if not path.is_file():
-            near = get_close_matches(name, names(), 1, 0.5)
-            hint = f", did you mean {near[0]}?" if near else ""
-            raise UserError(f"--recipe {name}: neither a recipe nor a file{hint} (--list_recipes lists the recipes)")
+            near = get_close_matches(name.lower(), names(), 3, 0.5)
+            hint = f"; near it are {', '.join(near)}" if near else ""
+            raise UserError(f"--recipe {name}: is neither a recipe nor a file{hint} (--list_recipes lists the recipes)")
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 import multitask_classifier
+from minbert.state import read_state
 from tests.cli.runs import Run
 
 FILES = {"sst": "ids-sst-{}.csv", "para": "quora-{}.csv", "sts": "sts-{}.csv", "cfimdb": "ids-cfimdb-{}.csv"}
@@ -48,7 +49,7 @@ class WholeRun(Run):
     def __init__(self, out: Path):
         super().__init__(out)
         self.out = out
-        self.build = torch.load(out / "best.pt", weights_only=True)["build"]
+        self.build = read_state(out / "best")["build"]
         self.bert = self.part("bert.")
         self.description = json.loads((out / "run.json").read_text())
 

@@ -1,16 +1,16 @@
 """Every flag that trains does something: turned alone, it changes BERT's weights.
 
-A run takes a second (a tiny random BERT, a few rows, one epoch). The weights of BERT in OUT/best.pt must differ from
+A run takes a second (a tiny random BERT, a few rows, one epoch). The weights of BERT in OUT/best must differ from
 those of the same run without the flag. The flags are read from the tables: a new flag, or a new choice of an old one,
 fails here until it has its case. A technique's flags bring theirs, the `example` of the row.
 """
 
 import pytest
-import torch
 
 import multitask_classifier
 from minbert.flags import flags_of, techniques
 from minbert.sampling import SCHEDULES
+from minbert.state import read_state
 from tests.cli.folders import equal
 from tests.cli.runs import FULL
 
@@ -56,7 +56,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
 }
 OTHERWISE = {  # flags of place and output: test_flags_of_place.py, test_flags_of_output.py see what they do
     "--quickstart", "--recipe", "--list_recipes", "--predict", "--predict_only", "--local_files_only", "--attention",
-    "--use_gpu", "--out", "--overwrite", "--skip_predictions", "--eval_train",
+    "--use_gpu", "--out", "--overwrite", "--skip_predictions", "--eval_train", "--resume", "--save_every",
     *(f"--{task}_{what}" for task in ("sst", "para", "sts") for what in ("dev", "test", "dev_out", "test_out")),
 }  # fmt: skip
 DEFAULTS = {  # values that say the default in so many words
@@ -117,7 +117,7 @@ SINGLE = [(name, value, beside) for name, (values, beside) in CASES.items() for 
 )
 def test_turning_a_flag_changes_what_bert_learns(run, places, flag, value, beside):
     base = run(*beside)
-    places["trained"] = run(*FULL).out / "best.pt"  # for --pretrained: start where another run ended
+    places["trained"] = run(*FULL).out / "best"  # for --pretrained: start where another run ended
     turned = run(*beside, flag, *value)
     assert base.bert.keys() == turned.bert.keys()
     assert not equal(base.bert, turned.bert)
@@ -151,13 +151,13 @@ def test_the_choices_of_a_flag_differ_from_one_another(run, flag):
 def test_annealed_parts_from_proportional_after_the_first_epoch(run):
     beside = (*FULL, "--epochs", "2", "--schedule")
     annealed, proportional = run(*beside, "annealed"), run(*beside, "proportional")
-    assert annealed.metrics[0]["loss"] == proportional.metrics[0]["loss"]
-    assert annealed.metrics[1]["loss"] != proportional.metrics[1]["loss"]
+    assert annealed.metrics[1]["loss"] == proportional.metrics[1]["loss"]
+    assert annealed.metrics[2]["loss"] != proportional.metrics[2]["loss"]
 
 
 def test_a_frozen_bert_stays_as_it_was(run):
     """So in the cases of --fine-tune-mode and --option it is the turned run that trains BERT."""
-    start = torch.load(run().out / "best.pt", weights_only=True)["model"]
+    start = read_state(run().out / "best")["model"]
     assert equal(start, run("--fine-tune-mode", "last-linear-layer").weights)
     longer = run("--epochs", "2")
     assert equal({n: t for n, t in start.items() if n.startswith("bert.")}, longer.bert)
@@ -165,8 +165,8 @@ def test_a_frozen_bert_stays_as_it_was(run):
 
 def test_epochs_and_steps_are_as_many_as_the_flags_say(run, monkeypatch):
     """Rows are 24, 96 and 16, a batch is 8: the smallest task has two batches, and a step of round_robin has three."""
-    assert len(run(*FULL).metrics) == 1
-    assert len(run(*FULL, "--epochs", "2", "--lr_decay", "linear").metrics) == 2
+    assert len(run(*FULL).metrics) == 2  # with epoch 0, before training
+    assert len(run(*FULL, "--epochs", "2", "--lr_decay", "linear").metrics) == 3
     updates = []
     step = multitask_classifier.AdamW.step
     monkeypatch.setattr(multitask_classifier.AdamW, "step", lambda self: (updates.append(1), step(self)))

@@ -1,6 +1,8 @@
 """Recipes: every row of the reports is there, says what its report says, and trains."""
 
 import inspect
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from minbert.sampling import SCHEDULES, Plan
 from minbert.settings import from_keywords
 from minbert.smart import BregmanTerm, smoothness
 from tests.cli.folders import write_cfimdb
-from tests.run.reports import FACTS, OF_SMART, OFF, READINGS, SCORES, SECONDS, SMART_DEFAULTS
+from tests.cli.reports import FACTS, OF_SMART, OFF, READINGS, SCORES, SECONDS, SMART_DEFAULTS
 
 COURSE = {"sst": 8544, "para": 141506, "sts": 6040}  # training examples in the course's files
 SCRIPTS = {"m": multitask_classifier, "c": classifier, "p": pretraining}
@@ -55,8 +57,8 @@ def test_a_recipe_does_what_its_report_says(name):
 
 
 @pytest.mark.parametrize("name", READINGS)
-def test_a_recipe_of_further_pretraining_does_what_its_report_says(name):
-    args = get_args(name)
+def test_a_recipe_of_further_pretraining_does_what_its_report_says(name, sample):
+    args = get_args(name, "--data", str(sample))
     assert {key: getattr(args, key) for key in READINGS[name]} == READINGS[name]
     assert args.out == Path("runs", name)  # where D's rows take their weights from
 
@@ -150,6 +152,41 @@ def test_keywords_take_a_recipe_too():
         from_keywords("m", recipe="lambda-sweep")
 
 
+def test_a_run_of_a_recipe_is_in_run_json_and_resumes(refusal, tiny, sample, tmp_path, monkeypatch, capsys):
+    """run.json has the recipe's flags with the others over them; --resume takes its flags from there."""
+    out, scored = tmp_path / "out", []
+    argv = ["--recipe", "b-sst-only", "--pretrained", str(tiny), "--data", str(sample), "--limit", "4", "--epochs", "2"]
+    argv += ["--skip_predictions", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["multitask_classifier.py", *argv])
+    monkeypatch.setattr(multitask_classifier, "evaluate", stop_at(3, scored))
+    with pytest.raises(SystemExit):
+        multitask_classifier.main()
+    capsys.readouterr()
+    description = json.loads((out / "run.json").read_text("utf-8"))
+    assert description["command"].startswith("multitask_classifier.py --recipe b-sst-only --pretrained")
+    flags = description["flags"]
+    assert (flags["recipe"], flags["lr"], flags["epochs"], flags["train_tasks"]) == ("b-sst-only", 1e-5, 2, ["sst"])
+    line = refusal(multitask_classifier.main, ["--recipe", "b-round-robin", "--resume", "--out", str(out)])
+    assert "--recipe b-round-robin" in line and "had b-sst-only" in line
+    for again in (["--resume", "--out", str(out)], [*argv, "--resume"]):
+        args = multitask_classifier.get_args(again)
+        assert (args.recipe, args.lr, args.epochs, args.train_tasks) == ("b-sst-only", 1e-5, 2, ["sst"])
+    multitask_classifier.main(["--resume", "--out", str(out)])
+    assert [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2]
+
+
+def stop_at(call: int, calls: list):
+    """An `evaluate` that is interrupted, once, at its nth call."""
+
+    def evaluate(model, data):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return dict.fromkeys(data, 0.5)
+
+    return evaluate
+
+
 def test_a_recipe_of_ones_own_is_a_file(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text(
@@ -169,7 +206,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("epochs 3", "line 1: 'epochs' is neither a flag nor"),
         ('--out "a', "line 1: no closing quotation"),
         ("--recipe b-frozen", "cannot name another"),
-        ("classifier.py\n--lr 1", "is of classifier.py, not of multitask_classifier.py"),
+        ("classifier.py\n--lr 1", "is a recipe of classifier.py, not of multitask_classifier.py"),
         ("--smart 1 | 2\n--rdrop 1 | 2", "line 2: one flag may have several values"),
         ("--smart 1 |", "line 1: one flag may have several values"),
         ("--smart 1 | 5", "--smart 1, 5: add one of them"),
@@ -185,7 +222,8 @@ def test_a_recipe_that_cannot_be_is_refused_with_its_line(refusal, tmp_path, tex
 
 def test_a_name_that_is_no_recipe_is_refused_with_the_nearest_one(refusal):
     line = refusal(multitask_classifier.main, ["--recipe", "b-rond-robin"])
-    assert "b-rond-robin" in line and "did you mean b-round-robin" in line and "--list_recipes" in line
+    assert "b-rond-robin" in line and "near it are b-round-robin, b-round-robin-smart" in line
+    assert "--list_recipes" in line and "near" not in refusal(multitask_classifier.main, ["--recipe", "qqq"])
 
 
 def test_a_row_whose_weights_are_not_there_says_how_to_make_them(refusal, tmp_path):
