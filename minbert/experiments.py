@@ -21,9 +21,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minbert.command_line import FREE, check_columns, make_parser, recipe_values
+from minbert.command_line import BY_CONTENT, FREE, check_columns, make_parser, recipe_values
 from minbert.errors import UserError, one_line_errors
-from minbert.files import atomic, sha256
+from minbert.files import sha256
 from minbert.flags import flags_of
 from minbert.parser import Flag, Parser, count, seed
 from minbert.recipe import SCRIPTS, TABLES, Table, maker, read_recipe
@@ -32,7 +32,7 @@ from minbert.results import markdown
 ROOT = Path(__file__).resolve().parents[1]
 OWN = [
     Flag("--table", "the tables: " + ", ".join(TABLES) + " or all, with commas; or names of recipes", metavar="LIST"),
-    Flag("--out", "folder of the runs' folders and of tables.md", default="runs/experiments", metavar="DIR"),
+    Flag("--out", "folder of the runs' folders and of the tables", default="runs/experiments", metavar="DIR"),
     Flag("--seeds", "runs of each row", count, 1, "N"),
     Flag("--seed", "the seed of each row's first run; the next run has the next number", seed, 11711, "N"),
     Flag("--jobs", "runs at a time", count, 1, "N"),
@@ -41,6 +41,7 @@ OWN = [
     Flag("--print", "print the commands, one a line, and run nothing", None, False),
     Flag("--read", "write the tables from the runs in OUT, and run nothing", None, False, not_with={"--print": ""}),
 ]  # fmt: skip
+sha256_once = cache(sha256)
 OURS = ("recipe", "resume", "overwrite", "quickstart", "predict", "predict_only", "list_recipes", "skip_predictions")
 
 
@@ -53,6 +54,10 @@ class Job(NamedTuple):
     words: list[str]
     out: Path
     after: str = ""
+
+    @property
+    def log(self) -> Path:
+        return self.out.with_name(self.name + ".log")
 
     @property
     def command(self) -> list[str]:
@@ -72,13 +77,12 @@ def get_args(argv: Sequence[str] | None = None) -> tuple[Namespace, dict[str, li
     args, words = parser.parse_known_args(argv)
     if not args.table or (args.read and args.print):
         parser.error("--read cannot be combined with --print" if args.table else "--table is needed")
-    args.out = Path(args.out)
-    chunks: dict[str, list[str]] = {}
+    args.out, name, chunks = Path(args.out), "", {}
     for word in words:
         if word.startswith("--"):
             name = word.partition("=")[0]
             chunks[name] = []
-        elif not chunks:
+        if not name:
             parser.error(f"unrecognized argument: {word}")
         chunks[name].append(word)
     return args, chunks
@@ -142,11 +146,6 @@ def values_of(job: Job) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=str))
 
 
-@cache
-def _sha256(path: str) -> str:
-    return sha256(Path(path)) if Path(path).is_file() else "nothing"
-
-
 def state_of(job: Job) -> str:
     """What of a run is in its folder: new, stopped or done. UserError where another run is there."""
     values, finished = values_of(job), []
@@ -157,20 +156,20 @@ def state_of(job: Job) -> str:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error}); remove {job.out} or name another --out") from error
         for key, flag in flags_of(job.script).items():
-            if (key not in FREE or key in ("data", "pretrained")) and flags.get(key) != values[key]:
+            if (key not in FREE or key in BY_CONTENT) and flags.get(key) != values[key]:
                 raise UserError(f"{path}: is of a run with {flag.name} {flags.get(key)}, not {values[key]}; "
                                 "name another --out")  # fmt: skip
         for place, before in data.items():
             task, split = place.split("/")
-            if _sha256(files[task][split]) != before:
+            if sha256_once(files[task][split]) != before:
                 raise UserError(f"{files[task][split]}: is not what it was when {path} was written; name another --out")
         finished.append(bool(run.get("finished")))
     expected = len((values["tasks"] or "sst,cfimdb").split(",")) if job.script == "c" else 1
     return "new" if not finished else "done" if all(finished) and len(finished) >= expected else "stopped"
 
 
-def flags_for(job: Job) -> list[str]:
-    """The flags that begin a run, or go on with one that was stopped."""
+def command_for(job: Job) -> list[str]:
+    """The command that begins a run, or goes on with one that was stopped."""
     if state_of(job) == "new":
         return job.command
     saved = any(job.out.glob("checkpoints/*")) or any(job.out.glob("*/checkpoints/*"))
@@ -186,44 +185,40 @@ def run_all(jobs: list[Job], at_once: int) -> dict[str, str]:
     running: dict[str, tuple[Job, subprocess.Popen]] = {}
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    def end(job: Job, failed: bool):
+        if failed:
+            lines = job.log.read_text("utf-8", errors="replace").strip().splitlines()
+            problems[job.name] = lines[-1].removeprefix("error: ") if lines else "it was killed"
+        n, minutes = len(jobs) - len(waiting) - len(running), (time.monotonic() - start) / 60
+        left = f"; about {minutes / n * (len(jobs) - n):.1f} min left" if n < len(jobs) else ""
+        result = f"failed ({problems[job.name]})" if failed else "done"
+        print(f"[{n}/{len(jobs)}] {job.name}: {result}, after {minutes:.1f} min{left}", flush=True)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         while waiting or running:
             undone = {job.name for job in waiting} | set(running)
             for job in [job for job in waiting if job.after not in undone][: at_once - len(running)]:
                 waiting.remove(job)
                 if job.after in problems:
-                    problems[job.name] = f"its weights, {job.after}, are not there"
+                    job.log.write_text(f"error: its weights, {job.after}, are not there\n", encoding="utf-8")
+                    end(job, failed=True)
                     continue
-                with open(_log(job), "w", encoding="utf-8") as log:
-                    running[job.name] = (
-                        job,
-                        subprocess.Popen([sys.executable, *flags_for(job)], stdout=log, stderr=log, env=environment),
-                    )
+                with open(job.log, "w", encoding="utf-8") as log:
+                    command = [sys.executable, *command_for(job)]
+                    running[job.name] = job, subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             time.sleep(0.1)
             for job, process in [pair for pair in running.values() if pair[1].poll() is not None]:
                 del running[job.name]
-                if process.returncode:
-                    lines = _log(job).read_text("utf-8", errors="replace").strip().splitlines()
-                    problems[job.name] = lines[-1] if lines else f"status {process.returncode}"
-                n, seconds = len(jobs) - len(waiting) - len(running), time.monotonic() - start
-                left = "" if n == len(jobs) else f"; about {_minutes(seconds / n * (len(jobs) - n))} left"
-                text = f"{job.name}: {problems.get(job.name, 'done')}, after {_minutes(seconds)}{left}"
-                print(f"[{n}/{len(jobs)}] {text}", flush=True)
+                end(job, failed=process.returncode != 0)
     finally:
         for _, process in running.values():
             process.terminate()
         for _, process in running.values():
             process.wait()
+        signal.signal(signal.SIGTERM, before)
     return problems
-
-
-def _log(job: Job) -> Path:
-    return job.out.with_name(job.name + ".log")
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def main(argv: Sequence[str] | None = None):
@@ -243,14 +238,12 @@ def main(argv: Sequence[str] | None = None):
             args.out.mkdir(parents=True, exist_ok=True)
             problems = run_all(todo, args.jobs)
         text = markdown(args.out, tables)
-        with atomic(args.out / "tables.md") as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        print(f"\n{text}\n{args.out / 'tables.md'}")
+        path = args.out / f"tables-{'all' if args.table == 'all' else '-'.join(tables)}.md"
+        path.write_text(text, encoding="utf-8")
+        print(f"\n{text}\n{path}")
         if problems:
             name, problem = next(iter(problems.items()))
-            raise UserError(
-                f"{len(problems)} of {len(jobs)} runs failed, first {name}: {problem.removeprefix('error: ')}"
-            )
+            raise UserError(f"{len(problems)} of {len(jobs)} runs failed, first {name}: {problem}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ WINGS = {
     "the techniques": ("lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),
     "weights": ("minilm", "foreign", "state", "hub", "pretrained", "checkpoint"),
-    "a run": ("settings", "terms", "engine", "folder", "run", "predict", "own", "submit"),
+    "a run": ("settings", "terms", "engine", "folder", "run", "predict", "own", "submit", "results", "experiments"),
     "before the tasks": ("pretraining",),
     "to learn from": ("sanity",),
 }
