@@ -1,5 +1,6 @@
 """Recipes: every row of the reports is there, says what its report says, and trains."""
 
+import importlib
 import inspect
 import json
 import sys
@@ -109,6 +110,14 @@ def test_every_recipe_says_what_the_report_leaves_unsaid():
         assert "nsaid" in comment or name not in (*FACTS, *READINGS, "lambda-sweep"), name
 
 
+def test_an_installed_package_has_every_recipe(monkeypatch):
+    pytest.importorskip("setuptools")  # which brings distutils
+    monkeypatch.chdir(FOLDER.parents[1])
+    patterns = importlib.import_module("distutils.core").run_setup("setup.py", stop_after="init").package_data
+    for path in FOLDER.iterdir():
+        assert any(path.relative_to(FOLDER.parent).match(pattern) for pattern in patterns["minbert"]), path
+
+
 # ------------------------------------------------------------------------------------------ each one trains
 
 
@@ -168,7 +177,8 @@ def test_a_run_of_a_recipe_is_in_run_json_and_resumes(refusal, tiny, sample, tmp
     assert (flags["recipe"], flags["lr"], flags["epochs"], flags["train_tasks"]) == ("b-sst-only", 1e-5, 2, ["sst"])
     line = refusal(multitask_classifier.main, ["--recipe", "b-round-robin", "--resume", "--out", str(out)])
     assert "--recipe b-round-robin" in line and "had b-sst-only" in line
-    for again in (["--resume", "--out", str(out)], [*argv, "--resume"]):
+    place = ["--resume", "--out", str(out)]
+    for again in (place, [*argv, "--resume"], ["--recipe", "b-sst-only", *place]):  # the recipe has 10 epochs
         args = multitask_classifier.get_args(again)
         assert (args.recipe, args.lr, args.epochs, args.train_tasks) == ("b-sst-only", 1e-5, 2, ["sst"])
     multitask_classifier.main(["--resume", "--out", str(out)])
