@@ -54,6 +54,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     if args is None:
         args = from_keywords("m", model.tasks.values(), of_training=True, **flags)
         args.out, args.files = args.out or free_folder(RUNS, "python"), {}
+    if "folder" not in args:
         with RunFolder(args.out).held(args) as args.folder:
             args.folder.start(args, describe(args))
             return train(model, tokenizer, data, args)

@@ -61,7 +61,7 @@ def parse(script: str, argv: Sequence[str] | None, description: str, prog: str |
         defaults = QUICKSTART if given.get("quickstart") else {}
         if given.get("recipe"):
             defaults = defaults | recipe_values(script, given["recipe"])
-        if given.get("resume"):
+        if given.get("resume") and not given.get("overwrite"):  # which would be refused below
             place = {key: defaults[key] for key in ("out",) if key in defaults}
             defaults = defaults | {"overwrite": False} | flags_of_run(script, place | given)
         parser.set_defaults(**defaults)

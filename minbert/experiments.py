@@ -149,7 +149,7 @@ def values_of(job: Job) -> dict[str, Any]:
 def state_of(job: Job) -> str:
     """What of a run is in its folder: new, stopped or done. UserError where another run is there."""
     values, finished = values_of(job), []
-    for path in sorted([*job.out.glob("run.json"), *job.out.glob("*/run.json")]):
+    for path in sorted(job.out.glob("*/run.json" if job.script == "c" else "run.json")):
         try:
             run = json.loads(path.read_text("utf-8"))
             flags, data, files = run["flags"], run["data"], run["plan"]["files"]

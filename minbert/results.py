@@ -51,9 +51,9 @@ def read_results(out: Path) -> list[Result]:
     for path in sorted([*out.glob("*/run.json"), *out.glob("*/*/run.json")]):
         try:
             run = json.loads(path.read_text("utf-8"))
-            if not run["flags"].get("recipe"):
+            folder = out / path.relative_to(out).parts[0]
+            if not run["flags"].get("recipe") or (folder != path.parent and run["script"] != "c"):
                 continue
-            folder = path.parent.parent if run["script"] == "c" else path.parent
             result = results.setdefault(
                 folder, Result(folder.name, run["flags"]["recipe"], differing(run["script"], run["flags"]), run)
             )

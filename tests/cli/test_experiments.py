@@ -201,6 +201,7 @@ def test_a_row_is_the_mean_and_the_standard_deviation_of_its_seeds(tmp_path):
 
 def test_runs_with_other_flags_are_rows_of_their_own(tmp_path):
     write_run(tmp_path / "a", "c-smart", 1, -0.25)
+    write_run(tmp_path / "a" / "older-run", "c-smart", 1, 0.9)  # what --overwrite puts aside
     write_run(tmp_path / "b", "c-smart", 1, 0.5, limit="1000", finished=False)
     rows = rows_of(markdown(tmp_path, {"C": TABLES["C"]}))
     assert [row[0] for row in rows[1:3]] == ["SMART `--limit 300`", "SMART `--limit 1000`"]

@@ -8,7 +8,7 @@ from tests.cli.runs import FULL
 
 def test_the_heads_of_the_other_tasks_stay_as_they_were(run, tiny):
     one, none = run(*FULL, "--train_tasks", "sst"), run("--train_tasks", "sst", "--para_head", "difference")
-    assert set(one.metrics[1]["loss"]) == {"sst"} and set(one.metrics[1]["dev"]) == {"sst", "para", "sts"}
+    assert set(one.metrics[0]["loss"]) == {"sst"} and set(one.metrics[0]["dev"]) == {"sst", "para", "sts"}
     start = read_state(none.out / "best")["model"]
     assert equal(one.part("heads.para"), {n: t for n, t in start.items() if n.startswith("heads.para")})
     assert not equal(one.part("heads.sst"), run(*FULL, "--train_tasks", "para").part("heads.sst"))
@@ -17,7 +17,7 @@ def test_the_heads_of_the_other_tasks_stay_as_they_were(run, tiny):
 def test_training_sst_alone_does_the_same_to_bert_as_a_run_that_has_no_other_task(run):
     """SST's head is drawn first, so it starts the same in both."""
     alone, beside = run(*FULL, "--tasks", "sst"), run(*FULL, "--train_tasks", "sst")
-    assert alone.metrics[1]["loss"] == beside.metrics[1]["loss"] and equal(alone.bert, beside.bert)
+    assert alone.metrics[0]["loss"] == beside.metrics[0]["loss"] and equal(alone.bert, beside.bert)
     assert not equal(alone.bert, run(*FULL).bert)
 
 
