@@ -118,8 +118,9 @@ def _table(table: Table, results: list[Result], out: Path) -> str:
             for task in tasks.values():
                 cells += [_score(recipe.scores.get(task)), _spread([run.scores.get(task) for run in own])]
             cells += [f"{recipe.seconds:,.0f}" if recipe.seconds else ""] * timed
-            cells += [f"{statistics.mean(run.seconds for run in own):,.0f}" if own else ""]
-            cells += [f"{max(run.memory for run in own):.2f}" if own else ""]
+            ended = [run for run in own if run.seconds]  # an epoch at least
+            cells += [f"{statistics.mean(run.seconds for run in ended):,.0f}" if ended else ""]
+            cells += [f"{max(run.memory for run in ended):.2f}" if ended else ""]
             cells.append(", ".join(f"`{run.name}`{' (unfinished)' * run.unfinished}" for run in own) or _why(row, out))
             lines.append(_row(cells))
     return "\n".join(lines) + "\n"

@@ -208,6 +208,13 @@ def test_runs_with_other_flags_are_rows_of_their_own(tmp_path):
     assert [row[6] for row in rows[1:3]] == ["-.250", ".500"] and rows[2][-1] == "`b` (unfinished)"
 
 
+def test_a_run_without_an_epoch_has_no_figures(tmp_path):
+    write_run(tmp_path / "a", "c-smart", 1, 0.5, finished=False)
+    metrics = tmp_path / "a" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+    assert rows_of(markdown(tmp_path, {"C": TABLES["C"]}))[1][-3:] == ["", "", "`a` (unfinished)"]
+
+
 def test_a_row_without_a_run_says_why(tmp_path):
     (tmp_path / "c-smart-11711.log").write_text("reading\nerror: data: no such file | folder\n")
     text = markdown(tmp_path, {"C": TABLES["C"]})
