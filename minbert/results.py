@@ -17,9 +17,9 @@ from minbert.recipe import NAMES, Table, read_recipe
 
 NOT_SHOWN = {*FREE, "seed", "recipe"} - {"pretrained"}
 NOTE = """\
-Scores are accuracies, and of STS Pearson's r, on the dev sets, of the epoch with the best mean. "Theirs" are the
-report's, of bert-base-uncased and all data. ± is the standard deviation over the seeds. Seconds are of an epoch of
-training, without the evaluation; GiB is the most memory that a run held."""
+Scores are accuracies, and of STS Pearson's r, on the dev sets, of the epoch with the best mean of the trained tasks.
+"Theirs" are the report's, of bert-base-uncased and all data. ± is the standard deviation over the seeds. Seconds are of
+an epoch of training, without the evaluation; GiB is the most memory that a run held."""
 
 
 @dataclass
