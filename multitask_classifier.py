@@ -58,7 +58,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
         with RunFolder(args.out).held(args) as args.folder:
             args.folder.start(args, describe(args))
             return train(model, tokenizer, data, args)
-    learners = [task for task in data if any(p.requires_grad for p in model.parameters_of(task))]
+    able = [task for task in data if any(p.requires_grad for p in model.parameters_of(task))]
+    learners = [task for task in able if task in args.train_tasks]
     if not learners:
         raise UserError(f"nothing to learn: --fine-tune-mode {FROZEN} with --sts_head cosine, which has no weights")
     train_sets = {task: data[task]["train"] for task in learners}
@@ -68,7 +69,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
         loss_of["sts"] = STS_LOSSES[args.sts_loss]
 
     sizes = {task: len(d) for task, d in train_sets.items()}
-    plan = Plan(sizes, args.batch_size, args.epochs, args.seed, args.steps_per_epoch)
+    plan = Plan(sizes, args.batch_size, args.epochs, args.seed, args.steps_per_epoch, priorities=args.priorities)
     schedule = SCHEDULES[args.schedule]
     batch_sizes = schedule.sizes(plan)
     streams = {task: Batches(d, batch_sizes[task], args.seed) for task, d in train_sets.items()}
@@ -117,7 +118,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
                 if args.eval_train:
                     scores["train"] = evaluate(model, train_sets)
             plan.history.append(scores["dev"])
-            if run.is_best(overall(scores["dev"], model.tasks), scores["dev"]):
+            learned = {task: scores["dev"][task] for task in learners}
+            if run.is_best(overall(learned, model.tasks), scores["dev"]):
                 save_model(args.folder.best, model, tokenizer, epoch=epoch + 1, dev=scores["dev"])
                 if not model.bert_trains() and model.additions:
                     save_trained(args.folder.trained, model)

@@ -8,6 +8,7 @@ setup(
     description="BERT by hand, with real weights, three tasks at once, and techniques as plain modules",
     license="Apache-2.0",
     packages=find_packages(include=["minbert", "minbert.*"]),
+    package_data={"minbert": ["recipes/*.txt", "recipes/*.md"]},
     py_modules=["classifier", "multitask_classifier", "sanity_check"],
     python_requires=">=3.11",
     classifiers=["Programming Language :: Python :: 3.11"],  # the versions that the tests were run with

@@ -1,4 +1,8 @@
-"""From a command line to the values of all flags, and which values a run that is resumed has already."""
+"""From a command line to the values of all flags.
+
+A flag has the value that the command line gives; otherwise, with --resume, the value that the run had; otherwise the
+value in the recipe; otherwise its default.
+"""
 
 import argparse
 import json
@@ -10,6 +14,7 @@ from typing import Any
 from minbert.errors import UserError, one_line_errors
 from minbert.flags import QUICKSTART, flags_of, groups
 from minbert.parser import Flag, Parser
+from minbert.recipe import SCRIPTS, listing, maker, read_recipe
 
 BY_CONTENT = ("data", "pretrained")  # may be elsewhere when a run goes on, if the content is the same
 FREE = (
@@ -36,10 +41,13 @@ def make_parser(script: str, description: str, prog: str | None = None) -> Parse
 
 
 def show_help(script: str, description: str, prog: str | None = None):
-    """Print the help and leave, if the command line asks for it. A script calls this before it loads PyTorch."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        with one_line_errors():
+    """Print the help or the recipes and leave, if the command line asks. A script calls it before it loads PyTorch."""
+    with one_line_errors():
+        if {"-h", "--help"} & set(sys.argv[1:]):
             make_parser(script, description, prog).parse_args(["--help"])
+        if "--list_recipes" in sys.argv[1:]:
+            print(listing())
+            sys.exit()
 
 
 def parse(script: str, argv: Sequence[str] | None, description: str, prog: str | None = None) -> dict[str, Any]:
@@ -47,15 +55,58 @@ def parse(script: str, argv: Sequence[str] | None, description: str, prog: str |
     parser = make_parser(script, description, prog)
     try:
         given = parser.given(argv)
-        if given.get("quickstart"):  # it changes defaults; what is given beside it counts
-            parser.set_defaults(**QUICKSTART)
+        if given.get("list_recipes"):
+            print(listing())
+            sys.exit()
+        defaults = QUICKSTART if given.get("quickstart") else {}
+        if given.get("recipe"):
+            defaults = defaults | recipe_values(script, given["recipe"])
         if given.get("resume") and not given.get("overwrite"):  # which would be refused below
-            parser.set_defaults(overwrite=False, **flags_of_run(script, given))
+            place = {key: defaults[key] for key in ("out",) if key in defaults}
+            defaults = defaults | {"overwrite": False} | flags_of_run(script, place | given)
+        parser.set_defaults(**defaults)
         values = vars(parser.parse_args(argv))
+        if values["recipe"] and not values["resume"]:
+            check_recipe(script, values)
         check_columns(script, values)
     except UserError as error:
         parser.error(str(error))
     return values
+
+
+def recipe_values(script: str, name: str) -> dict[str, Any]:
+    """What a recipe says of the flags of a script, by the names of their values; UserError with the line at fault."""
+    recipe = read_recipe(name)
+    if recipe.script != script:
+        raise UserError(f"--recipe {name}: is a recipe of {SCRIPTS[recipe.script]}, not of {SCRIPTS[script]}")
+    parser, values = make_parser(script, ""), {}
+    for line, words in recipe.lines:
+
+        def refuse(message: str, line: int = line):
+            raise UserError(f"{recipe.path}, line {line}: {message}")
+
+        parser.error = refuse
+        values |= parser.given(words)
+    if "recipe" in values:
+        raise UserError(f"{recipe.path}: a recipe cannot name another one with --recipe")
+    return values
+
+
+def check_recipe(script: str, values: Mapping[str, Any]):
+    """UserError where the recipe has several values of a flag, of which none was chosen, or needs weights first."""
+    recipe = read_recipe(values["recipe"])
+    row = next((flag for flag in flags_of(script).values() if flag.name == recipe.flag), None)
+    if row and not row.is_on(values):
+        raise UserError(
+            f"--recipe {recipe.name} stands for a run of each {recipe.flag} {', '.join(recipe.values)}: add one of "
+            f"them, or make all by `python -m minbert.experiments --table {recipe.name}`"
+        )
+    reading = maker(values["pretrained"])
+    if reading and not Path(values["pretrained"]).exists():
+        raise UserError(
+            f"--pretrained {values['pretrained']}: not there yet; "
+            f"`python -m minbert.pretraining --recipe {reading.name}` makes it"
+        )
 
 
 def flags_of_run(script: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from minbert import parser as types
-from minbert.parser import Flag, at_least, count, interval, number, positive, rate, seed
+from minbert.parser import Flag, at_least, count, interval, names, number, poolings, positive, rate, seed, steps
 
 PACKAGE = Path(__file__).resolve().parent
 DATA = (PACKAGE.parent if __package__ else PACKAGE) / "data"  # beside the scripts; flat files are beside them, too
@@ -39,6 +39,9 @@ TABLE: dict[str, list[Flag]] = {
     "start": [
         Flag("--quickstart", "minilm, the sample data and settings that suit them, in runs/quickstart", None, False,
              scripts="m"),
+        Flag("--recipe", "take the flags of a row of a report (minbert/recipes/NAME.txt), or of a file of your own; "
+             "flags beside it replace its own", metavar="NAME", scripts="mcp", not_with={"--quickstart": ""}),
+        Flag("--list_recipes", "list the recipes, and train nothing", None, False, scripts="mcp"),
         Flag("--predict", "ask the model in OUT about one sentence or two, and train nothing", metavar="TEXT",
              many=True),
         Flag("--predict_only", "write the prediction files of the best model in OUT, and train nothing", None, False),
@@ -81,8 +84,10 @@ TABLE: dict[str, list[Flag]] = {
              choices=("last-linear-layer", "full-model"), dest="mode"),
         Flag("--option", "the same in the words of other years: pretrain and freeze are last-linear-layer, "
              "finetune is full-model", choices=("pretrain", "freeze", "finetune")),
+        Flag("--pooling", "the sentence's vector: BERT's pooler over [CLS] (cls), or the mean over its tokens (mean); "
+             "or a list, one for each of --tasks", poolings, "cls", "NAME", scripts="m"),
         Flag("--pooling", "the sentence's vector: BERT's pooler over [CLS], or the mean over its tokens",
-             default="cls", choices=("cls", "mean"), scripts="mcp"),
+             default="cls", choices=("cls", "mean"), scripts="cp"),
         Flag("--hidden_dropout_prob", "dropout of the heads", rate, 0.3, "P"),
         Flag("--hidden_dropout_prob", "dropout of NLI's head", rate, 0.1, "P", scripts="p"),
         Flag("--bert_dropout", "dropout inside BERT (default: what its config.json says, usually 0.1; 0 where nothing "
@@ -121,10 +126,16 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--seed", "of dropout, fresh heads, data order (and masks)", seed, 11711, "N", scripts="mcp"),
         Flag("--epochs", "rounds of training", count, 10, "N"),
         Flag("--epochs", "times that the larger lesson is read whole", count, 5, "N", scripts="p"),
-        Flag("--steps_per_epoch", "steps a round, each of one or several tasks (default: what the schedule makes it)",
-             count, metavar="N", scripts="mcp"),
+        Flag("--train_tasks", "of --tasks, those that are trained; the others are scored alone (default: all)", names,
+             metavar="LIST", scripts="m"),
+        Flag("--steps_per_epoch", "steps a round, each of one or several tasks (default: what the schedule makes it); "
+             "3xsts is three times the batches that hold all of sts", steps, metavar="N", scripts="m"),
+        Flag("--steps_per_epoch", "steps a round (default: what it takes to see every example)", count, metavar="N",
+             scripts="cp"),
         Flag("--schedule", "which tasks each step trains on; see minbert/sampling.py", default="round_robin",
              choices="sampling.SCHEDULES", scripts="m"),
+        Flag("--priorities", "of --schedule priority and fixed: batches an iteration of each of --tasks, at the start "
+             "(default: in proportion to their sizes)", metavar="LIST", scripts="m"),
         Flag("--combine",
              "one update from a step's several losses: an update each, or one of all; see minbert/pcgrad.py",
              default="separate", choices="pcgrad.COMBINE", scripts="m"),

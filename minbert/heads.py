@@ -9,12 +9,13 @@ name from the table `HEADS`; u and v are the two sentences' vectors:
     difference       W·[u; v; |u-v|] + b            as in SBERT (Reimers & Gurevych 2019) [B]
     hadamard         W·(u⊙v)/(‖u‖‖v‖) + b           "feature-wise cosine": with all weights 1 it is cos(u, v) [A]
     dot              (Pu+c)·(Pv+c) + b              one projection for both, then their dot product [E]
-    cosine           5·cos(u, v)                    on the labels' scale: identical sentences score 5; no weights [B, D]
+    cosine           5·cos(u, v)                    on the labels' scale: identical sentences score 5; no weights [B]
+    mapped_cosine    5·(1 + cos(u, v))/2            the cosine's whole range on the labels' scale; no weights [D]
     cross_attention  each sentence's tokens attend to the other's; a linear layer on the two results [A]
     relational       one layer shared by Quora and STS, then a linear layer for each [B, §3.3]
 
-Swapping the sentences changes nothing for hadamard, dot, cosine and cross_attention. The letters are course reports:
-A Trujillo & Mahvash 2024, B Hollister, Cooper & Brink 2023, D Mo & Ho, E Zhang, Pan & Tao.
+Swapping the sentences changes nothing for hadamard, dot, the cosines and cross_attention. The letters are course
+reports: A Trujillo & Mahvash 2024, B Hollister, Cooper & Brink 2023, D Mo & Ho, E Zhang, Pan & Tao.
 """
 
 from collections.abc import Callable
@@ -108,6 +109,18 @@ class CosineHead(nn.Module):
         return self.top * F.cosine_similarity(encoded.u, encoded.v, dim=-1)[:, None]
 
 
+class MappedCosineHead(nn.Module):
+    """low + (top - low)·(1 + cos(u, v))/2: the cosines from -1 to 1 become the labels from `low` to `top`."""
+
+    def __init__(self, low: float, top: float):
+        super().__init__()
+        self.low, self.top = low, top
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        share = (1 + F.cosine_similarity(encoded.u, encoded.v, dim=-1)[:, None]) / 2
+        return self.low + (self.top - self.low) * share
+
+
 class DotHead(nn.Module):
     """(Pu+c)·(Pv+c) + b after dropout, the same projection for both sentences."""
 
@@ -189,12 +202,13 @@ HEADS: dict[str, Callable[[Task, int, float], nn.Module]] = {  # (task, C, dropo
     "hadamard": lambda task, C, p: HadamardHead(C, p, task.label_range[1]),
     "dot": lambda task, C, p: DotHead(C, p, middle(task)),
     "cosine": lambda task, C, p: CosineHead(task.label_range[1]),
+    "mapped_cosine": lambda task, C, p: MappedCosineHead(*task.label_range),
     "cross_attention": lambda task, C, p: CrossAttentionHead(C, task.outputs, p, middle(task)),
     "relational": lambda task, C, p: RelationalHead(C, task.outputs, p, middle(task)),
 }
 PAIR_HEADS = {  # the heads that a task of each kind may choose for separate pairs, its default first
     "yes_no": ("difference", "concat", "dot", "relational"),
-    "number": ("cosine", "dot", "difference", "hadamard", "cross_attention", "relational"),
+    "number": ("cosine", "mapped_cosine", "dot", "difference", "hadamard", "cross_attention", "relational"),
     "classes": ("difference", "concat", "relational"),
 }
 

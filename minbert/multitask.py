@@ -25,10 +25,10 @@ class MultitaskBert(nn.Module):
     """BERT with one head a task.
 
     tasks: names of rows of `TASKS`, or rows of your own. pairs: how sentence pairs are given, "separate" (two rows)
-    or "joint" (one). pooling: "cls" (BERT's pooler) or "mean". heads: the names of the heads of some tasks; the others
-    have the default. dropout: of the heads alone, as in the course's starter; BERT has its own rate. additions: to
-    BERT, {"lora": {"rank": 8}}, see `additions.py`. The attribute `precision`, "fp32" or "bf16", is the
-    number format of the matrix products inside `with model.autocast():`; weights and outputs are float32 in either.
+    or "joint" (one). pooling: "cls" (BERT's pooler) or "mean", or task → one of them. heads: the names of the heads of
+    some tasks; the others have the default. dropout: of the heads alone, as in the course's starter; BERT has its own
+    rate. additions: to BERT, {"lora": {"rank": 8}}, see `additions.py`. The attribute `precision`, "fp32" or "bf16", is
+    the number format of the matrix products inside `with model.autocast():`; weights and outputs are float32 in either.
     """
 
     precision = "fp32"
@@ -38,7 +38,7 @@ class MultitaskBert(nn.Module):
         bert: BertModel,
         tasks: Iterable[str | Task],
         pairs: str = "separate",
-        pooling: str = "cls",
+        pooling: str | Mapping[str, str] = "cls",
         heads: Mapping[str, str] | None = None,
         dropout: float = 0.3,
         additions: Mapping[str, Mapping[str, Any]] | None = None,
@@ -59,6 +59,7 @@ class MultitaskBert(nn.Module):
             "dropout": dropout,
             "additions": {k: dict(v) for k, v in (additions or {}).items()},
         }
+        self.pooling = {name: pooling if isinstance(pooling, str) else pooling[name] for name in self.tasks}
         self.bert = bert
         self.additions = surgery.add(bert, list(self.tasks), self.build["additions"])
         self.heads = build_heads(names, self.tasks, bert.config.hidden_size, dropout)
@@ -80,7 +81,7 @@ class MultitaskBert(nn.Module):
         """What BERT makes of a batch's embedded rows: their tokens' vectors (R, T, C), and the rows' vectors (R, C)."""
         self.use(batch.task)
         tokens = self.bert.encode(embedded, batch.attention_mask).to(self.dtype)
-        mean = self.build["pooling"] == "mean"
+        mean = self.pooling[batch.task] == "mean"
         return tokens, mean_pool(tokens, batch.attention_mask) if mean else self.bert.pool(tokens)
 
     def autocast(self) -> torch.autocast:

@@ -165,3 +165,23 @@ def interval(text: str) -> str:
 def names(text: str) -> tuple[str, ...]:
     """A flag's type: a list of words with commas between, each word once."""
     return tuple(dict.fromkeys(text.split(",")))
+
+
+def steps(text: str) -> int | str:
+    """A flag's type: a number of steps, or "3xsts", three times the batches that hold all of a task."""
+    times, x, task = text.partition("x")
+    try:
+        number_of_times = count(times if task or not x else "")
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number of steps (1000) nor of a task's batches (3xsts, three times those of sts)"
+        ) from error
+    return f"{number_of_times}x{task}" if x else number_of_times
+
+
+def poolings(text: str) -> str:
+    """A flag's type: "cls" or "mean", or several of them with commas between."""
+    for word in text.split(","):
+        if word not in ("cls", "mean"):
+            raise argparse.ArgumentTypeError(f"{text!r}: {word!r} is neither cls nor mean")
+    return text

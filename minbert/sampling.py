@@ -12,6 +12,7 @@ repeats the small tasks.
     uniform       the same with equal p_i
     annealed      the same with p_i ∝ N_i^α, α falling from 1 to 0.2 over the epochs (Stickland & Murray 2019)
     priority      p_i batches of task i, p_i falling while its dev score stays (Trujillo & Mahvash 2024, §3.2)
+    fixed         the same with p_i that stay (their 1, 8, 1)
 
 (round_robin, interleaved and quora_first: Hollister, Cooper & Brink 2023, §3.2.) N_i is a task's number of training
 examples. A schedule is a function of a `Plan` and the epoch's number; it returns the epoch's steps, each a list of
@@ -33,16 +34,23 @@ class Plan:
     """The facts that a schedule may use.
 
     sizes: training examples of each task, N_i. batch_size: examples in a full batch. epochs: E, their number.
-    seed: of the draws. steps_per_epoch: None for the schedule's own number. history: the dev scores of the tasks
-    after each epoch so far; the trainer appends to it.
+    seed: of the draws. steps_per_epoch: None for the schedule's own number; "3xsts" becomes three times the batches of
+    sts. history: the dev scores of the tasks after each epoch so far; the trainer appends to it. priorities: the p_i
+    at the start, of each task; None for round(N_i / N_min).
     """
 
     sizes: Mapping[str, int]
     batch_size: int
     epochs: int = 1
     seed: int = 0
-    steps_per_epoch: int | None = None
+    steps_per_epoch: int | str | None = None
     history: list[Mapping[str, float]] = field(default_factory=list)
+    priorities: Mapping[str, int] | None = None
+
+    def __post_init__(self):
+        if isinstance(self.steps_per_epoch, str):
+            times, _, task = self.steps_per_epoch.partition("x")
+            object.__setattr__(self, "steps_per_epoch", int(times) * self.batches(task))
 
     @property
     def largest(self) -> str:
@@ -124,8 +132,16 @@ def annealed(plan: Plan, epoch: int) -> list[Step]:
 
 
 def priority(plan: Plan, epoch: int) -> list[Step]:
-    """⌊N_min / batch⌋ iterations of p_i batches of task i, in a fresh order each, with the p_i of `priorities`."""
-    p, _ = priorities(plan)
+    """`fixed` with the p_i of `priorities`."""
+    return _iterations(plan, epoch, priorities(plan)[0])
+
+
+def fixed(plan: Plan, epoch: int) -> list[Step]:
+    """⌊N_min / batch⌋ iterations of p_i batches of task i, in a fresh order each."""
+    return _iterations(plan, epoch, first_priorities(plan))
+
+
+def _iterations(plan: Plan, epoch: int, p: Mapping[str, int]) -> list[Step]:
     iteration = [task for task in plan.sizes for _ in range(p[task])]
     count = max(1, plan.sizes[plan.smallest] // plan.batch_size)
     if plan.steps_per_epoch:
@@ -135,15 +151,22 @@ def priority(plan: Plan, epoch: int) -> list[Step]:
     return steps[: plan.steps_per_epoch]
 
 
+def first_priorities(plan: Plan) -> dict[str, int]:
+    """p_i at the start: `plan.priorities`, or round(N_i / N_min)."""
+    if plan.priorities:
+        return {task: plan.priorities[task] for task in plan.sizes}
+    return {task: round(size / plan.sizes[plan.smallest]) for task, size in plan.sizes.items()}
+
+
 def priorities(plan: Plan) -> tuple[dict[str, int], bool]:
     """p_i after the scores in `plan.history`, and whether the end phase has begun.
 
-    p_i starts at round(N_i / N_min). A task is saturated while its dev score is no better than its best so far. Each
+    p_i starts at `first_priorities`. A task is saturated while its dev score is no better than its best so far. Each
     such epoch halves its p_i, at last to zero; when the score improves again, p_i is at least 1. The end phase begins
     when all tasks are saturated: every p_i is 1, and the smoothness term, if there is one, is switched on.
     (The report says "gradually decrease, even to zero"; the halving and the way back are ours.)
     """
-    p = {task: round(size / plan.sizes[plan.smallest]) for task, size in plan.sizes.items()}
+    p = first_priorities(plan)
     best: dict[str, float] = {}
     saturated = set()
     for scores in plan.history:
@@ -190,4 +213,5 @@ SCHEDULES: dict[str, Schedule] = {
     "uniform": Schedule(uniform),
     "annealed": Schedule(annealed),
     "priority": Schedule(priority, waits=lambda plan: () if priorities(plan)[1] else ("smart",)),
+    "fixed": Schedule(fixed),
 }

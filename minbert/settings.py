@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minbert.command_line import check_columns, parse, typed
+from minbert.command_line import check_columns, check_recipe, parse, recipe_values, typed
 from minbert.errors import UserError
 from minbert.flags import DATA, MULTITASK, SINGLE, SPLITS, flags_of, groups, techniques
 from minbert.heads import choose_head
@@ -48,11 +48,15 @@ def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: 
     if unknown:
         raise TypeError(f"{unknown[0]} is none of the keywords; they are {', '.join(allowed)}")
     values = {key: flag.default for key, flag in flags.items()}
+    if keywords.get("recipe"):
+        values |= recipe_values(script, keywords["recipe"])
     for key, value in keywords.items():
         try:
             values[key] = typed(flags[key], value)
         except (argparse.ArgumentTypeError, ValueError) as error:
             raise UserError(f"{key}: {error}") from error
+    if keywords.get("recipe"):
+        check_recipe(script, values)
     check_columns(script, values)
     return settle(script, values, rows)
 
@@ -71,6 +75,8 @@ def settle(script: str, values: Mapping[str, Any], rows: Iterable[Task] | None =
         files, outs         task → split → path               asked_test  the tasks whose test file was named
         heads               task → name of its head           additions   name → settings, of what is added to BERT
         limit, task_weights task → number                     terms       name → settings, of what is added to a loss
+        train_tasks         the tasks that are trained        priorities  task → number, or None
+        pooling             one word, or task → word
     """
     flags = {**flags_of("m"), **flags_of("c"), **flags_of(script)}
     args = Namespace(**{key: flag.default for key, flag in flags.items()} | dict(values))
@@ -88,6 +94,13 @@ def settle_rows(args: Namespace, rows: dict[str, Task]) -> Namespace:
     limit, weights = args.values.get("limit"), args.values.get("task_weights")
     args.limit = per_task("--limit", limit, args.tasks, int) if limit else {}
     args.task_weights = per_task("--task_weights", weights or "1", args.tasks, float)
+    trained, priorities = args.values.get("train_tasks"), args.values.get("priorities")
+    args.train_tasks = [name for name in args.tasks if not trained or name in trained]
+    args.priorities = per_task("--priorities", priorities, args.tasks, int) if priorities else None
+    args.pooling = pooling_of(args.values.get("pooling") or "cls", args.tasks)
+    for name in trained or ():
+        if name not in args.tasks:
+            raise UserError(f"--train_tasks {name} needs {name} among --tasks")
     _settle_techniques(args)
     _settle_mode(args)
     _settle_heads(args)
@@ -109,6 +122,16 @@ def per_task(flag: str, text: str, tasks: Sequence[str], kind: type) -> dict:
         raise UserError(
             f"{flag} {text}: give a number above 0, or one for each of --tasks {','.join(tasks)}"
         ) from error
+
+
+def pooling_of(text: str, tasks: Sequence[str]) -> str | dict[str, str]:
+    """The one word of --pooling, or its list of one for each task: {"sst": "cls", "para": "cls", "sts": "mean"}."""
+    words = text.split(",")
+    if len(words) == 1:
+        return text
+    if len(words) != len(tasks):
+        raise UserError(f"--pooling {text}: give one of cls and mean, or one for each of --tasks {','.join(tasks)}")
+    return dict(zip(tasks, words, strict=True))
 
 
 def _rows(args: Namespace) -> dict[str, Task]:
@@ -164,8 +187,8 @@ def _settle_techniques(args: Namespace):
     args.terms = {t.name: t.settings(vars(args)) for t in on if t.table == "TERMS"}
     for technique in on:
         for name in technique.settings(vars(args)).get("tasks", ()):
-            if name not in args.tasks:
-                raise UserError(f"--{technique.name}_tasks {name} needs {name} among --tasks")
+            if name not in args.train_tasks:
+                raise UserError(f"--{technique.name}_tasks {name} needs {name} among {_trained(args)[0]}")
 
 
 def _settle_mode(args: Namespace):
@@ -199,7 +222,18 @@ def _settle_heads(args: Namespace):
 
 
 def _frozen_cosine(args: Namespace) -> bool:
-    return args.mode == FROZEN and args.heads.get("sts") == "cosine"
+    return args.mode == FROZEN and args.heads.get("sts") in ("cosine", "mapped_cosine")
+
+
+def _learners(args: Namespace) -> list[str]:
+    """The tasks that have something to learn."""
+    return [name for name in args.train_tasks if not (name == "sts" and _frozen_cosine(args))]
+
+
+def _trained(args: Namespace) -> tuple[str, str]:
+    """The flag that says which tasks are trained, and what it says."""
+    flag = "--train_tasks" if args.train_tasks != args.tasks else "--tasks"
+    return flag, f"{flag} names {','.join(args.train_tasks)} alone"
 
 
 def _unshared(args: Namespace) -> str:
@@ -227,8 +261,8 @@ RULES: list[tuple[Callable[[Namespace], Any], Callable[[Namespace], str]]] = [  
         lambda a: f"--sts_loss cosine trains BERT alone; --fine-tune-mode {a.mode} freezes it",
     ),
     (
-        lambda a: a.combine in SURGERY and len(a.tasks) < 2,
-        lambda a: f"--combine {a.combine} needs two tasks or more; --tasks names {a.tasks[0]} alone",
+        lambda a: a.combine in SURGERY and len(a.train_tasks) < 2,
+        lambda a: f"--combine {a.combine} needs two tasks or more; {_trained(a)[1]}",
     ),
     (
         lambda a: a.combine != "separate" and not SCHEDULES[a.schedule].together,
@@ -242,19 +276,29 @@ RULES: list[tuple[Callable[[Namespace], Any], Callable[[Namespace], str]]] = [  
         lambda a: f"--combine {a.combine} works on weights inside BERT that tasks share; {_unshared(a)} leaves none",
     ),
     (
-        lambda a: a.schedule == "quora_first" and "para" not in a.tasks,
-        lambda a: "--schedule quora_first needs para among --tasks",
+        lambda a: a.schedule == "quora_first" and "para" not in a.train_tasks,
+        lambda a: f"--schedule quora_first needs para among {_trained(a)[0]}",
     ),
     (
         lambda a: a.steps_per_epoch and a.schedule == "sequential",
         lambda a: "--steps_per_epoch does not go with --schedule sequential, which sees all of every task",
     ),
     (
-        lambda a: a.lora_per_task and len(a.tasks) < 2,
-        lambda a: f"--lora_per_task needs two tasks or more; --tasks names {a.tasks[0]} alone",
+        lambda a: a.steps_per_epoch and str(a.steps_per_epoch).partition("x")[2] not in ("", *_learners(a)),
+        lambda a: f"--steps_per_epoch {a.steps_per_epoch}: after the x stands one of {','.join(_learners(a))}",
+    ),
+    (
+        lambda a: a.priorities and a.schedule not in ("priority", "fixed"),
+        lambda a: f"--priorities needs --schedule priority or fixed, not {a.schedule}",
+    ),
+    (
+        lambda a: a.lora_per_task and len(a.train_tasks) < 2,
+        lambda a: f"--lora_per_task needs two tasks or more; {_trained(a)[1]}",
     ),
     (
         lambda a: _frozen_cosine(a) and a.smart_tasks == ("sts",),
-        lambda a: f"--smart_tasks sts: with --sts_head cosine and --fine-tune-mode {a.mode} sts learns nothing",
+        lambda a: (
+            f"--smart_tasks sts: with --sts_head {a.heads['sts']} and --fine-tune-mode {a.mode} sts learns nothing"
+        ),
     ),
 ]

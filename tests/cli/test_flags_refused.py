@@ -20,10 +20,23 @@ REFUSED = [  # the flags, and what the one line must name
     *(
         (f"--combine {way} --schedule {name} --fine-tune-mode full-model", (f"--combine {way}", f"--schedule {name}"))
         for way in ("sum", *SURGERY)
-        for name in ("sequential", "proportional", "sqrt", "uniform", "annealed", "priority")
+        for name in ("sequential", "proportional", "sqrt", "uniform", "annealed", "priority", "fixed")
     ),
     ("--steps_per_epoch 5 --schedule sequential", ("--steps_per_epoch", "--schedule sequential")),
     ("--task_weights 1,2", ("--task_weights",)),
+    *((f"--steps_per_epoch {text}", ("--steps_per_epoch", text)) for text in ("0", "3x", "3xnli", "x", "0xsts", "1.5")),
+    ("--steps_per_epoch 3xsts", ("--steps_per_epoch 3xsts", "sst,para")),  # frozen, with the cosine, it learns nothing
+    ("--steps_per_epoch 2xpara --train_tasks sst", ("--steps_per_epoch 2xpara", "sst")),
+    ("--priorities 1,8,1", ("--priorities", "--schedule priority or fixed", "round_robin")),
+    *((f"--priorities {p} --schedule fixed", ("--priorities", p)) for p in ("1,8", "1,0,1", "1,.5,1", "x")),
+    *((f"--pooling {text}", ("--pooling", text)) for text in ("cls,mean", "max", "cls,", "cls,cls,max")),
+    ("--train_tasks sst --tasks para,sts", ("--train_tasks sst", "--tasks")),
+    ("--train_tasks sst, --tasks sst,sts", ("--train_tasks", "--tasks")),
+    ("--train_tasks sst,sts --schedule quora_first", ("--schedule quora_first", "--train_tasks")),
+    ("--train_tasks sst --option finetune --combine pcgrad", ("--combine pcgrad", "--train_tasks names sst alone")),
+    ("--train_tasks sst --lora_rank 2 --lora_per_task", ("--lora_per_task", "--train_tasks names sst alone")),
+    ("--train_tasks sst --smart 5 --smart_tasks para", ("--smart_tasks para", "--train_tasks")),
+    ("--smart 5 --smart_tasks sts --sts_head mapped_cosine", ("--smart_tasks sts", "--sts_head mapped_cosine")),
     *((flag, (flag.split()[0], "--lora_rank")) for flag in ("--lora_alpha 4", "--lora_dropout .1", "--lora_per_task")),
     ("--lora_targets query", ("--lora_targets", "--lora_rank")),
     *((f"--adapter_{flag}", (f"--adapter_{flag}".split()[0], "--adapter")) for flag in ("size 4", "activation gelu")),
@@ -111,6 +124,9 @@ def test_each_of_the_flags_is_accepted_where_its_other_half_is_absent():
         "--tasks sst,para --lora_rank 2 --lora_per_task", "--lora_rank 2 --lora_targets query,value --combine pcgrad",
         "--adapter pal --combine pcgrad", "--adapter low_rank --freeze_bert --combine sum",
         "--adapter pal --lora_rank 2", "--tasks sts --smart 5",
+        "--schedule fixed --priorities 1,8,1", "--schedule priority --priorities 3", "--pooling cls,cls,mean",
+        "--steps_per_epoch 3xsts --option finetune", "--steps_per_epoch 1xpara --schedule annealed",
+        "--train_tasks sst", "--train_tasks sst,sts --option finetune --combine pcgrad",
         "--smart 5 --schedule priority", "--quickstart --smart 5 --bregman 1",
         *(f"--smart 5 --smart_{flag} {value}" for flag, value in SMART_FLAGS.items()),
     ]  # fmt: skip

@@ -28,7 +28,9 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--pretrained": ([["{trained}"]], FULL),
     "--fine-tune-mode": ([["full-model"]], ()),
     "--option": ([["finetune"]], ()),
-    "--pooling": ([["mean"]], FULL),
+    "--pooling": ([["mean"], ["cls,cls,mean"]], FULL),
+    "--train_tasks": ([["sst"], ["para,sts"]], FULL),
+    "--priorities": ([["1,8,1"]], (*FULL, "--schedule", "fixed")),
     "--hidden_dropout_prob": ([["0.3"]], FULL),
     "--bert_dropout": ([["0.1"]], FULL),
     "--pairs": ([["joint"]], FULL),
@@ -37,7 +39,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--sts_loss": ([["cosine"]], FULL),
     "--seed": ([["1"]], FULL),
     "--epochs": ([["2"]], (*FULL, "--lr_decay", "linear")),  # so that the first epoch, too, is another one
-    "--steps_per_epoch": ([["1"], ["3"]], FULL),
+    "--steps_per_epoch": ([["1"], ["3"], ["2xsst"]], FULL),
     "--batch_size": ([["4"]], FULL),
     "--micro_batch": ([["3"]], FULL),
     "--lr": ([["2e-3"]], FULL),
@@ -54,12 +56,16 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--freeze_bert": ([[]], (*FULL, "--adapter", "pal")),
 }
 OTHERWISE = {  # flags of place and output: test_flags_of_place.py, test_flags_of_output.py see what they do
-    "--quickstart", "--predict", "--predict_only", "--local_files_only", "--attention", "--use_gpu", "--out",
-    "--overwrite", "--skip_predictions", "--eval_train", "--resume", "--save_every",
+    "--quickstart", "--recipe", "--list_recipes", "--predict", "--predict_only", "--local_files_only", "--attention",
+    "--use_gpu", "--out", "--overwrite", "--skip_predictions", "--eval_train", "--resume", "--save_every",
     *(f"--{task}_{what}" for task in ("sst", "para", "sts") for what in ("dev", "test", "dev_out", "test_out")),
 }  # fmt: skip
 DEFAULTS = {  # values that say the default in so many words
     ("--option", "pretrain"): (),
+    ("--train_tasks", "sts,para,sst"): FULL,
+    ("--pooling", "cls,cls,cls"): FULL,
+    ("--steps_per_epoch", "1xsts"): FULL,
+    ("--priorities", "2,6,1"): (*FULL, "--schedule", "fixed"),  # in proportion to 24, 96 and 16
     ("--option", "freeze"): (),
     ("--fine-tune-mode", "last-linear-layer"): (),
     ("--para_head", "difference"): FULL,
@@ -136,7 +142,7 @@ def test_turning_a_flag_of_a_technique_changes_the_model(run, name):
 def test_the_choices_of_a_flag_differ_from_one_another(run, flag):
     """In one epoch `annealed` is `proportional` by its definition, α = 1; the next test has more."""
     values, beside = CASES[flag]
-    names = [value for (value,) in values if value != "annealed"]
+    names = [value for (value,) in values if value not in ("annealed", "fixed")]  # see below; equal in one epoch
     runs = [run(*beside, flag, name) for name in names]
     for i, one in enumerate(runs):
         for j, other in enumerate(runs[:i]):

@@ -9,9 +9,9 @@ from minbert.tasks import (
 )
 
 PAIR = [name for name in HEADS if name != "linear"]  # heads that compare two vectors
-SYMMETRIC = {"hadamard", "dot", "cosine", "cross_attention"}  # what heads.py says of them
+SYMMETRIC = {"hadamard", "dot", "cosine", "mapped_cosine", "cross_attention"}  # what heads.py says of them
 NOT_SYMMETRIC = {"concat", "difference", "relational"}
-STS, PARA = TASKS["sts"], TASKS["para"]
+COSINES = {"cosine", "mapped_cosine"}  # which have no weights
 STS, PARA = TASKS["sts"], TASKS["para"]
 
 

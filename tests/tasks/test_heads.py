@@ -7,10 +7,8 @@ import torch
 from torch import nn
 
 from minbert.heads import HEADS, PAIR_HEADS, Encoded, mean_pool
-from minbert.tasks import (
-    TASKS,
-)
-from tests.tasks.head_inputs import NOT_SYMMETRIC, PAIR, PARA, STS, SYMMETRIC, fresh, pairs_of
+from minbert.tasks import TASKS, Task
+from tests.tasks.head_inputs import COSINES, NOT_SYMMETRIC, PAIR, PARA, STS, SYMMETRIC, fresh, pairs_of
 
 
 def set_weights(module: nn.Module, **values):
@@ -36,6 +34,7 @@ TOY = Encoded(torch.tensor([[3.0, 4.0]]), torch.tensor([[5.0, 12.0]]))
         # Pu = (3 + 8 + 1, 4) = (12, 4), Pv = (5 + 24 + 1, 12) = (30, 12), product 360 + 48
         ("dot", {"project__weight": [1, 2, 0, 1], "project__bias": [1, 0], "bias": [0.5]}, 408.5),
         ("cosine", {}, 5 * 63 / 65),
+        ("mapped_cosine", {}, 5 * (1 + 63 / 65) / 2),
         (
             "relational",  # row 1 adds u, v and |u-v|: 34; row 2 is -65 times the cosine: -63, which leaks .01 of it
             {
@@ -77,15 +76,15 @@ def test_a_head_has_the_outputs_of_its_task():
         assert fresh(name)(pairs_of()).shape == (6, 1)
 
 
-def test_no_head_but_the_cosine_limits_its_outputs():
-    """Logits and similarities are raw: given large features every head but the cosine leaves [0, 1] and [0, 5]."""
+def test_no_head_but_the_cosines_limits_its_outputs():
+    """Logits and similarities are raw: given large features every head but the cosines leaves [0, 1] and [0, 5]."""
     big = Encoded(*(x * 100 if x.is_floating_point() else x for x in pairs_of()))
     for name in PAIR:
         head = fresh(name, task=PARA)
         if name == "hadamard":  # it depends on directions alone, so only large weights give large outputs
             head.linear.weight.data *= 1e4
         outputs = head(big)
-        assert (outputs.abs().max() > 5) == (name != "cosine"), name
+        assert (outputs.abs().max() > 5) == (name not in COSINES), name
 
 
 # ------------------------------------------------------------------------------------------ symmetries
@@ -104,11 +103,11 @@ def test_swapping_the_sentences_changes_nothing_for_the_symmetric_heads(name):
 
 
 @pytest.mark.parametrize("name", sorted(SYMMETRIC | NOT_SYMMETRIC))
-def test_scaling_a_sentence_changes_nothing_for_hadamard_and_cosine(name):
+def test_scaling_a_sentence_changes_nothing_for_hadamard_and_the_cosines(name):
     """They compare directions, whatever the vectors' lengths."""
     head, encoded = fresh(name), pairs_of()
     same = torch.allclose(head(encoded), head(encoded._replace(u=7 * encoded.u, tokens_u=7 * encoded.tokens_u)))
-    assert same == (name in {"hadamard", "cosine"})
+    assert same == (name in COSINES | {"hadamard"})
 
 
 @pytest.mark.parametrize("name", PAIR)
@@ -170,7 +169,16 @@ def test_identical_sentences_score_5_under_the_cosine():
     assert fresh("cosine", 2)(Encoded(torch.tensor([[3.0, 0]]), torch.tensor([[0, 2.0]]))).item() == 0  # right angle
 
 
-@pytest.mark.parametrize("name", [n for n in PAIR_HEADS["number"] if n not in ("cosine", "hadamard")] + ["linear"])
+def test_the_mapped_cosine_spans_the_labels():
+    """Opposite, at a right angle, the same: the lowest label, the middle, the highest, also of other labels."""
+    u, v = torch.tensor([[3.0, 0], [3, 0], [3, 0]]), torch.tensor([[-1.0, 0], [0, 2], [7, 0]])
+    percent = Task("ease", ("one", "other"), "ease", kind="number", label_range=(-10, 100))
+    for task, expected in ((STS, [0.0, 2.5, 5.0]), (percent, [-10.0, 45.0, 100.0])):
+        outputs = fresh("mapped_cosine", 2, task)(Encoded(u, v))[:, 0]
+        torch.testing.assert_close(outputs, torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [n for n in PAIR_HEADS["number"] if n not in COSINES | {"hadamard"}] + ["linear"])
 def test_a_regression_head_starts_near_the_middle_of_the_labels(name):
     """From 0, the first epochs would be spent on learning the mean label, 2.5, at a small learning rate."""
     encoded = pairs_of(B=200, C=64)
@@ -188,6 +196,6 @@ def test_hadamard_starts_as_the_cosine():
 def test_a_heads_dropout_is_on_in_training_alone(name):
     encoded, head = pairs_of(), HEADS[name](STS, 8, 0.5)
     differs = not torch.equal(head(encoded), head(encoded))
-    assert differs == (name != "cosine")  # which has no weights
+    assert differs == (name not in COSINES)
     head.eval()
     assert torch.equal(head(encoded), head(encoded))

@@ -16,10 +16,10 @@ from minbert.tasks import (
     TASKS,
 )
 from minbert.tokenizer import SPECIAL, BertTokenizer
-from tests.tasks.head_inputs import PARA, STS, fresh, pairs_of
+from tests.tasks.head_inputs import COSINES, PARA, STS, fresh, pairs_of
 
 
-@pytest.mark.parametrize("name", [name for name in PAIR_HEADS["number"] if name != "cosine"])
+@pytest.mark.parametrize("name", [name for name in PAIR_HEADS["number"] if name not in COSINES])
 def test_identical_sentences_can_learn_to_score_5(name):
     """The head alone is trained: 4 sentences, each with itself (label 5) and with its neighbour (label 0)."""
     C = 16

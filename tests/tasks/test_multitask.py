@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from minbert.checkpoint import load_model, save_model
 from minbert.heads import Encoded
-from minbert.tasks import (
-    TASKS,
-)
+from minbert.tasks import TASKS
 from tests.tasks.small_models import CONFIG, PAIRS, TOKENIZER, batch_of, build, every_way, pooled
 
 
@@ -55,6 +54,18 @@ def test_the_outputs_of_mean_pooling_by_hand():
 
     by_hand = [5 * F.cosine_similarity(mean(a), mean(b)) for a, b in PAIRS]
     torch.testing.assert_close(model(batch_of("sts"))[:, 0], torch.cat(by_hand))
+
+
+def test_each_task_can_have_its_own_pooling(tmp_path):
+    """As Mo & Ho: BERT's pooler for SST and Quora, the mean for STS. It is part of the saved model."""
+    model = build(pooling={"sst": "cls", "para": "cls", "sts": "mean"})
+    save_model(tmp_path / "model.pt", model, TOKENIZER)
+    again = load_model(tmp_path / "model.pt")[0].eval()
+    for task, pooling in (("sst", "cls"), ("para", "cls"), ("sts", "mean")):
+        batch, other = batch_of(task), {"cls": "mean", "mean": "cls"}[pooling]
+        assert torch.equal(model(batch), build(pooling=pooling)(batch)), task
+        assert torch.equal(again(batch), model(batch)), task
+        assert not torch.allclose(model(batch), build(pooling=other)(batch), atol=1e-4), task
 
 
 def test_the_outputs_of_joint_pairs_by_hand():

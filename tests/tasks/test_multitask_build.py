@@ -14,6 +14,7 @@ from minbert.pretrained import load_bert
 from minbert.tasks import (
     TASKS,
 )
+from tests.tasks.head_inputs import COSINES
 from tests.tasks.small_models import CONFIG, LABELS, PAIRS, TOKENIZER, batch_of, build, every_way, rates
 
 
@@ -79,7 +80,7 @@ def test_berts_dropout_reaches_all_of_bert_and_no_head(tiny):
 def test_each_dropout_changes_the_outputs_in_training_alone(task, way):
     """Two passes differ if the model is in train mode and one of the rates is above 0."""
     batch = batch_of(task, way["pairs"])
-    no_head_dropout = (way.get("heads") or {}).get("sts") == "cosine"  # it has no weights and no dropout
+    no_head_dropout = (way.get("heads") or {}).get("sts") in COSINES  # without weights and dropout
 
     def equal_passes(bert_dropout: float, dropout: float, training: bool) -> bool:
         config = replace(CONFIG, hidden_dropout_prob=bert_dropout, attention_probs_dropout_prob=bert_dropout)

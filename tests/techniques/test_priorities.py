@@ -63,6 +63,18 @@ def test_priorities_of_any_history(history):
         ended = end
 
 
+def test_priorities_of_ones_own_are_where_it_starts():
+    plan = Plan(THREE, 50, priorities={"a": 1, "b": 10, "c": 4})
+    improving = {"a": 0.1, "b": 0.5, "c": 0.1}
+    for scores, p in (
+        (improving, (1, 10, 4)),
+        ({"a": 0.2, "b": 0.5, "c": 0.1}, (1, 5, 2)),  # b and c stall
+        ({"a": 0.3, "b": 0.6, "c": 0.1}, (1, 5, 1)),
+    ):
+        plan.history.append(scores)
+        assert tuple(priorities(plan)[0].values()) == p
+
+
 def test_a_priority_epoch_follows_the_history():
     """The trainer appends to the history."""
     plan = Plan(THREE, 50)

@@ -86,6 +86,18 @@ def test_priority_begins_with_the_ratio_of_the_sizes():
     assert batches(steps("priority", SMALL, batch_size=3)) == {"sst": 2, "para": 10, "sts": 2}  # 1.43, 4.71
 
 
+def test_fixed_keeps_the_priorities_that_it_is_given():
+    """Trujillo & Mahvash: one batch of SST, eight of Quora, one of STS an iteration, 1,000 batches an epoch."""
+    plan = Plan(COURSE, 16, steps_per_epoch=1000, priorities={"sts": 1, "para": 8, "sst": 1})
+    plan.history.extend([{"sst": 0.5, "para": 0.5, "sts": 0.5}] * 3)  # no task improves
+    epoch = SCHEDULES["fixed"].steps(plan, 3)
+    assert batches(epoch) == {"sst": 100, "para": 800, "sts": 100}
+    assert all(batches(epoch[i : i + 10]) == {"sst": 1, "para": 8, "sts": 1} for i in range(0, 1000, 10))
+    assert epoch != SCHEDULES["fixed"].steps(plan, 2)  # in a fresh order each epoch
+    assert {*batches(SCHEDULES["priority"].steps(plan, 3)).values()} == {333, 334}  # its end phase
+    assert steps("fixed") == steps("priority")  # without priorities of one's own, and before any history
+
+
 def test_the_schedules_marked_together_have_every_task_in_a_step():
     """Gradients can be combined only where a step has several tasks. (`quora_first` begins with one task.)"""
     for name, schedule in SCHEDULES.items():
@@ -176,10 +188,17 @@ def test_steps_per_epoch_cuts_an_epoch_or_repeats_it(name, n):
     """Here in the second epoch; the first one of `quora_first` has its Quora besides."""
     epoch, whole = steps(name, epoch=1, epochs=2, steps_per_epoch=n), steps(name, epoch=1, epochs=2)
     assert len(epoch) == n
-    if name not in [*DRAWN, "annealed", "priority"]:  # these draw
+    if name not in [*DRAWN, "annealed", "priority", "fixed"]:  # these draw
         assert epoch == (whole * 60)[:n]
-    if name == "priority":
+    if name in ("priority", "fixed"):
         assert epoch[:2350] == whole[:n]
+
+
+def test_steps_per_epoch_can_be_a_multiple_of_a_tasks_batches():
+    """Zhang, Pan & Tao: "the size of the STS dataset divided by the batch size and times 3", 6040/8·3 = 2265."""
+    assert len(steps("annealed", batch_size=8, steps_per_epoch="3xsts")) == 2265
+    assert steps("round_robin", batch_size=16, steps_per_epoch="1xpara") == [EVERY_TASK] * 8845  # 141506/16 = 8844.1
+    assert len(steps("uniform", SMALL, batch_size=5, steps_per_epoch="2xsts")) == 4  # 7/5 makes 2 batches
 
 
 def test_steps_per_epoch_is_added_to_quora_firsts_quora_and_does_not_change_sequential():

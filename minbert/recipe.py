@@ -1,0 +1,165 @@
+"""Recipes: the flags of a run in a file, and the tables of the reports as lists of such files.
+
+    # round-robin: SST .524, Quora .726, STS .583, 67 s an epoch      the row's name, and what it scored in the report
+    # Which report; what it says, what it leaves unsaid, what stands here instead.
+    classifier.py                    the script; without this line it is multitask_classifier.py
+    --schedule round_robin           a flag a line
+    --smart 0.1 | 1 | 10             several values: a run of each, see `experiments.py`
+
+`--recipe NAME` of the three scripts takes minbert/recipes/NAME.txt, or any file of this form. The flags on the command
+line count, wherever they stand; a recipe only changes what holds without them.
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from minbert.errors import UserError
+
+FOLDER = Path(__file__).resolve().parent / "recipes"
+SCRIPTS = {"m": "multitask_classifier.py", "c": "classifier.py", "p": "minbert.pretraining"}
+NAMES = {"SST": "sst", "CFIMDB": "cfimdb", "Quora": "para", "STS": "sts"}  # in a recipe's first line → task
+OR = "|"  # between the values of a flag that has several
+
+
+class Table(NamedTuple):
+    """A table of a report: its title, and its rows in order, by the names of their recipes."""
+
+    title: str
+    recipes: tuple[str, ...]
+
+
+TABLES = {
+    "baselines": Table("The course's handout: one task at a time", ("baseline-frozen", "baseline-fine-tuned")),
+    "A": Table(
+        "Report A: Trujillo & Mahvash 2024, adversarial regularization and priority sampling",
+        ("a-baseline", "a-separate-priority", "a-separate-smart", "a-joint-priority", "a-joint-smart"),
+    ),
+    "B": Table(
+        "Report B: Hollister, Cooper & Brink 2023, Walk Less and Only Down Smooth Valleys",
+        (
+            "b-frozen", "b-sst-only", "b-sst-only-smart", "b-round-robin", "b-round-robin-smart",
+            "b-quora-first-smart", "b-interleaved", "b-interleaved-smart", "b-interleaved-relational",
+        ),
+    ),
+    "C": Table(
+        "Report C: Griggs, gradient surgery and cosine similarity",
+        ("c-baseline", "c-smart", "c-smart-pcgrad", "c-smart-pcgrad-cosine"),
+    ),
+    "D": Table(
+        "Report D: Mo & Ho, further pre-training and LoRA",
+        ("d-fine-tune", "d-mlm", "d-mlm-nli", "d-mlm-nli-lora-pcgrad", "d-mlm-nli-smart"),
+    ),
+    "E": Table(
+        "Report E: Zhang, Pan & Tao, projected attention layers",
+        (
+            "e-sequential", "e-additive", "e-pal-sequential", "e-pal-pcgrad", "e-low-rank-sequential",
+            "e-low-rank-decay", "e-pal-annealed",
+        ),
+    ),
+    "sweep": Table("The weight of SMART's smoothness term", ("lambda-sweep",)),
+}  # fmt: skip
+
+
+class Recipe(NamedTuple):
+    """What a recipe's file says. first: its first line. script: a key of SCRIPTS. lines: (number, words) of each line
+    with flags that have one value. flag, values: the flag that has several, or ""."""
+
+    name: str
+    path: Path
+    first: str
+    script: str
+    lines: list[tuple[int, list[str]]]
+    flag: str = ""
+    values: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The row's name: its first line without the scores."""
+        return self.first.rpartition(": ")[0] if self.scores else self.first
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The scores in its first line: {"sst": .524, "para": .726, "sts": .583}."""
+        return {NAMES[n]: float(x) for n, x in re.findall(r"\b(SST|CFIMDB|Quora|STS) (-?\d*\.\d+)", self.first)}
+
+    @property
+    def seconds(self) -> float | None:
+        """The seconds an epoch in its first line, if it has any."""
+        found = re.search(r"([\d,]+) (s|min) an epoch$", self.first)
+        return float(found[1].replace(",", "")) * {"s": 1, "min": 60}[found[2]] if found else None
+
+    def value(self, flag: str) -> str | None:
+        """What stands behind a flag, or None."""
+        return next((words[1] for _, words in self.lines if words[0] == flag), None)
+
+
+def names() -> list[str]:
+    """The recipes of this project: those of the tables in their order, then the others."""
+    rows = [name for table in TABLES.values() for name in table.recipes]
+    return rows + sorted(path.stem for path in FOLDER.glob("*.txt") if path.stem not in rows)
+
+
+def read_recipe(name: str) -> Recipe:
+    """A recipe by its name, or by the path of a file; UserError where there is none, or where a line cannot be."""
+    path = FOLDER / f"{name}.txt"
+    if not path.is_file():
+        path = Path(name)
+        if not path.is_file():
+            near = get_close_matches(name.lower(), names(), 3, 0.5)
+            hint = f"; near it are {', '.join(near)}" if near else ""
+            raise UserError(f"--recipe {name}: is neither a recipe nor a file{hint} (--list_recipes lists the recipes)")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text, and a recipe is a file of flags, one a line") from error
+    return parse_recipe(name, path, text)
+
+
+def parse_recipe(name: str, path: Path, text: str) -> Recipe:
+    """The recipe in a file's text."""
+    first = next((line.lstrip("# ") for line in text.splitlines() if line.startswith("#")), "")
+    recipe = Recipe(name, path, first, "m", [])
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            words = [] if line.lstrip().startswith("#") else shlex.split(line, comments=True)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {str(error).lower()}") from error
+        if not words:
+            continue
+        if words[0] in SCRIPTS.values() and len(words) == 1:
+            recipe = recipe._replace(script=next(key for key, value in SCRIPTS.items() if value == words[0]))
+        elif not words[0].startswith("--"):
+            raise UserError(f"{path}, line {number}: {words[0]!r} is neither a flag nor {_either(SCRIPTS.values())}")
+        elif OR in words:
+            if recipe.flag or words[2::2] != [OR] * (len(words) // 2 - 1) or len(words) % 2:
+                raise UserError(f"{path}, line {number}: one flag may have several values: --flag 1 {OR} 2 {OR} 3")
+            recipe = recipe._replace(flag=words[0], values=tuple(words[1::2]))
+        else:
+            recipe.lines.append((number, words))
+    return recipe
+
+
+def _either(words: Sequence[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}"
+
+
+def maker(weights: str | None) -> Recipe | None:
+    """The recipe of the further pre-training that writes to the folder `weights`, or None."""
+    recipes = map(read_recipe, names()) if weights and weights.startswith("runs/") else ()
+    return next((recipe for recipe in recipes if recipe.value("--out") == weights), None)
+
+
+def listing() -> str:
+    """All recipes in a text, table by table, with the first line of each."""
+    text = ["The scores are the reports', of bert-base-uncased, on the dev sets."]
+    rows = {name for table in TABLES.values() for name in table.recipes}
+    others = Table("Recipes of no table", tuple(name for name in names() if name not in rows))
+    for title, recipes in (*TABLES.values(), others):
+        text += [f"\n{title}"] if recipes else []
+        text += [f"  {name:26} {read_recipe(name).first}" for name in recipes]
+    return "\n".join(text)
