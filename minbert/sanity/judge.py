@@ -180,9 +180,8 @@ def judge(
     wrong = {b: [p for p in having["values"] if not agrees((), b, p)] for b in range(len(table.bases))}
     right = not all(wrong.values())
     if right and not failed:
-        if todo := result["todo"]:
-            place = {key: todo[0][key] for key in ("file", "line")}
-            return result | {"status": "not written", "note": ", ".join(m["name"] for m in todo)} | place
+        if result["todo"]:
+            return result | _not_written(result["todo"])
         seen, unseen = having["values"], having["unknown"]
         return result | {"status": "not checked" if not seen else "partly" if unseen else "passed"}
     found = _explained(table, recorded, [*having["values"], *failed], wrong, agrees)
@@ -196,6 +195,8 @@ def judge(
         failure = recorded[failed[0].name]
         return result | {"status": "crashed", "failure": failure, "differs": [p.name for p in failed]}
 
+    if result["todo"]:  # what half of a part gives has no known mistake, and may have none
+        return result | _not_written(result["todo"])
     base = min(wrong, key=lambda b: (len(wrong[b]), b))
     probe = wrong[base][0]
     result["probe"] = _shown(part, probe, table.outcome((), base, probe), recorded[probe.name])
@@ -208,6 +209,11 @@ def judge(
     result["note"] = _multiple(recorded[probe.name], table.outcome((), base, probe))
     result["note"] += f"These are right: {'; '.join(agreeing)}." if agreeing else ""
     return result | {"status": "wrong"}
+
+
+def _not_written(todo: list[dict[str, Any]]) -> dict[str, Any]:
+    place = {key: todo[0][key] for key in ("file", "line")}
+    return {"status": "not written", "note": ", ".join(method["name"] for method in todo)} | place
 
 
 def _not_evidence(outcome: Outcome) -> Outcome:

@@ -51,6 +51,19 @@ O_PROJECTIONS = """        q = self.transform(hidden_states, self.query)
         v = self.transform(hidden_states, self.value)
 """
 
+LORA = """class LoRALinear(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.lora_A = nn.Parameter(torch.randn(4, self.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(self.out_features, 4))
+        self.weight.requires_grad = self.bias.requires_grad = False
+
+    def forward(self, x):
+        return super().forward(x) + 2 * (x @ self.lora_A.T @ self.lora_B.T)
+
+
+"""
+
 # fmt: off
 RIGHT = (  # (what is written otherwise, style, swaps)
     ("nothing", "course", ()),
@@ -163,6 +176,10 @@ RIGHT = (  # (what is written otherwise, style, swaps)
     ("no add_norm", "course",
      swap(C_FIRST_CALL, CLOSED.format(x="hidden_states", f="attn", which="attention"),
           C_SECOND_CALL, CLOSED.format(x="attn_out", f="interm", which="out"))),
+    ("LoRA in the projections", "course",
+     swap("class BertSelfAttention(nn.Module):", LORA + "class BertSelfAttention(nn.Module):",
+          "self.query = nn.Linear(", "self.query = LoRALinear(",
+          "self.value = nn.Linear(", "self.value = LoRALinear(")),
     ("positions by arange, [CLS] by narrow", "course",
      swap("self.position_ids[:, :seq_length]", "torch.arange(seq_length, device=input_ids.device).expand(input_shape)",
           "first_tk = sequence_output[:, 0]", "first_tk = sequence_output.narrow(1, 0, 1).squeeze(1)")),

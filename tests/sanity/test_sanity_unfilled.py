@@ -89,6 +89,22 @@ def test_a_method_that_is_left_open_is_not_written_yet(how, tmp_path):
     assert (result["status"], result["note"]) == ("not written", "BertSelfAttention.attention")
 
 
+def test_a_layer_whose_methods_all_pass_is_not_written_yet(tmp_path):
+    files = sources("course")
+    start, end = files["bert.py"].index("    def add_norm("), files["bert.py"].index("class BertModel(")
+    empty = """    def add_norm(self, input, output, dense_layer, dropout, ln_layer):
+        pass
+
+    def forward(self, hidden_states, attention_mask):
+        pass
+
+
+"""
+    files = {**files, "bert.py": files["bert.py"][:start] + empty + files["bert.py"][end:]}
+    result = verdicts(tmp_path, files, ("layer",))["layer"]
+    assert (result["status"], result["note"]) == ("not written", "BertLayer.add_norm, BertLayer.forward")
+
+
 WRITTEN = {  # what looks like that and is a failure of code that is written
     "a None that is filled later": "scores = None\nif True:\n    scores = query.nothing()\nreturn scores",
     "a None in the message": 'raise ValueError("None of the heads fit")',

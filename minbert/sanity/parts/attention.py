@@ -9,6 +9,7 @@ negative for a pad. Dropout falls on the probabilities.
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,6 +29,7 @@ D = C // H
 P = 0.5  # the dropout's rate; not that of the hidden layers
 SOURCE = "Vaswani et al. 2017, §3.2.1"
 HEADS = "Vaswani et al. 2017, §3.2.2"
+PLAIN = re.compile(r"(query|key|value|_dense|_layer_norm|_embedding)\.(weight|bias)$")
 ATTENTION = ("BertSelfAttention.attention", "BertSelfAttention.attend", "plain_attention", "BertSelfAttention.forward")
 PROJECT = ("BertSelfAttention.transform", "BertSelfAttention.forward")
 MERGE = ("BertSelfAttention.attention", "BertSelfAttention.forward")
@@ -230,11 +232,15 @@ def reached(
     """What a loss's gradient reaches: for each of the submodules `owners`, and for the input x, whether it is not zero.
 
     forward: gives the output, in training. The key's bias is left out: it adds the same to all scores of a row, which
-    the softmax does not see. Whatever was in .grad before is put back.
+    the softmax does not see. So are parameters that the course's BERT does not have, such as LoRA's factors, of which
+    one has no gradient while the other is zero. Whatever was in .grad before is put back.
     """
     inputs = {} if x is None else {"input": [x]}
     parameters = {name: p for name, p in module.named_parameters() if not name.endswith("key.bias")}
-    looked_at = {owner: [p for name, p in parameters.items() if name.startswith(f"{owner}.")] for owner in owners}
+    looked_at = {}
+    for owner in owners:
+        names = [name for name in parameters if name.startswith(f"{owner}.")]
+        looked_at[owner] = [parameters[name] for name in [n for n in names if PLAIN.search(n)] or names]
     leaves = [*module.parameters(), *([] if x is None else [x])]
     kept = [(leaf.requires_grad, leaf.grad) for leaf in leaves]
     module.train()

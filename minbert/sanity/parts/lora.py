@@ -126,8 +126,8 @@ class Ours(Reference):
 
 ARGUMENTS = {
     "linear": r"linear|base|base_layer|layer|original_layer|orig|module|lin|original_linear|linear_layer",
-    "in": r"in_dim|in_features|input_dim|in_size|d_in|in_feat",
-    "out": r"out_dim|out_features|output_dim|out_size|d_out|out_feat",
+    "in": r"n_?in|fan_in|d_in|in_(dim|features|size|feat)|input_(dim|size|features)",
+    "out": r"n_?out|fan_out|d_out|out_(dim|features|size|feat)|output_(dim|size|features)",
     "r": r"rank|r|lora_rank|lora_r|lora_dim",
     "alpha": r"alpha|lora_alpha|scaling_alpha",
     "dropout": r"dropout|lora_dropout|dropout_p|p",
