@@ -49,7 +49,8 @@ def full_memory(error: BaseException) -> str:
     """Whose memory was full when `error` arose: "GPU", "machine", or "" where it is another error."""
     if type(error).__name__ == "OutOfMemoryError":  # torch.OutOfMemoryError; this module does without torch
         return "GPU"
-    return "machine" if isinstance(error, MemoryError) or "can't allocate memory" in str(error) else ""
+    words = ("can't allocate memory", "could not create a primitive", "bad_alloc")  # PyTorch's, oneDNN's and C++'s own
+    return "machine" if isinstance(error, MemoryError) or any(word in str(error) for word in words) else ""
 
 
 class Stopped(BaseException):
