@@ -123,7 +123,8 @@ class Dataset:
 
 @dataclass
 class Batch:
-    """B examples as tensors. Two rows an example (separate pairs) stand as B first sentences, then B second ones."""
+    """B examples as tensors. Two rows an example (separate pairs) stand as B first sentences, then B second ones, and
+    go through BERT in one pass."""
 
     task: str
     indices: list[int]  # of the examples in their data set

@@ -23,7 +23,7 @@ from minbert.tasks import TASKS, Task
 
 @torch.no_grad()
 def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
-    """The model's raw outputs (N, outputs) on the CPU, in the order of the data, without gradients and dropout."""
+    """The model's raw outputs in the order of the data, without gradients and dropout; returns (N, K), on the CPU."""
     was_training = model.training
     model.eval()
     results, order = [], []
@@ -47,7 +47,7 @@ def predict(model: MultitaskBert, data: Dataset) -> np.ndarray:
 
 
 def score(task: Task, predictions: np.ndarray, labels: Sequence[float]) -> float:
-    """The task's score of predictions against labels, both (N,)."""
+    """The task's score of predictions against labels. predictions: (N,)."""
     return task.score(predictions, np.array(labels))
 
 

@@ -64,11 +64,11 @@ class MultitaskBert(nn.Module):
         self.heads = build_heads(names, self.tasks, bert.config.hidden_size, dropout)
 
     def embed(self, batch: Batch) -> Tensor:
-        """The embeddings of a batch's rows, before BERT's layers: (R, T, C), R = B or, for separate pairs, 2B."""
+        """The embeddings of a batch's rows, before BERT's layers; returns (R, T, C), R = B, or 2B for separate pairs."""
         return self.bert.embed(batch.input_ids, batch.token_type_ids).to(self.dtype)
 
     def logits(self, batch: Batch, embedded: Tensor) -> Tensor:
-        """The batch's task's raw outputs (B, outputs), from its embedded rows (R, T, C)."""
+        """The raw outputs of the batch's task. embedded: (R, T, C), its rows before BERT's layers. Returns (B, K)."""
         self.use(batch.task)
         tokens = self.bert.encode(embedded, batch.attention_mask).to(self.dtype)  # (R, T, C)
         mask = batch.attention_mask
@@ -84,7 +84,7 @@ class MultitaskBert(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def forward(self, batch: Batch) -> Tensor:
-        """Raw outputs (B, outputs) for a batch of any of the tasks."""
+        """The raw outputs for a batch of any of the tasks; returns (B, K)."""
         return self.logits(batch, self.embed(batch))
 
     def use(self, task: str):

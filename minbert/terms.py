@@ -28,13 +28,13 @@ from minbert.flags import techniques
 from minbert.multitask import MultitaskBert
 from minbert.smart import exact
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, K), labels (B,) → scalar
+Loss = Callable[[Tensor, Tensor], Tensor]  # outputs, labels → scalar
 
 
 class Pass:
     """One pass of a batch through the model, as its loss and the terms see it.
 
-    embedded: (R, T, C), what enters the first layer. logits: (B, outputs). loss: the scalar that `loss_function` makes
+    embedded: (R, T, C), what enters the first layer. logits: (B, K). loss: the scalar that `loss_function` makes
     of them. divergence: ℓ_s of the batch's task.
     """
 
