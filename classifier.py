@@ -9,7 +9,7 @@
 Predictions are written in the form of the files. The training loop is multitask_classifier.py's, with a single task.
 """
 
-from minbert.flags import show_help
+from minbert.command_line import show_help
 
 if __name__ == "__main__":
     show_help("c", __doc__)  # before PyTorch is loaded
@@ -18,8 +18,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from minbert.errors import UserError, one_line_errors
+from minbert.folder import RUNS, RunFolder, free_folder
 from minbert.own import own_task
-from minbert.run import RunFolder
 from minbert.settings import SPLITS, from_command_line, settle_rows
 from minbert.tasks import Task
 from multitask_classifier import run, start
@@ -33,12 +33,12 @@ def get_args(argv: list[str] | None = None) -> Namespace:
 def for_task(args: Namespace, task: Task) -> Namespace:
     """The settings of one data set's run, as the loop reads them."""
     one = settle_rows(Namespace(**vars(args)), {task.name: task})
+    one.course_folder = args.course_folder
     if args.train:
         one.files[task.name] = {split: Path(getattr(args, split)) for split in SPLITS if getattr(args, split)}
         one.asked_test, one.run_name = [task.name], f"{args.mode}-{Path(args.train).stem}"
     else:
-        one.run_name = f"{args.mode}-{task.name}"
-        one.out = args.out and args.out / task.name
+        one.out = args.out / task.name
         if task.name == "cfimdb":
             one.batch_size = args.cfimdb_batch_size or 8
     train = one.files[task.name]["train"]
@@ -46,7 +46,7 @@ def for_task(args: Namespace, task: Task) -> Namespace:
         one.prediction_name = f"{args.option or args.mode}-{{task}}-{{split}}-out.csv"
     else:  # CMU's names, or those of a data set of your own
         name = f"{train.stem}-{{split}}-output.csv" if args.label else f"{{task}}-{{split}}-output{train.suffix}"
-        one.prediction_name, one.course_folder = name, Path()
+        one.prediction_name, one.course_folder = name, one.course_folder and Path()
     if args.train or task.name == args.tasks[-1]:
         one.outs[task.name] = {s: Path(getattr(args, f"{s}_out")) for s in ("dev", "test") if getattr(args, f"{s}_out")}
     return one
@@ -57,9 +57,13 @@ def run_all(args: Namespace) -> dict[str, float]:
     rows = list(args.rows.values())
     if args.train:
         rows = [own_task(Path(args.train), args.text, args.text2, args.label, args.regression)]
+    elif args.out is None:
+        args.out = free_folder(RUNS, args.run_name)
     runs = [for_task(args, task) for task in rows]
     for one in runs:
-        if one.out:
+        if args.resume:
+            one.resume = bool(RunFolder(one.out).contents())  # the run may have been stopped before this one began
+        elif one.out:
             RunFolder(one.out).check_free(args.overwrite)
         for split in ("train", "dev"):
             if not (path := one.files[one.tasks[0]][split]).exists():

@@ -11,7 +11,7 @@ each epoch evaluate. From Python, `run` and `train` take the same flags as keywo
 
 import sys
 
-from minbert.flags import show_help
+from minbert.command_line import show_help
 
 if __name__ == "__main__":
     show_help("m", __doc__)  # before PyTorch is loaded
@@ -25,14 +25,14 @@ from minbert.data import Batches, Dataset, read_examples
 from minbert.engine import checked_step, find_device, seed_everything
 from minbert.errors import UserError, one_line_errors
 from minbert.evaluation import evaluate, overall
+from minbert.folder import RUNS, RunFolder, check_places, describe, free_folder, peak_memory
 from minbert.hub import find
 from minbert.multitask import MultitaskBert
 from minbert.optimizer import AdamW, lr_factor, parameter_groups
 from minbert.pcgrad import COMBINE, Memory, give_gradients, take_gradients
 from minbert.predict import answer, best_model, settings_of_run, write_all_predictions
 from minbert.pretrained import load_bert, load_tokenizer
-from minbert.progress import progress
-from minbert.run import RUNS, EpochLog, RunFolder, describe, free_folder, peak_memory
+from minbert.run import EpochLog, Run
 from minbert.sampling import SCHEDULES, Plan
 from minbert.settings import FROZEN, from_command_line, from_keywords
 from minbert.tasks import STS_LOSSES
@@ -46,13 +46,17 @@ Data = dict[str, dict[str, Dataset]]  # task → split → data set
 
 
 def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Namespace | None = None, **flags):
-    """Train on data[task]["train"]; keep the model with the best overall dev score in OUT/best.pt; return its scores.
+    """Train on data[task]["train"]; keep the model with the best overall dev score in OUT/best; return its scores.
 
     From Python: train(model, tokenizer, data, out="runs/mine", epochs=3, lr=5e-5, smart=5). Which weights train is
     decided by the model: `model.freeze_bert()`, `MultitaskBert(…, additions={"lora": {"rank": 8}})`.
     """
-    args = args or from_keywords("m", model.tasks.values(), of_training=True, **flags)
-    folder, best, best_scores = RunFolder(args.out), -1.0, {}
+    if args is None:
+        args = from_keywords("m", model.tasks.values(), of_training=True, **flags)
+        args.out, args.files = args.out or free_folder(RUNS, "python"), {}
+        with RunFolder(args.out).held(args) as args.folder:
+            args.folder.start(args, describe(args))
+            return train(model, tokenizer, data, args)
     learners = [task for task in data if any(p.requires_grad for p in model.parameters_of(task))]
     if not learners:
         raise UserError(f"nothing to learn: --fine-tune-mode {FROZEN} with --sts_head cosine, which has no weights")
@@ -71,67 +75,73 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     groups = parameter_groups(model, lr, args.head_lr, args.weight_decay, args.no_decay_norms)
     optimizer = AdamW(groups, lr=lr)
     combine, memory = COMBINE[args.combine], Memory(args.seed)
-    terms = build_terms(model, args.terms, args.seed)
+    terms, log, run = build_terms(model, args.terms, args.seed), EpochLog(), Run(args.folder, args.save_every)
+    run.register(model=model, optimizer=optimizer, plan=plan, memory=memory, log=log)
+    run.register(**{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
     print(f"{'learning rate':18} {lr:g}{f', heads {args.head_lr:g}' if args.head_lr else ''}")
 
-    for epoch in range(args.epochs):
-        model.train()
-        log = EpochLog()
-        terms_of = {task: active(terms, task, schedule.waits(plan)) for task in learners}
-        steps = schedule.steps(plan, epoch)
-        if args.combine == "separate":
-            steps = [[task] for step in steps for task in step]
+    with run.on_its_way(args.resume):
+        if not run.lines:
+            report(run, model, 0, args.epochs, {"dev": evaluate(model, dev_sets)}, {}, terms)
+        for epoch in run.epochs(args.epochs):
+            model.train()
+            terms_of = {task: active(terms, task, schedule.waits(plan)) for task in learners}
+            steps = schedule.steps(plan, epoch)
+            if args.combine == "separate":
+                steps = [[task] for step in steps for task in step]
 
-        for i, step in enumerate(progress(steps, f"epoch {epoch + 1}/{args.epochs}")):
-            optimizer.zero_grad()
-            losses, gradients = {}, []
-            for task in step:
-                batch = streams[task].next().to(model.device)
-                with model.autocast():
-                    first = Pass(model, batch, loss_of[task])
-                term_log = backward(first, terms_of[task], args.task_weights[task])
-                losses[task] = first.loss.detach()
-                log.add(task, len(batch), first.loss, term_log)
+            for i, step in run.steps(steps, f"epoch {epoch + 1}/{args.epochs}"):
+                optimizer.zero_grad()
+                losses, gradients = {}, []
+                for task in step:
+                    batch = streams[task].next().to(model.device)
+                    with model.autocast():
+                        first = Pass(model, batch, loss_of[task])
+                    term_log = backward(first, terms_of[task], args.task_weights[task])
+                    losses[task] = first.loss.detach()
+                    log.add(task, len(batch), first.loss, term_log)
+                    if combine:
+                        gradients.append(take_gradients(model.bert.parameters()))
                 if combine:
-                    gradients.append(take_gradients(model.bert.parameters()))
-            if combine:
-                give_gradients(gradients, combine, memory)
-            done, total = epoch * len(steps) + i, args.epochs * len(steps)  # an epoch counts as one, however long
-            factor = lr_factor(done, total, args.warmup, args.lr_decay)
-            checked_step(model, optimizer, losses, f"epoch {epoch + 1}, step {i + 1}", args.clip, factor)
-            for term in terms.values():
-                term.after_step(done / total)
+                    give_gradients(gradients, combine, memory)
+                    log.add_cosines(step, memory.cosines())
+                done, total = epoch * len(steps) + i, args.epochs * len(steps)  # an epoch counts as one, however long
+                factor = lr_factor(done, total, args.warmup, args.lr_decay)
+                checked_step(model, optimizer, losses, f"epoch {epoch + 1}, step {i + 1}", args.clip, factor)
+                for term in terms.values():
+                    term.after_step(done / total)
 
-        log.stop()
-        scores = {"dev": evaluate(model, dev_sets)}
-        if args.eval_train:
-            scores["train"] = evaluate(model, train_sets)
-        plan.history.append(scores["dev"])
-        if overall(scores["dev"], model.tasks) > best:
-            best, best_scores = overall(scores["dev"], model.tasks), scores["dev"]
-            save_model(folder.best, model, tokenizer, epoch=epoch + 1, dev=scores["dev"])
-            if not model.bert_trains() and model.additions:
-                save_trained(folder.trained, model)
-        report_epoch(folder, epoch, args.epochs, log, scores, overall(scores["dev"], model.tasks), terms)
-    return best_scores
+            with run.evaluation():
+                numbers = log.summary(terms)
+                scores = {"dev": evaluate(model, dev_sets)}
+                if args.eval_train:
+                    scores["train"] = evaluate(model, train_sets)
+            plan.history.append(scores["dev"])
+            if run.is_best(overall(scores["dev"], model.tasks), scores["dev"]):
+                save_model(args.folder.best, model, tokenizer, epoch=epoch + 1, dev=scores["dev"])
+                if not model.bert_trains() and model.additions:
+                    save_trained(args.folder.trained, model)
+            report(run, model, epoch + 1, args.epochs, scores, numbers, terms)
+    return run.best["scores"]
 
 
-def report_epoch(folder: RunFolder, epoch: int, epochs: int, log: EpochLog, scores: dict, mean: float, terms: dict):
-    """One line for the person and one a term, one of JSON for programs."""
-    speed = log.examples / log.seconds
-    columns = {"loss": log.mean("loss"), **scores}
-    text = [f"{name} " + "  ".join(f"{t} {x:.3f}" for t, x in values.items()) for name, values in columns.items()]
-    print(
-        f"epoch {epoch + 1}/{epochs} | {' | '.join(text)} | overall {mean:.3f} | "
-        f"{log.seconds:.0f} s, {speed:.1f} examples/s, {peak_memory():.1f} GiB",
-        flush=True,
-    )
-    logged = {name: log.term(name, term.largest) for name, term in terms.items()}
-    logged = {name: means for name, means in logged.items() if means}
-    for name, means in logged.items():
-        print(f"  {terms[name].describe(means)}", flush=True)
-    line = {"epoch": epoch + 1, **columns, "overall": mean, **logged}
-    folder.log(line | {"seconds": log.seconds, "examples_per_second": speed, "peak_memory_gib": peak_memory()})
+def report(run: Run, model: MultitaskBert, epoch: int, epochs: int, scores: dict, numbers: dict, terms: dict):
+    """Print the epoch, one line and one a term, and end it; epoch 0 is before training."""
+    mean = overall(scores["dev"], model.tasks)
+    columns = {"loss": numbers["loss"], **scores} if epoch else scores
+    text = [f"epoch {epoch}/{epochs}" if epoch else "before training"]
+    text += [f"{name} " + "  ".join(f"{t} {x:.3f}" for t, x in values.items()) for name, values in columns.items()]
+    text.append(f"overall {mean:.3f}")
+    line = {"epoch": epoch, **scores, "overall": mean, **numbers, "peak_memory_gib": peak_memory()}
+    if not epoch:
+        print(" | ".join(text), flush=True)
+        run.log(line)
+        return
+    text.append(f"{numbers['seconds']:.0f} s, {numbers['examples_per_second']:.1f} examples/s, {peak_memory():.1f} GiB")
+    print(" | ".join(text), flush=True)
+    for name in (name for name in terms if name in numbers):
+        print(f"  {terms[name].describe(numbers[name])}", flush=True)
+    run.end_epoch(line | {"best": run.best["epoch"] == epoch})
 
 
 # ------------------------------------------------------------------------------------------------ before and after
@@ -183,20 +193,21 @@ def build_model(args: Namespace) -> MultitaskBert:
 def run(args: Namespace | None = None, **flags) -> dict[str, float]:
     """Load, train, load the best, predict; returns its dev scores. From Python: run(pretrained="minilm", epochs=3)."""
     args = args or from_keywords("m", **flags)
-    if args.out is not None:
-        args.course_folder = None
     args.out = args.out or free_folder(RUNS, args.run_name)
-    folder = RunFolder(args.out)
-    folder.check_free(args.overwrite)
+    check_places(args)
     find_device(args.use_gpu)
-    seed_everything(args.seed)
-    tokenizer = load_tokenizer(args.pretrained, args.local_files_only)
-    data = load_data(args, tokenizer)
-    model = build_model(args)
-    folder.begin(describe(args, find(args.pretrained, args.local_files_only)))
-    print(f"{'run':18} {args.out}", flush=True)
-    scores = train(model, tokenizer, data, args)
-    return scores if args.skip_predictions else write_all_predictions(args, data)
+    with RunFolder(args.out).held(args) as args.folder:
+        seed_everything(args.seed)
+        tokenizer = load_tokenizer(args.pretrained, args.local_files_only)
+        data = load_data(args, tokenizer)
+        model = build_model(args)
+        args.folder.start(args, describe(args, find(args.pretrained, args.local_files_only)))
+        print(f"{'run':18} {args.out}", flush=True)
+        scores = train(model, tokenizer, data, args)
+        if not args.skip_predictions:
+            scores = write_all_predictions(args, data)
+        args.folder.finish()
+    return scores
 
 
 def start(args: Namespace, run: Callable[[Namespace], dict]):

@@ -1,8 +1,7 @@
-"""A trained model in one file, written whole or not at all, read without running anything in it.
+"""A trained model in one folder, written whole or not at all, read without running anything in it (`state.py`).
 
-`save_model` writes a file that is self-contained: the weights, BERT's sizes, how the heads and what was added to BERT
-were built, and the vocabulary. It is what `--predict` answers from, and `--pretrained FILE.pt` takes its BERT as a
-starting point.
+`save_model` writes a folder that is self-contained: the weights, BERT's sizes, how the heads and what was added to BERT
+were built, and the tokenizer. `--predict` answers from it, and `--pretrained` takes its BERT as a starting point.
 
 Where BERT's pretrained weights stayed frozen, all that a run made is small: LoRA's additions, adapters, heads.
 `save_trained` writes these alone, with a fingerprint of the BERT that they belong to; `load_trained` puts them around
@@ -10,47 +9,74 @@ that BERT again, and around no other.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.errors import UserError
-from minbert.files import atomic_save, safe_load
 from minbert.multitask import MultitaskBert, part_of
 from minbert.pretrained import load_strictly, saved_tokenizer
+from minbert.state import finite, is_state, read_state, write_state
 from minbert.tokenizer import BertTokenizer
 
 
 def save_model(path: str | Path, model: MultitaskBert, tokenizer: BertTokenizer, **notes):
-    """Write `model` with all that it takes to use it. notes: further plain values to keep (flags, scores)."""
+    """Write `model` with all that it takes to use it. notes: further plain values to keep (flags, scores).
+
+    Raises UserError, and writes nothing, where a weight is not a finite number.
+    """
+    weights = model.state_dict()
+    if wild := finite(weights):
+        raise UserError(f"{path}: not written, for {wild} is not finite any more; lower --lr, or add --clip 1")
     saved = {
-        "model": model.state_dict(),
+        "model": weights,
         "config": model.bert.config.to_dict(),
         "build": model.build,
-        "vocab": tokenizer.vocab,
-        "lowercase": tokenizer.lowercase,
         "tokenizer": tokenizer.to_json(),
         "max_length": tokenizer.max_length,
         "notes": notes,
     }
-    atomic_save(path, saved)
+    write_state(path, saved)
 
 
 def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBert, BertTokenizer]:
-    """The model and tokenizer of a file that `save_model` wrote; UserError if it is damaged or another's."""
+    """The model and tokenizer of a folder that `save_model` wrote; UserError if it is damaged or another's.
+
+    path: that folder, or the folder of a run, which has it as `best`.
+    """
     path = Path(path)
-    saved = safe_load(path)
-    if not {"model", "config", "build", "vocab", "lowercase", "max_length"} <= saved.keys():
-        raise UserError(f"{path}: not a checkpoint of this trainer; --pretrained takes BERT's weights out of others")
-    try:
-        bert = BertModel(BertConfig.from_dict(saved["config"]), attention)
-        model = MultitaskBert(bert, **saved["build"])
-    except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"{path}: cannot be built again ({error}); is it of another version?") from error
+    path = path if is_state(path) or not is_state(path / "best") else path / "best"
+    if path.is_file():
+        raise UserError(f"{path}: a file and not the folder of a model; --pretrained takes BERT's weights out of files")
+    saved = _checked(read_state(path), {"model": dict, "config": dict, "build": dict, "max_length": int}, path)
+    model = _built(BertModel(_config(saved["config"], path), attention), saved["build"], path)
     load_strictly(model, saved["model"], path)
     return model, saved_tokenizer(saved, path, saved["max_length"])
+
+
+def _checked(saved: Any, kinds: Mapping[str, type], path: Path) -> dict:
+    """`saved`, if it has entries of these kinds; else UserError."""
+    if not isinstance(saved, dict) or any(not isinstance(saved.get(key), kind) for key, kind in kinds.items()):
+        raise UserError(f"{path}: holds no {' and no '.join(kinds)}: not what this program writes there")
+    return saved
+
+
+def _config(values: dict, path: Path) -> BertConfig:
+    try:
+        return BertConfig.from_dict(values)
+    except (TypeError, ValueError, UserError) as error:
+        raise UserError(f"{path}: its config cannot be used ({error})") from error
+
+
+def _built(bert: BertModel, build: dict, path: Path) -> MultitaskBert:
+    try:
+        return MultitaskBert(bert, **build)
+    except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
+        raise UserError(f"{path}: cannot be built again ({error}); is it of another version?") from error
 
 
 def save_trained(path: str | Path, model: MultitaskBert):
@@ -61,22 +87,17 @@ def save_trained(path: str | Path, model: MultitaskBert):
     if any(p.requires_grad for name, p in model.named_parameters() if part_of(name) == "BERT"):
         raise ValueError("BERT's own weights train in this model: save_model keeps them, save_trained would not")
     weights = {name: tensor for name, tensor in model.state_dict().items() if part_of(name) != "BERT"}
-    atomic_save(path, {"trained": weights, "build": model.build, "base": fingerprint(model.bert)})
+    write_state(path, {"trained": weights, "build": model.build, "base": fingerprint(model.bert)})
 
 
 def load_trained(path: str | Path, bert: BertModel) -> MultitaskBert:
     """Put what `save_trained` wrote around `bert`; UserError where that is not the BERT that it was trained on."""
-    saved = safe_load(Path(path))
-    kinds = {"trained": dict, "build": dict, "base": str}
-    if any(not isinstance(saved.get(key), kind) for key, kind in kinds.items()):
-        raise UserError(f"{path}: holds no LoRA additions, adapters and heads by themselves")
+    path = Path(path)
+    saved = _checked(read_state(path), {"trained": dict, "build": dict, "base": str}, path)
     base = fingerprint(bert)
     if base != saved["base"]:
         raise UserError(f"{path}: belongs to a BERT with fingerprint {saved['base'][:12]}…, not to this ({base[:12]}…)")
-    try:
-        model = MultitaskBert(bert, **saved["build"])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: cannot be put around this BERT ({error})") from error
+    model = _built(bert, saved["build"], path)
     model.freeze_bert()
     own = {name: tensor for name, tensor in model.state_dict().items() if part_of(name) == "BERT"}
     load_strictly(model, saved["trained"] | own, path)

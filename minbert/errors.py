@@ -52,31 +52,44 @@ def full_memory(error: BaseException) -> str:
     return "machine" if isinstance(error, MemoryError) or "can't allocate memory" in str(error) else ""
 
 
+class Stopped(BaseException):
+    """A signal came while `Stop.raising` was set."""
+
+
 class Stop:
-    """Whether somebody asked the program to stop: `asked` is the signal's number, or None."""
+    """Whether a signal asked the program to stop: `signal` is its number, or None.
 
-    asked: int | None = None
+    raising: whether a signal ends what is going on at once, by `Stopped`. It does where nothing would be lost.
+    """
 
-    def leave_if_asked(self, message: str):
+    signal: int | None = None
+    raising = False
+
+    def leave(self, message: str):
         """Print `message` and leave as a signal's victim would: status 130 for Ctrl-C, 143 for SIGTERM."""
-        if self.asked:
-            print(message, file=sys.stderr)
-            sys.exit(128 + self.asked)
+        print(message, file=sys.stderr)
+        sys.exit(128 + self.signal)
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Let Ctrl-C and SIGTERM (a machine that is taken away) wait until the program looks; the second leaves at once."""
+    """Let Ctrl-C, SIGTERM and SIGHUP (a machine that is taken away) wait until the program looks at the `Stop`.
+
+    The second signal leaves at once. Outside of the main thread signals cannot be caught, and do what they always do.
+    """
     stop = Stop()
 
-    def ask(number, frame):
-        if stop.asked:
+    def note(number, frame):
+        if stop.signal:
             print("stopped at once, without saving", file=sys.stderr)
             sys.exit(128 + number)
-        stop.asked = number
+        stop.signal = number
+        if stop.raising:
+            raise Stopped
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, ask) for number in numbers}
+    names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield stop
     finally:

@@ -6,6 +6,7 @@ overall              the mean of the scores, with Pearson's r taken as (r + 1)/2
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,7 +24,10 @@ from minbert.tasks import TASKS, Task
 
 @torch.no_grad()
 def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
-    """The model's raw outputs in the order of the data, without gradients and dropout; returns (N, K), on the CPU."""
+    """The model's raw outputs in the order of the data, without gradients and dropout; returns (N, K), on the CPU.
+
+    UserError where one is not a finite number.
+    """
     was_training = model.training
     model.eval()
     results, order = [], []
@@ -37,6 +41,8 @@ def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
     finally:
         model.train(was_training)
     in_order = torch.cat(results).cpu()
+    if not torch.isfinite(in_order).all():
+        raise UserError(f"the model's outputs for {data.task.name} are not finite numbers; train with a lower --lr")
     in_order[order] = in_order.clone()
     return in_order
 
@@ -85,6 +91,15 @@ def write_predictions(path: str | Path, task: Task, examples: Sequence[Example],
     rows = list(zip(ids, texts, map(task.written, predictions), strict=True))
     with atomic(path) as temporary:
         temporary.write_text(FORMS[form](task, rows), encoding="utf-8", newline="\n")
+
+
+def write_outputs(path: str | Path, task: Task, examples: Sequence[Example], outputs: torch.Tensor):
+    """Write what the model puts out for each example, as lines of JSON: id, texts, label, prediction, raw outputs."""
+    predictions = task.predict(outputs).tolist()
+    rows = zip(examples, predictions, outputs.tolist(), strict=True)
+    lines = [{"id": e.id, "texts": e.texts, "label": e.label, "prediction": p, "outputs": o} for e, p, o in rows]
+    with atomic(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 Rows = Sequence[tuple[str, str, str]]  # id, first text, prediction

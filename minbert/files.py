@@ -10,6 +10,7 @@ import os
 import pathlib
 import pickle
 import re
+import shutil
 import tempfile
 import types
 import zipfile
@@ -37,12 +38,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "r+b") as file:  # Windows flushes only what may be written
-            try:
-                os.fsync(file.fileno())  # on the disk before it gets its name
-            except OSError as error:  # some network and FUSE file systems know no fsync; a full disk is another matter
-                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-                    raise
+        sync(temporary)  # on the disk before it gets its name
         umask = os.umask(0)
         os.umask(umask)
         with contextlib.suppress(OSError):  # mkstemp makes private files; not every file system has permissions
@@ -50,6 +46,20 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path):
+    """Bring a file, or the names in a folder, to the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows has no such thing for folders
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes only what may be written
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network and FUSE file systems know no fsync; a full disk is another matter
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def atomic_save(path: str | Path, saved: dict):
@@ -62,9 +72,18 @@ def atomic_save(path: str | Path, saved: dict):
 
 
 def remove_strays(folder: str | Path):
-    """Remove what an `atomic` that was killed left behind in `folder`."""
+    """Remove what an `atomic` or a `write_state` that was killed left behind in `folder`.
+
+    A state that stepped aside for a new one which never came gets its place back.
+    """
     for stray in Path(folder).glob(f".*{TEMPORARY}"):
-        stray.unlink(missing_ok=True)
+        place = stray.with_name(stray.name.removeprefix(".").removesuffix(f".old{TEMPORARY}"))
+        if stray.is_dir() and stray.name.endswith(f".old{TEMPORARY}") and not place.exists():
+            stray.rename(place)
+        elif stray.is_dir():
+            shutil.rmtree(stray, ignore_errors=True)
+        else:
+            stray.unlink(missing_ok=True)
 
 
 def sha256(path: str | Path) -> str:

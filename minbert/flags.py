@@ -7,14 +7,13 @@ read from the source and the module is not run, so that a new technique needs no
 PyTorch, and that a run loads no technique which it does not use.
 
 Flags that cannot be combined stop the program with a one-line error: the columns `needs` and `not_with` of a row say
-which, and `RULES` has the few conditions that fit no column.
+which, and `RULES` in `settings.py` has the few conditions that fit no column.
 """
 
 import ast
 import importlib
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,8 +21,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from minbert import parser as types
-from minbert.errors import UserError, one_line_errors
-from minbert.parser import Flag, Parser, at_least, count, number, positive, rate, seed
+from minbert.parser import Flag, at_least, count, interval, number, positive, rate, seed
 
 PACKAGE = Path(__file__).resolve().parent
 DATA = (PACKAGE.parent if __package__ else PACKAGE) / "data"  # beside the scripts; flat files are beside them, too
@@ -159,14 +157,15 @@ TABLE: dict[str, list[Flag]] = {
     ],
     "terms of the loss": [],
     "output": [
-        Flag("--out", "folder of the run: run.json, metrics.jsonl, best.pt, predictions (default: runs/MODE, or "
+        Flag("--out", "folder of the run: run.json, metrics.jsonl, best/, predictions/ (default: runs/MODE, or "
              "runs/MODE-2 and so on where that has a run; the predictions are then copied to predictions/ as well)",
              metavar="DIR"),
-        Flag("--out", "folder for the weights, metrics.jsonl and resume.pt", metavar="DIR", scripts="p"),
+        Flag("--out", "folder for the weights, metrics.jsonl and checkpoints", metavar="DIR", scripts="p"),
         Flag("--overwrite", "let the earlier run in OUT go", None, False, scripts="mcp"),
-        Flag("--resume", "go on with the run in OUT, from its last whole state", None, False, scripts="p",
-             not_with={"--overwrite": ""}),
-        Flag("--save_every", "keep a state every N steps (default: after each epoch)", count, metavar="N", scripts="p"),
+        Flag("--resume", "go on with the run in OUT, which has all the flags, from its last checkpoint", None, False,
+             scripts="mcp", not_with={"--overwrite": "", "--predict": ""}),
+        Flag("--save_every", "keep a checkpoint every N steps (500) or minutes (10m), and after each epoch", interval,
+             "10m", "N", scripts="mcp"),
         Flag("--skip_predictions", "end after training, without prediction files", None, False),
         Flag("--eval_train", "score the training data each epoch as well (slow)", None, False),
         *(Flag(f"--{task}_{split}_out", f"default: OUT/predictions/{task}-{split}-output.csv", metavar="FILE",
@@ -249,7 +248,7 @@ def keys(table: str) -> tuple[str, ...]:
     return tuple(ast.literal_eval(key) for key in expression.keys)
 
 
-# ------------------------------------------------------------------------------------------------ the parser
+# ------------------------------------------------------------------------------------------------ rows of a script
 
 
 @cache
@@ -269,54 +268,3 @@ def groups(script: str) -> dict[str, list[Flag]]:
 def flags_of(script: str) -> dict[str, Flag]:
     """The rows of one script by the names of their values: {"lora_rank": Flag(…), …}."""
     return {flag.key: flag for flags in groups(script).values() for flag in flags}
-
-
-def make_parser(script: str, description: str, prog: str | None = None) -> Parser:
-    """The parser of one script."""
-    parser = Parser(description=description, prog=prog)
-    for title, flags in groups(script).items():
-        parser.add_flags(title, flags)
-    return parser
-
-
-def show_help(script: str, description: str, prog: str | None = None):
-    """Print the help and leave, if the command line asks for it. A script calls this before it loads PyTorch."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        with one_line_errors():
-            make_parser(script, description, prog).parse_args(["--help"])
-
-
-def parse(script: str, argv: Sequence[str] | None, description: str, prog: str | None = None) -> dict[str, Any]:
-    """Read the flags of one script; its values by name. The parser ends the program where they cannot be."""
-    parser = make_parser(script, description, prog)
-    args = parser.parse_args(argv)
-    if getattr(args, "quickstart", False):  # it changes defaults; what is given beside it counts
-        parser.set_defaults(**QUICKSTART)
-        args = parser.parse_args(argv)
-    values = vars(args)
-    try:
-        check_columns(script, values)
-    except UserError as error:
-        parser.error(str(error))
-    return values
-
-
-def check_columns(script: str, values: Mapping[str, Any]):
-    """UserError where a flag is on without one that it needs, or with one that it cannot be combined with."""
-    rows = flags_of(script)
-    by_name = {flag.name: flag for flag in rows.values()}
-    for flag in rows.values():
-        if not flag.is_on(values):
-            continue
-        name, _, value = flag.needs.partition(" ")
-        needed = by_name.get(name)
-        if needed and not needed.is_on(values):
-            raise UserError(f"{flag.written(values)} needs {needed.wanted()}")
-        if needed and value and str(values[needed.key]) != value:
-            raise UserError(f"{flag.written(values)} needs {flag.needs}, not {needed.written(values)}")
-        for other, reason in flag.not_with.items():
-            if other in by_name and by_name[other].is_on(values):
-                more = f", {reason}" if reason else ""
-                raise UserError(
-                    f"{flag.written(values)} cannot be combined with {by_name[other].written(values)}{more}"
-                )

@@ -24,6 +24,7 @@ from minbert.errors import UserError
 from minbert.files import read_json, sha256
 from minbert.foreign import PUBLISHED
 from minbert.minilm import DIRECTORY, MINILM_SHA256, wheel_folder
+from minbert.state import is_state
 from minbert.vocabulary import FILES as VOCABULARIES
 from minbert.vocabulary import SETTINGS_FILES
 
@@ -43,6 +44,9 @@ def find(name: str | Path, local_files_only: bool = False) -> Path:
             raise UserError(f"{path}: is no checkpoint ({', '.join(CHECKPOINTS)}); name the directory that holds it, "
                             "with config.json and vocab.txt")  # fmt: skip
         return path
+    for place in (path, path / "best"):
+        if is_state(place):  # a model of this trainer's, or the folder of its run
+            return place
     if path.is_dir():
         path = transformer_folder(path)
         check_folder(path)

@@ -6,7 +6,8 @@ the technique.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+    def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
+        """The flags that a command line gives, without those that it leaves at their defaults."""
+        bare = copy.deepcopy(self)
+        for action in bare._actions:
+            action.default = argparse.SUPPRESS
+        return vars(bare.parse_args(argv))
 
     def add_flags(self, title: str, flags: list[Flag]):
         """Add rows as one group of the help."""
@@ -142,6 +150,16 @@ def betas(text: str) -> tuple[float, float]:
     if len(values) > 2 or not max(values) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not one rate or two, with a comma between, below 1")
     return values[0], values[-1]
+
+
+def interval(text: str) -> str:
+    """A flag's type: a number of steps, "500", or of minutes, "10m"."""
+    number_of = positive if text.endswith("m") else count
+    try:
+        number_of(text.removesuffix("m"))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of steps (500) nor of minutes (10m)") from error
+    return text
 
 
 def names(text: str) -> tuple[str, ...]:

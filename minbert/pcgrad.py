@@ -43,6 +43,14 @@ class Memory:
     def __init__(self, seed: int):
         self.random = torch.Generator().manual_seed(seed)
         self.targets: Tensor | None = None  # GradVac's moving averages of the cosines, T×T
+        self.products: Tensor | None = None  # K of the last step, for the log, T×T
+
+    def cosines(self) -> Tensor | None:
+        """The cosines between the tasks' gradients of the last step; returns (T, T), or None where one task was alone."""
+        if self.products is None:
+            return None
+        norms = self.products.diagonal().clamp(min=torch.finfo(torch.float64).tiny).sqrt()  # (T,)
+        return self.products / norms / norms[:, None]
 
     def state_dict(self) -> dict:
         return {"random": self.random.get_state(), "targets": self.targets}
@@ -86,12 +94,14 @@ def orders(T: int, memory: Memory) -> Iterable[tuple[int, list[int]]]:
 
 def sum_gradients(gradients: list[Gradient], memory: Memory) -> Gradient:
     """Σᵢ gᵢ: the gradient of the summed losses."""
+    memory.products = products(gradients) if len(gradients) > 1 else None  # for the log alone
     return mix(gradients, torch.ones(len(gradients)))
 
 
 def pcgrad(gradients: list[Gradient], memory: Memory) -> Gradient:
     """Project conflicting gradients onto one another's normal planes, then sum (Yu et al. 2020)."""
     T, K = len(gradients), products(gradients)
+    memory.products = K
     W = torch.eye(T, dtype=torch.float64)  # (T, T): row i is gᵢ' as a mix of the originals
     for i, others in orders(T, memory):
         for j in others:
@@ -107,6 +117,7 @@ def gradvac(gradients: list[Gradient], memory: Memory) -> Gradient:
     gᵢ' ← gᵢ' + ‖gᵢ'‖(φ̂√(1-φ²) - φ√(1-φ̂²)) / (‖gⱼ‖√(1-φ̂²)) · gⱼ  where φ < φ̂;  then φ̂ ← (1-β)φ̂ + βφ in any case.
     """
     T, K = len(gradients), products(gradients)
+    memory.products = K
     if memory.targets is None:
         memory.targets = torch.zeros(T, T, dtype=torch.float64)  # (T, T): φ̂
     W = torch.eye(T, dtype=torch.float64)  # (T, T): row i is gᵢ' as a mix of the originals
@@ -131,7 +142,8 @@ def cagrad(gradients: list[Gradient], memory: Memory) -> Gradient:
     g_w·g₀ + √φ‖g_w‖; the update is g₀ + √φ/‖g_w‖·g_w. It is a mean and not a sum, so for --clip its norm is T times
     smaller.
     """
-    T, K = len(gradients), products(gradients).numpy()
+    memory.products = products(gradients)
+    T, K = len(gradients), memory.products.numpy()
     K = K / (K.diagonal().max() or 1.0)  # the solver's tolerance is absolute, so K gets a size of 1
     mean = np.full(T, 1 / T)
     radius = CAGRAD_C * math.sqrt(max(mean @ K @ mean, 0.0))  # √φ

@@ -10,18 +10,19 @@ from minbert.checkpoint import load_model
 from minbert.data import Dataset, Example
 from minbert.engine import find_device
 from minbert.errors import UserError
-from minbert.evaluation import all_scores, chance, in_words, outputs, overall, predict, write_predictions
+from minbert.evaluation import all_scores, chance, in_words, outputs, overall, write_outputs, write_predictions
+from minbert.folder import RUNS, RunFolder, newest_run
 from minbert.multitask import MultitaskBert
-from minbert.run import RUNS, RunFolder, newest_run
+from minbert.state import is_state
 from minbert.tokenizer import BertTokenizer
 
 
 def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
-    """The model in OUT/best.pt or, where no OUT is named, of the newest run in runs/; args.out becomes its folder."""
+    """The model in OUT/best or, where no OUT is named, of the newest run in runs/; args.out becomes its folder."""
     args.out = args.out or newest_run(RUNS) or RUNS
     path = RunFolder(args.out).best
-    if not path.exists():
-        inside = ", ".join(sorted(str(other.parent) for other in args.out.glob("*/best.pt")))
+    if not is_state(path):
+        inside = ", ".join(sorted(str(other.parent) for other in args.out.glob("*/best")))
         raise UserError(
             f"{path}: no trained model there; name a run's folder with --out"
             + (f" ({inside})" if inside else ", or train one first")
@@ -38,7 +39,8 @@ def write_all_predictions(args: Namespace, data: dict[str, dict[str, Dataset]]) 
     print("\nbest model, on dev:")
     for name, splits in data.items():
         for split in (split for split in ("dev", "test") if split in splits):
-            task, predictions = splits[split].task, predict(model, splits[split])
+            task, found = splits[split].task, outputs(model, splits[split])
+            predictions = task.predict(found)
             usual = args.out / "predictions" / args.prediction_name.format(task=name, split=split)
             path = args.outs[name].get(split, usual)
             write_predictions(path, task, splits[split].examples, predictions)
@@ -47,9 +49,10 @@ def write_all_predictions(args: Namespace, data: dict[str, dict[str, Dataset]]) 
                 path = Path(shutil.copyfile(path, args.course_folder / path.name))
             written.append(path)
             if split == "dev":
-                found = all_scores(task, predictions, splits["dev"].labels)
-                scores[name] = next(iter(found.values()))
-                text = ", ".join(f"{title} {value:.3f}" for title, value in found.items())
+                write_outputs(args.out / "outputs" / f"{name}-dev.jsonl", task, splits[split].examples, found)
+                every = all_scores(task, predictions, splits[split].labels)
+                scores[name] = next(iter(every.values()))
+                text = ", ".join(f"{title} {value:.3f}" for title, value in every.items())
                 print(f"  {task.title:18} {text}   (without reading: {chance(task, splits['dev'].labels):.3f})")
     if len(scores) > 1:
         print(f"  {'overall':18} {overall(scores, model.tasks):.3f}")

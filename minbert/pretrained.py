@@ -30,10 +30,12 @@ from minbert.errors import UserError
 from minbert.files import atomic, refuse_stand_in, safe_load
 from minbert.foreign import PUBLISHED, bert_part, checkpoint_config, find_table, plain_name
 from minbert.hub import find, no_weights, published_vocabulary, weight_files
+from minbert.state import is_state, read_state
 from minbert.tokenizer import BertTokenizer
 from minbert.vocabulary import FILES as VOCABULARIES
 from minbert.vocabulary import read_tokenizer
 
+SAVED = ("model.safetensors", "config.json", "vocab.txt", "tokenizer_config.json")  # what save_pretrained writes
 SPARE_ROWS = 1024  # a word embedding is made longer for speed (a multiple of 64) or for tokens to come
 
 # ---------------------------------------------------------------------------------------------- loading
@@ -48,7 +50,7 @@ def load_bert(name: str | Path, attention: str = "plain", dropout: float | None 
     """
     path = find(name, local_files_only)
     additions, saved = {}, {}
-    if path.is_dir():
+    if not is_checkpoint(path):
         config = BertConfig.from_json(config_file(path))
         if num_attention_heads is not None:
             config = BertConfig.from_dict(config.to_dict() | {"num_attention_heads": num_attention_heads})
@@ -110,12 +112,12 @@ def load_tokenizer(name: str | Path, local_files_only: bool = False, lowercase: 
     """
     path = find(name, local_files_only)
     folder, rows, positions = path, None, 512
-    if path.is_file():
+    if is_checkpoint(path):
         folder, saved = path.parent, read_file(path)
         weights = bert_weights(find_table(saved, path), path)
         rows = len(weights.get("word_embedding.weight", ()))
         positions = len(weights.get("pos_embedding.weight", ())) or positions
-        if "vocab" in saved and lowercase is None:  # this trainer's
+        if "tokenizer" in saved and lowercase is None:  # this trainer's
             return _fitting(saved_tokenizer(saved, path, positions), rows, path)
     elif config_file(path).exists():  # which a directory with a tokenizer alone does not have
         config = BertConfig.from_json(config_file(path))
@@ -172,7 +174,7 @@ def load_strictly(module: torch.nn.Module, weights: dict[str, Tensor], source: s
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights directory, or of a checkpoint file, under the names that they have there."""
-    if path.is_file():
+    if is_checkpoint(path):
         return find_table(read_file(path), path)
     files = weight_files(path)
     if not files:
@@ -184,8 +186,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is somebody's checkpoint in a file, or a model of this trainer's in a folder."""
+    return path.is_file() or is_state(path)
+
+
 def read_file(path: Path) -> dict:
-    """All that a file of weights holds: safetensors, or what torch.save wrote."""
+    """All that a checkpoint holds: this trainer's folder, safetensors, or what torch.save wrote."""
+    if is_state(path):
+        return read_state(path)
     if path.suffix != ".safetensors":
         return safe_load(path)
     refuse_stand_in(path)

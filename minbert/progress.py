@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, total: int, title: str, unit: str = "step"):
         self.total, self.title, self.unit = total, title, unit
-        self.done, self.start = 0, time.monotonic()
+        self.done, self.skipped, self.start = 0, 0, time.monotonic()
         self.last = self.start
         self.bar = tqdm(total=total, desc=title, unit=unit, leave=False, disable=None)
 
@@ -29,14 +29,20 @@ class Progress:
     def __exit__(self, *error):
         self.bar.close()
 
+    def skip(self, n: int):
+        """Note that n were done before."""
+        self.skipped = n
+        self.bar.update(n)
+
     def update(self, n: int = 1):
         self.done += n
         self.bar.update(n)
         now = time.monotonic()
         if now - self.last >= QUIET and not sys.stdout.isatty():
             self.last, seconds = now, now - self.start
-            left = seconds / self.done * (self.total - self.done)
-            print(f"{self.title}: {self.done:,} of {self.total:,} {self.unit}s in {seconds / 60:.0f} min, "
+            done = self.skipped + self.done
+            left = seconds / self.done * (self.total - done)
+            print(f"{self.title}: {done:,} of {self.total:,} {self.unit}s in {seconds / 60:.0f} min, "
                   f"about {left / 60:.0f} min to go", flush=True)  # fmt: skip
 
 

@@ -1,143 +1,202 @@
-"""A run is a folder, from which it can be repeated and compared with others.
+"""A run on its way: where it stands, and everything that it must remember to go on after a stop.
 
-run.json         the command, every flag's value, which of them are not the default, versions, the seed, the sha256 of
-                 the weights and of the data files, the machine, when
-metrics.jsonl    one line of JSON an epoch
-best.pt          the model with the best dev score (trained.pt: what of it was trained, where BERT stayed frozen)
-predictions/     the prediction files of the best model
+Whatever has state registers once (`state_dict`, `load_state_dict`); nothing else knows about saving. A checkpoint holds
+it all: weights, AdamW's means, the streams of batches, the schedule's history, the gradients' memory, the terms, the
+log of the epoch so far, dropout's generator. So a run that is stopped at any step and resumed ends, on a CPU, with the
+same bits as one that was not.
+
+    run = Run(folder, "10m")
+    run.register(model=model, optimizer=optimizer, …)
+    with run.on_its_way(resume):
+        for epoch in run.epochs(10):
+            for i, step in run.steps(steps, "epoch 1/10"):       saves now and then, and leaves after a signal
+                …
+            with run.evaluation():                               a signal may end this at once
+                …
+            run.end_epoch(line)
 """
 
 import json
-import os
-import platform
-import shlex
+import shutil
 import sys
 import time
-from argparse import Namespace
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from minbert.errors import UserError
-from minbert.files import atomic, remove_strays, sha256
+from minbert.errors import Stop, Stopped, UserError, stop_signals
+from minbert.files import atomic
+from minbert.folder import RunFolder
+from minbert.progress import Progress
+from minbert.state import is_state, read_state, write_state
 
-FILES = ("run.json", "metrics.jsonl", "best.pt", "trained.pt")
-RUNS = Path("runs")  # where runs go that name no folder
-PACKAGES = ("minbert", "torch", "numpy", "scipy", "tokenizers", "safetensors", "huggingface_hub")
+KEPT = 2  # checkpoints
 
 
-class RunFolder:
-    """The folder of one run. path: where it is, or will be."""
+class Run:
+    """Where a run stands: `epoch` epochs are done, and `step` steps of the next one.
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.best, self.trained = self.path / "best.pt", self.path / "trained.pt"
-        self.metrics = self.path / "metrics.jsonl"
+    folder: where it is kept. save_every: "500" steps or "10m" minutes between two checkpoints; each epoch ends with
+    one. lines: of metrics.jsonl. best: the best overall dev score so far, its epoch and scores.
+    """
 
-    def holds_a_run(self) -> bool:
-        return any((self.path / name).exists() for name in FILES)
+    def __init__(self, folder: RunFolder, save_every: str = "10m"):
+        self.folder = folder
+        self.minutes = float(save_every[:-1]) if save_every.endswith("m") else None
+        self.every = None if self.minutes is not None else int(save_every)
+        self.epoch = self.step = 0
+        self.lines: list[str] = []
+        self.best: dict[str, Any] = {}
+        self.parts: dict[str, Any] = {"random": Random()}
+        self.saved_at = time.monotonic()
+        self.stop = Stop()
 
-    def check_free(self, overwrite: bool):
-        """UserError where an earlier run is here and shall not go."""
-        if self.holds_a_run() and not overwrite:
-            there = next(name for name in FILES if (self.path / name).exists())
-            raise UserError(
-                f"{self.path / there}: an earlier run's; name another folder with --out, or add --overwrite"
-            )
+    def register(self, **parts: Any):
+        """Add what has state, by name."""
+        self.parts |= parts
 
-    def begin(self, description: Mapping[str, Any]):
-        """Make the folder, let an earlier run's files go, and write run.json."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        remove_strays(self.path)
-        for name in FILES:
-            (self.path / name).unlink(missing_ok=True)
-        self.write_description(description)
+    # -------------------------------------------------------------------------------------------- on the way
 
-    def write_description(self, description: Mapping[str, Any]):
-        with atomic(self.path / "run.json") as temporary:
-            temporary.write_text(json.dumps(description, indent=2, default=str) + "\n", encoding="utf-8")
+    @contextmanager
+    def on_its_way(self, resume: bool = False) -> Iterator[None]:
+        """Signals wait for the end of a step inside. resume: begin where the last checkpoint stands."""
+        if resume:
+            self.load()
+        with stop_signals() as self.stop:
+            yield
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """The numbers of the epochs that are still to do, from 0 on."""
+        while self.epoch < count:
+            if self.step == 0 and "log" in self.parts:
+                self.parts["log"].begin()
+            yield self.epoch
+
+    def steps(self, steps: Sequence, title: str) -> Iterator[tuple[int, Any]]:
+        """The steps of this epoch that are still to do, with their numbers. After each, a checkpoint if one is due."""
+        with Progress(len(steps), title) as bar:
+            bar.skip(self.step)
+            for i in range(self.step, len(steps)):
+                yield i, steps[i]
+                bar.update()
+                self.step = i + 1
+                if self.stop.signal or self._is_due():
+                    self.save()
+                if self.stop.signal:
+                    self.stop.leave(
+                        f"stopped after step {self.step} of epoch {self.epoch + 1}; --resume goes on from there"
+                    )
+
+    def _is_due(self) -> bool:
+        if self.every is not None:
+            return self.step % self.every == 0
+        return time.monotonic() - self.saved_at >= 60 * self.minutes
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Inside, nothing changes that has state: a signal ends it, and --resume does it again."""
+        self.stop.raising = True
+        try:
+            if self.stop.signal:
+                raise Stopped
+            yield
+        except Stopped:
+            self.stop.raising = False
+            self.save()
+            self.stop.leave(f"stopped in the evaluation after epoch {self.epoch + 1}; --resume does it again")
+        finally:
+            self.stop.raising = False
+
+    def is_best(self, overall: float, scores: Mapping[str, float]) -> bool:
+        """Whether these are the best dev scores so far, which are kept in `best` then."""
+        if self.best and not overall > self.best["overall"]:
+            return False
+        self.best = {"overall": overall, "epoch": self.epoch + 1, "scores": dict(scores)}
+        return True
+
+    def end_epoch(self, line: Mapping[str, Any]):
+        """Add a line to metrics.jsonl, and save."""
+        self.log(line)
+        self.folder.forget_older()
+        self.epoch, self.step = self.epoch + 1, 0
+        self.save()
+        if self.stop.signal:
+            self.stop.leave(f"stopped after epoch {self.epoch}; --resume goes on from there")
 
     def log(self, line: Mapping[str, Any]):
-        """Add one line to metrics.jsonl."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        """Add a line to metrics.jsonl, which is written whole."""
+        self.lines.append(json.dumps(line) + "\n")
+        with atomic(self.folder.metrics) as temporary:
+            temporary.write_text("".join(self.lines), encoding="utf-8")
 
+    # -------------------------------------------------------------------------------------------- saving
 
-def free_folder(parent: Path, name: str) -> Path:
-    """`parent/name`, or `parent/name-2` and so on where that holds a run."""
-    paths = (parent / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
-    return next(path for path in paths if not RunFolder(path).holds_a_run())
+    def save(self):
+        """Write a checkpoint; the newest two are kept."""
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        here = {"epoch": self.epoch, "step": self.step, "lines": self.lines, "best": self.best}
+        write_state(
+            self.folder.checkpoints / f"epoch-{self.epoch:05}-step-{self.step:08}", {"run": here, "parts": state}
+        )
+        for path in sorted(self._checkpoints())[:-KEPT]:
+            shutil.rmtree(path, ignore_errors=True)
+        self.saved_at = time.monotonic()
 
+    def _checkpoints(self) -> list[Path]:
+        paths = self.folder.checkpoints.glob("epoch-*-step-*") if self.folder.checkpoints.is_dir() else ()
+        return [path for path in paths if is_state(path)]
 
-def newest_run(parent: Path, name: str = "") -> Path | None:
-    """The folder in `parent` whose best model was written last, of those whose names begin with `name`."""
-    models = [path for path in parent.glob(f"{name}*/best.pt")]
-    return max(models, key=lambda path: path.stat().st_mtime).parent if models else None
+    def load(self):
+        """Take up the newest whole checkpoint; damaged ones are named on stderr. UserError where none is left."""
+        damage = ""
+        for path in sorted(self._checkpoints(), reverse=True):
+            try:
+                state = read_state(path)
+            except UserError as error:
+                print(f"{error}; the checkpoint before it is used", file=sys.stderr)
+                damage = f" ({error})"
+                continue
+            self._take(state, path)
+            print(f"resumed after epoch {self.epoch}{f' and {self.step} steps' if self.step else ''}", flush=True)
+            return
+        raise UserError(
+            f"{self.folder.checkpoints}: no whole checkpoint to --resume from{damage}; --overwrite begins anew"
+        )
 
-
-def describe(args: Namespace, weights: Path) -> dict[str, Any]:
-    """What run.json says when a run begins. weights: the directory or the checkpoint that the run starts from."""
-    parts = sorted(weights.iterdir()) if weights.is_dir() else [weights]
-    files = {task: {split: str(path) for split, path in paths.items()} for task, paths in args.files.items()}
-    data = [Path(path) for paths in files.values() for path in paths.values()]
-    return {
-        "command": shlex.join(sys.argv),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": args.seed,
-        "changed": args.changed,
-        "flags": args.values,
-        "plan": {
-            "files": files,
-            "outs": {task: {split: str(path) for split, path in paths.items()} for task, paths in args.outs.items()},
-            "prediction_name": args.prediction_name,
-            "limit": args.limit,
-        },
-        "weights": {"name": str(args.pretrained)} | {path.name: sha256(path) for path in parts if path.is_file()},
-        "data": {str(path): sha256(path) for path in data if path.is_file()},
-        "versions": versions(),
-        "machine": machine(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of what this project stands on."""
-    result = {"python": platform.python_version()}
-    for name in PACKAGES:
+    def _take(self, state: Any, path: Path):
         try:
-            result[name] = version(name)
-        except PackageNotFoundError:  # run from a folder of sources
-            continue
-    return result
+            here, parts = state["run"], state["parts"]
+            unknown = set(parts) ^ set(self.parts)
+            if unknown:
+                raise UserError(f"{path}: has other parts than this run: {', '.join(sorted(unknown))}")
+            for name, part in self.parts.items():
+                part.load_state_dict(parts[name])
+            self.epoch, self.step = here["epoch"], here["step"]
+            self.lines, self.best = here["lines"], here["best"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{path}: does not fit this run ({str(error).splitlines()[0]})") from error
+        with atomic(self.folder.metrics) as temporary:
+            temporary.write_text("".join(self.lines), encoding="utf-8")
 
 
-def machine() -> dict[str, Any]:
-    """The processor, how many threads PyTorch uses, and the GPU if there is one."""
-    result = {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        result["processor"] = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        result["processor"] = platform.processor() or platform.machine()
-    if torch.cuda.is_available():
-        result["gpu"] = torch.cuda.get_device_name()
-    return result
+class Random:
+    """PyTorch's own generators, from which dropout draws."""
 
+    def state_dict(self) -> dict[str, Tensor | None]:
+        return {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        }
 
-def peak_memory() -> float:
-    """The most memory that the run has held so far, in GiB: of the GPU where one is in use, else of the process."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 2**30
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+    def load_state_dict(self, state: Mapping[str, Tensor | None]):
+        torch.set_rng_state(state["cpu"])
+        if state["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
 
 
 class EpochLog:
@@ -147,8 +206,12 @@ class EpochLog:
     """
 
     def __init__(self):
+        self.begin()
+
+    def begin(self):
+        """Forget everything, and start the clock."""
         self.values: dict[str, dict[str, list[Tensor]]] = {}  # name → task → a number a batch
-        self.examples, self.start = 0, time.perf_counter()
+        self.examples, self.before, self.start = 0, 0.0, time.perf_counter()
 
     def add(self, task: str, examples: int, loss: Tensor, terms: Mapping[str, Mapping[str, Tensor]] | None = None):
         """Note a batch. Nothing is converted to a Python number, which would wait for the GPU."""
@@ -157,13 +220,18 @@ class EpochLog:
             self.values.setdefault(name, {}).setdefault(task, []).append(value.detach())
         self.examples += examples
 
-    def stop(self):
-        """Stop the clock."""
-        self.seconds = time.perf_counter() - self.start
+    def add_cosines(self, tasks: Sequence[str], cosines: Tensor | None):
+        """Note the cosines between the gradients of a step's tasks, (T, T) in their order."""
+        for i, j in combinations(range(len(tasks)), 2) if cosines is not None else ():
+            self.values.setdefault("cosine", {}).setdefault(f"{tasks[i]},{tasks[j]}", []).append(cosines[i, j])
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.start
 
     def mean(self, name: str) -> dict[str, float]:
         """The mean of a number, by task."""
-        return {task: torch.stack(values).mean().item() for task, values in self.values.get(name, {}).items()}
+        return {task: _stack(values).mean().item() for task, values in self.values.get(name, {}).items()}
 
     def term(self, name: str, largest: Iterable[str] = ()) -> dict[str, dict[str, float]]:
         """What a term logged, task → name → number: means, but of the numbers named in `largest` the largest."""
@@ -173,5 +241,32 @@ class EpochLog:
             if term == name:
                 whole = torch.max if number in largest else torch.mean
                 for task, values in by_task.items():
-                    result.setdefault(task, {})[number] = whole(torch.stack(values)).item()
+                    result.setdefault(task, {})[number] = whole(_stack(values)).item()
         return result
+
+    def summary(self, terms: Mapping[str, Any]) -> dict[str, Any]:
+        """The epoch in numbers, as metrics.jsonl has them. terms: the run's terms, by name."""
+        logged = {name: self.term(name, term.largest) for name, term in terms.items()}
+        seconds = self.seconds
+        return {
+            "loss": self.mean("loss"),
+            **{name: means for name, means in logged.items() if means},
+            **({"cosines": self.mean("cosine")} if "cosine" in self.values else {}),
+            "batches": {task: len(values) for task, values in self.values.get("loss", {}).items()},
+            "seconds": seconds,
+            "examples_per_second": self.examples / seconds,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        values = {name: {t: _stack(x).cpu() for t, x in tasks.items()} for name, tasks in self.values.items()}
+        return {"values": values, "examples": self.examples, "seconds": self.seconds}
+
+    def load_state_dict(self, state: Mapping[str, Any]):
+        self.begin()
+        self.values = {name: {t: list(x) for t, x in tasks.items()} for name, tasks in state["values"].items()}
+        self.examples, self.before = state["examples"], state["seconds"]
+
+
+def _stack(values: list[Tensor]) -> Tensor:
+    """Scalars as one tensor; those of before a stop may be on another device than those after it."""
+    return torch.stack([value.to(values[-1].device) for value in values])

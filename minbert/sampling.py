@@ -53,6 +53,12 @@ class Plan:
     def smallest(self) -> str:
         return min(self.sizes, key=self.sizes.__getitem__)
 
+    def state_dict(self) -> dict:
+        return {"history": list(self.history)}
+
+    def load_state_dict(self, state: Mapping):
+        self.history[:] = state["history"]
+
     def batches(self, task: str) -> int:
         """The number of batches that hold all of a task: ⌈N_i / batch size⌉."""
         return -(-self.sizes[task] // self.batch_size)

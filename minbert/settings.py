@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minbert.command_line import check_columns, parse, typed
 from minbert.errors import UserError
-from minbert.flags import DATA, MULTITASK, SINGLE, SPLITS, check_columns, flags_of, groups, parse, techniques
+from minbert.flags import DATA, MULTITASK, SINGLE, SPLITS, flags_of, groups, techniques
 from minbert.heads import choose_head
-from minbert.parser import Flag, Parser, at_least
+from minbert.parser import Parser, at_least
 from minbert.sampling import SCHEDULES
 from minbert.tasks import TASKS, Task
 
@@ -49,22 +50,11 @@ def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: 
     values = {key: flag.default for key, flag in flags.items()}
     for key, value in keywords.items():
         try:
-            values[key] = _typed(flags[key], value)
+            values[key] = typed(flags[key], value)
         except (argparse.ArgumentTypeError, ValueError) as error:
             raise UserError(f"{key}: {error}") from error
     check_columns(script, values)
     return settle(script, values, rows)
-
-
-def _typed(flag: Flag, value: Any) -> Any:
-    """A keyword's value, held against the type and the choices of its flag; lists become words with commas."""
-    if value is None or flag.type is None or flag.many:
-        return value
-    if isinstance(value, list | tuple):
-        value = ",".join(map(str, value))
-    if flag.choices and value not in flag.choices:
-        raise ValueError(f"{value!r} is none of {', '.join(flag.choices)}")
-    return flag.type(str(value))
 
 
 # ------------------------------------------------------------------------------------------------ settling
@@ -145,7 +135,7 @@ def _settle_places(args: Namespace):
     args.data = Path(args.data) if args.data else DATA if DATA.is_dir() else Path("data")
     args.out = Path(args.out) if args.out else None
     args.run_name, args.prediction_name = args.mode, "{task}-{split}-output.csv"
-    args.course_folder = Path("predictions")  # where the course's scripts put them; so do we where --out is not given
+    args.course_folder = None if args.out else Path("predictions")  # gets copies of the predictions, as in the course
     args.files, args.outs, args.asked_test = {}, {}, []
     for name, task in args.rows.items():
         given = {split: getattr(args, f"{name}_{split}", None) for split in SPLITS}

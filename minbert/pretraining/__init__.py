@@ -20,5 +20,6 @@ which `--pretrained` takes, and which `transformers.BertForMaskedLM` loads.
     masking.py   which tokens are chosen, and what stands in their place
     lessons.py   the MLM head, and one BERT with both lessons' heads
     corpus.py    what is read, and what is left out
-    script.py    the flags and the loop
+    settings.py  what follows from the flags
+    script.py    the loop
 """

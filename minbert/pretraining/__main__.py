@@ -1,7 +1,7 @@
 """`python -m minbert.pretraining`."""
 
 import minbert.pretraining
-from minbert.flags import show_help
+from minbert.command_line import show_help
 
 show_help("p", minbert.pretraining.__doc__, "python -m minbert.pretraining")  # before PyTorch is loaded
 

@@ -42,7 +42,7 @@ def main():
     args = flags.parse_args()
     print(f"{machine()}; ℓ_s on dev, mean (and change of the answers)")
     for out in args.out:
-        model, tokenizer = load_model(f"{out}/best.pt")
+        model, tokenizer = load_model(f"{out}/best")
         for epsilon in args.epsilon:
             cells = []
             for task in FILES:

@@ -48,7 +48,7 @@ class WholeRun(Run):
     def __init__(self, out: Path):
         super().__init__(out)
         self.out = out
-        self.build = torch.load(out / "best.pt", weights_only=True)["build"]
+        self.build = read_state(out / "best")["build"]
         self.bert = self.part("bert.")
         self.description = json.loads((out / "run.json").read_text())
 

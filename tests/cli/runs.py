@@ -20,7 +20,7 @@ class Run:
     """The weights and the log that a run left behind."""
 
     def __init__(self, out: Path):
-        self.weights: dict[str, Tensor] = torch.load(out / "best.pt", weights_only=True)["model"]
+        self.weights: dict[str, Tensor] = read_state(out / "best")["model"]
         self.metrics: list[dict] = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
     def numbers(self) -> list[dict]:

@@ -53,7 +53,7 @@ def test_a_trained_model_gives_sentence_vectors(tmp_path, tiny, sample, monkeypa
     from multitask_classifier import run as train
 
     train(pretrained=str(tiny), data=str(sample), limit=8, epochs=1, out=str(tmp_path / "run"))
-    assert "torch.Size([2, 16])" in run("embed", monkeypatch, capsys, str(tmp_path / "run" / "best.pt"))
+    assert "torch.Size([2, 16])" in run("embed", monkeypatch, capsys, str(tmp_path / "run" / "best"))
 
 
 def test_fill_mask_gives_the_likeliest_words(tmp_path, tiny, sample, monkeypatch, capsys):

@@ -28,7 +28,7 @@ def test_eval_train_scores_the_training_data_as_well(run):
 def test_skip_predictions_trains_the_same_and_writes_none(run):
     base, without = run(*FULL), run(*FULL, "--skip_predictions")
     assert len(list(base.out.glob("predictions/*"))) == 6
-    assert {path.name for path in without.out.iterdir()} == {"best.pt", "metrics.jsonl", "run.json"}
+    assert {path.name for path in without.out.iterdir()} == {"best", "metrics.jsonl", "run.json"}
     assert equal(base.weights, without.weights) and base.metrics[0]["dev"] == without.metrics[0]["dev"]
 
 

@@ -25,7 +25,7 @@ def files_in(folder: Path) -> set[str]:
 def test_out_is_where_everything_goes(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     multitask_classifier.main(["--out", str(tmp_path / "a" / "b"), *run.argv(*FULL)])
-    assert files_in(tmp_path) == {f"a/b/{name}" for name in PREDICTIONS | {"best.pt", "metrics.jsonl", "run.json"}}
+    assert files_in(tmp_path) == {f"a/b/{name}" for name in PREDICTIONS | {"best", "metrics.jsonl", "run.json"}}
 
 
 def test_without_out_each_run_has_a_folder_and_the_course_s_place_has_the_last_predictions(run, tmp_path, monkeypatch):
@@ -83,11 +83,11 @@ def test_a_run_is_not_written_over_without_overwrite(places, tmp_path, refusal):
     argv = ["--pretrained", str(places["weights"]), "--data", str(places["data"]), "--out", str(tmp_path)]
     argv += ["--epochs", "1", "--limit", "8", "--skip_predictions", *FULL]
     multitask_classifier.main(argv)
-    first = (tmp_path / "best.pt").read_bytes()
+    first = (tmp_path / "best").read_bytes()
     assert "--overwrite" in refusal(multitask_classifier.main, [*argv, "--seed", "1"])
-    assert (tmp_path / "best.pt").read_bytes() == first
+    assert (tmp_path / "best").read_bytes() == first
     multitask_classifier.main([*argv, "--seed", "1", "--overwrite"])
-    assert (tmp_path / "best.pt").read_bytes() != first
+    assert (tmp_path / "best").read_bytes() != first
 
 
 def test_quickstart_changes_defaults_and_every_flag_beside_it_counts(places, tmp_path):
@@ -107,12 +107,12 @@ def test_local_files_only_takes_nothing_from_the_hub(places, refusal):
 
 
 def test_frozen_runs_leave_what_they_trained_beside_best(run, tiny):
-    """OUT/trained.pt around BERT as it was is OUT/best.pt; where BERT trained there is none."""
+    """OUT/trained around BERT as it was is OUT/best; where BERT trained there is none."""
     for flags in (("--lora_rank", "2"), (*FULL, "--adapter", "low_rank", "--freeze_bert")):
         out = run(*flags).out
-        again = load_trained(out / "trained.pt", load_bert(tiny))
-        assert equal(load_model(out / "best.pt")[0].state_dict(), again.state_dict())
-    assert not (run(*FULL, "--adapter", "low_rank").out / "trained.pt").exists()
+        again = load_trained(out / "trained", load_bert(tiny))
+        assert equal(load_model(out / "best")[0].state_dict(), again.state_dict())
+    assert not (run(*FULL, "--adapter", "low_rank").out / "trained").exists()
 
 
 def test_predict_only_writes_the_files_of_a_run_that_ended_early(run, tmp_path):
@@ -128,7 +128,7 @@ def test_predict_only_writes_the_files_of_a_run_that_ended_early(run, tmp_path):
 
 
 def test_predict_only_needs_a_model_and_its_description(run, tmp_path, refusal):
-    assert "best.pt" in refusal(multitask_classifier.main, ["--out", str(tmp_path), "--predict_only"])
+    assert "best" in refusal(multitask_classifier.main, ["--out", str(tmp_path), "--predict_only"])
     out = run.fresh(*FULL).out
     (out / "run.json").write_text(json.dumps({}))
     assert "run.json" in refusal(multitask_classifier.main, ["--out", str(out), "--predict_only"])

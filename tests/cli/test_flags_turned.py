@@ -1,6 +1,6 @@
 """Every flag that trains does something: turned alone, it changes BERT's weights.
 
-A run takes a second (a tiny random BERT, a few rows, one epoch). The weights of BERT in OUT/best.pt must differ from
+A run takes a second (a tiny random BERT, a few rows, one epoch). The weights of BERT in OUT/best must differ from
 those of the same run without the flag. The flags are read from the tables: a new flag, or a new choice of an old one,
 fails here until it has its case. A technique's flags bring theirs, the `example` of the row.
 """
@@ -111,7 +111,7 @@ SINGLE = [(name, value, beside) for name, (values, beside) in CASES.items() for 
 )
 def test_turning_a_flag_changes_what_bert_learns(run, places, flag, value, beside):
     base = run(*beside)
-    places["trained"] = run(*FULL).out / "best.pt"  # for --pretrained: start where another run ended
+    places["trained"] = run(*FULL).out / "best"  # for --pretrained: start where another run ended
     turned = run(*beside, flag, *value)
     assert base.bert.keys() == turned.bert.keys()
     assert not equal(base.bert, turned.bert)
@@ -151,7 +151,7 @@ def test_annealed_parts_from_proportional_after_the_first_epoch(run):
 
 def test_a_frozen_bert_stays_as_it_was(run):
     """So in the cases of --fine-tune-mode and --option it is the turned run that trains BERT."""
-    start = torch.load(run().out / "best.pt", weights_only=True)["model"]
+    start = read_state(run().out / "best")["model"]
     assert equal(start, run("--fine-tune-mode", "last-linear-layer").weights)
     longer = run("--epochs", "2")
     assert equal({n: t for n, t in start.items() if n.startswith("bert.")}, longer.bert)

@@ -96,7 +96,7 @@ def test_labels_that_are_numbers_keep_their_values(files, go, tmp_path):
 @pytest.mark.parametrize("pairs", ["separate", "joint"])
 def test_two_texts_make_pairs(files, go, pairs):
     out, _ = go(*files(), "--text", "headline", "--text2", "other", "--label", "topic", "--pairs", pairs)
-    assert (out / "best.pt").exists()
+    assert (out / "best").exists()
 
 
 def test_a_regression_is_scored_with_both_correlations(files, go):

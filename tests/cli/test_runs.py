@@ -79,7 +79,7 @@ def test_predict_answers_in_words(finished, capsys):
 
 
 def test_a_checkpoint_can_start_another_run(finished, sample, tmp_path):
-    multitask_classifier.main(flags(finished / "best.pt", sample, tmp_path, "--tasks", "sst"))
+    multitask_classifier.main(flags(finished / "best", sample, tmp_path, "--tasks", "sst"))
     assert (tmp_path / "predictions/sst-dev-output.csv").exists()
 
 
@@ -95,7 +95,7 @@ def test_a_checkpoint_can_start_another_run(finished, sample, tmp_path):
         (["--predict", "a", "b", "c"], "--predict"),
         (["--pretrained", "/no/such/dir"], "/no/such/dir"),
         (["--data", "/no/such/dir"], "/no/such/dir"),
-        (["--predict", "a"], "best.pt"),
+        (["--predict", "a"], "best"),
     ],
 )
 def test_a_wrong_flag_is_one_line_that_names_it(tiny, sample, tmp_path, refusal, argv, words):
@@ -199,6 +199,6 @@ def test_bf16_is_near_fp32_but_not_equal_to_it(tiny, sample, tmp_path):
         more = ["--precision", precision, "--hidden_dropout_prob", "0", "--bert_dropout", "0"]
         multitask_classifier.main(flags(tiny, sample, out, "--tasks", "sst", "--skip_predictions", *more))
         losses[precision] = json.loads((out / "metrics.jsonl").read_text())["loss"]["sst"]
-        weights = torch.load(out / "best.pt", weights_only=True)["model"]
+        weights = read_state(out / "best")["model"]
         assert weights["bert.pooler_dense.weight"].dtype == torch.float32
     assert losses["bf16"] != losses["fp32"] and losses["bf16"] == pytest.approx(losses["fp32"], rel=1e-2)

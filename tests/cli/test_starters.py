@@ -112,4 +112,4 @@ def test_frozen_then_fine_tuned_in_one_folder(run, tmp_path, monkeypatch, script
     monkeypatch.chdir(tmp_path)
     for option in ("pretrain", "finetune"):
         script.main(run.argv("--option", option))
-    assert len(list((tmp_path / "runs").rglob("best.pt"))) == (2 if script is multitask_classifier else 4)
+    assert len(list((tmp_path / "runs").rglob("best"))) == (2 if script is multitask_classifier else 4)

@@ -54,7 +54,7 @@ def test_a_saved_model_has_the_same_outputs(tiny, tmp_path, way):
 
 @a_pal_and_a_low_rank
 def test_the_layers_and_heads_of_a_frozen_bert_can_be_saved_by_themselves(tiny, tmp_path, way):
-    tokenizer, path = load_tokenizer(tiny), tmp_path / "trained.pt"
+    tokenizer, path = load_tokenizer(tiny), tmp_path / "trained"
     model = randomize(MultitaskBert(load_bert(tiny), NAMES, additions={"adapter": way}))
     with pytest.raises(ValueError, match="train"):
         save_trained(path, model)

@@ -37,22 +37,22 @@ def test_additions_come_back_around_the_same_bert(tmp_path, per_task, merged):
     if merged:
         model.use("sts")
         merge_lora(model)
-    save_trained(tmp_path / "run" / "trained.pt", model)
+    save_trained(tmp_path / "run" / "trained", model)
     bert = make_bert(torch.float32)
-    again = load_trained(tmp_path / "run" / "trained.pt", bert)
+    again = load_trained(tmp_path / "run" / "trained", bert)
     assert again.bert is bert and again.build == model.build
     assert all_same(answers(again.eval()), before)
     assert bits(again) == bits(model)
     assert set(trainable(again)) == set(trainable(model))  # it can be trained further
-    saved = torch.load(tmp_path / "run" / "trained.pt", weights_only=True)
+    saved = read_state(tmp_path / "run" / "trained")
     assert {part_of(name) for name in saved["trained"]} == {"lora", "heads"}
 
 
 def test_heads_on_a_frozen_bert_come_back(tmp_path):
     model = MultitaskBert(make_bert(torch.float32), NAMES, heads={"sts": "hadamard"}).eval()
     model.freeze_bert()
-    save_trained(tmp_path / "trained.pt", model)
-    again = load_trained(tmp_path / "trained.pt", make_bert(torch.float32)).eval()
+    save_trained(tmp_path / "trained", model)
+    again = load_trained(tmp_path / "trained", make_bert(torch.float32)).eval()
     assert all_same(answers(again), answers(model)) and set(trainable(again)) == set(trainable(model))
 
 
@@ -64,8 +64,8 @@ def test_adapters_come_back(tmp_path, with_lora):
     with torch.no_grad():
         for p in trainable(model).values():
             p.copy_(0.3 * torch.randn(p.shape))
-    save_trained(tmp_path / "trained.pt", model)
-    again = load_trained(tmp_path / "trained.pt", make_bert(torch.float32)).eval()
+    save_trained(tmp_path / "trained", model)
+    again = load_trained(tmp_path / "trained", make_bert(torch.float32)).eval()
     assert all_same(answers(again), answers(model)) and set(trainable(again)) == set(trainable(model))
     assert len({part_of(name) for name in trainable(again)} - {"heads"}) == (2 if with_lora else 1)
 
@@ -76,10 +76,10 @@ def test_additions_to_a_real_bert_take_less_than_a_megabyte(tmp_path):
         vocab_size=100, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
     )  # fmt: skip
     model = MultitaskBert(BertModel(config), NAMES, additions={"lora": options()})
-    save_trained(tmp_path / "trained.pt", model)
+    save_trained(tmp_path / "trained", model)
     numbers = sum(p.numel() for name, p in model.named_parameters() if part_of(name) == "lora")
     assert numbers == 2 * (6 * (8 * 384 + 2 * 1920) + 2 * 384)
-    assert 4 * numbers < (tmp_path / "trained.pt").stat().st_size < 1_000_000
+    assert 4 * numbers < (tmp_path / "trained").stat().st_size < 1_000_000
 
 
 def change_one_weight(name: str):
@@ -108,7 +108,7 @@ OTHERS = {  # changes that make another BERT
 
 @pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
 def test_additions_to_another_bert_are_refused(tmp_path, change):
-    path = tmp_path / "trained.pt"
+    path = tmp_path / "trained"
     save_trained(path, make_model())
     other = make_bert(torch.float32)
     change(other)
@@ -139,14 +139,14 @@ def test_additions_to_a_bert_that_trains_are_refused(tmp_path):
     thawed.bert.embed_layer_norm.bias.requires_grad_()
     for model in (plain, thawed):
         with pytest.raises(ValueError, match="BERT's own weights train"):
-            save_trained(tmp_path / "trained.pt", model)
+            save_trained(tmp_path / "trained", model)
     assert not list(tmp_path.iterdir())
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path):
-    path, model, bert = tmp_path / "trained.pt", make_model(), make_bert(torch.float32)
+    path, model, bert = tmp_path / "trained", make_model(), make_bert(torch.float32)
     save_trained(path, model)
-    whole, saved = path.read_bytes(), torch.load(path, weights_only=True)
+    whole, saved = path.read_bytes(), read_state(path)
     for share in (0.0, 0.1, 0.9):
         path.write_bytes(whole[: int(share * len(whole))])
         refuse(load_trained, path, bert)
@@ -172,7 +172,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
 
 
 def test_the_two_kinds_of_file_are_told_apart(tmp_path, tiny):
-    whole, alone = tmp_path / "model.pt", tmp_path / "trained.pt"
+    whole, alone = tmp_path / "model.pt", tmp_path / "trained"
     bert = load_bert(tiny)
     model = make_model(bert)
     save_model(whole, model, load_tokenizer(tiny))

@@ -90,7 +90,7 @@ def test_the_tokenizers_settings_and_added_tokens_come_along(tmp_path):
 
 def test_a_checkpoint_of_before_has_its_vocabulary_and_case_alone(saved):
     path, model, tokenizer = saved
-    content = torch.load(path, weights_only=True)
+    content = read_state(path)
     del content["tokenizer"]
     torch.save(content, path)
     again, its_tokenizer = load_model(path)
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_before_has_its_vocabulary_and_case_alone(saved):
 )
 def test_an_entry_that_cannot_be_used_is_one_line(saved, entry, value):
     path = saved[0]
-    content = torch.load(path, weights_only=True) | {entry: value}
+    content = read_state(path) | {entry: value}
     if entry == "vocab":
         del content["tokenizer"]
     torch.save(content, path)
@@ -120,9 +120,9 @@ def test_what_was_trained_around_a_fresh_pooler_fits_again(tmp_path):
     )
     model = MultitaskBert(load_bert(tmp_path), ["sst"])
     model.freeze_bert()
-    save_trained(tmp_path / "trained.pt", model)
+    save_trained(tmp_path / "trained", model)
     torch.manual_seed(5)
-    again = load_trained(tmp_path / "trained.pt", load_bert(tmp_path))
+    again = load_trained(tmp_path / "trained", load_bert(tmp_path))
     assert torch.equal(again.bert.pooler_dense.weight, model.bert.pooler_dense.weight)
 
 
@@ -133,7 +133,7 @@ def test_the_attention_can_be_another(saved):
 
 
 def test_notes_are_kept(saved):
-    assert torch.load(saved[0], weights_only=True)["notes"] == {"flags": {"lr": 1e-5}, "score": 0.5}
+    assert read_state(saved[0])["notes"] == {"flags": {"lr": 1e-5}, "score": 0.5}
 
 
 def test_its_bert_is_a_starting_point(saved):
@@ -168,7 +168,7 @@ def test_a_file_cut_short(saved, share):
 @pytest.mark.parametrize("name", ["bert.pooler_dense.bias", "heads.sst.linear.weight"])
 def test_a_missing_tensor_is_named(saved, name):
     path = saved[0]
-    content = torch.load(path, weights_only=True)
+    content = read_state(path)
     del content["model"][name]
     torch.save(content, path)
     assert f"{name} is missing" in refusal(path)
@@ -176,7 +176,7 @@ def test_a_missing_tensor_is_named(saved, name):
 
 def test_an_entry_too_few_is_one_line(saved):
     path = saved[0]
-    content = torch.load(path, weights_only=True)
+    content = read_state(path)
     for entry in ("model", "config", "vocab"):
         torch.save({key: value for key, value in content.items() if key != entry}, path)
         refusal(path)

@@ -1,0 +1,116 @@
+"""From a command line to the values of all flags, and which values a run that is resumed has already."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minbert.errors import UserError, one_line_errors
+from minbert.flags import QUICKSTART, flags_of, groups
+from minbert.parser import Flag, Parser
+
+BY_CONTENT = ("data", "pretrained")  # may be elsewhere when a run goes on, if the content is the same
+FREE = (
+    *BY_CONTENT,
+    "out",
+    "resume",
+    "overwrite",
+    "save_every",
+    "skip_predictions",
+    "predict",
+    "predict_only",
+    "local_files_only",
+    "use_gpu",
+    "quickstart",
+)  # fmt: skip — may differ when a run goes on
+
+
+def make_parser(script: str, description: str, prog: str | None = None) -> Parser:
+    """The parser of one script."""
+    parser = Parser(description=description, prog=prog)
+    for title, flags in groups(script).items():
+        parser.add_flags(title, flags)
+    return parser
+
+
+def show_help(script: str, description: str, prog: str | None = None):
+    """Print the help and leave, if the command line asks for it. A script calls this before it loads PyTorch."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        with one_line_errors():
+            make_parser(script, description, prog).parse_args(["--help"])
+
+
+def parse(script: str, argv: Sequence[str] | None, description: str, prog: str | None = None) -> dict[str, Any]:
+    """Read the flags of one script; its values by name. The parser ends the program where they cannot be."""
+    parser = make_parser(script, description, prog)
+    try:
+        given = parser.given(argv)
+        if given.get("quickstart"):  # it changes defaults; what is given beside it counts
+            parser.set_defaults(**QUICKSTART)
+        if given.get("resume"):
+            parser.set_defaults(overwrite=False, **flags_of_run(script, given))
+        values = vars(parser.parse_args(argv))
+        check_columns(script, values)
+    except UserError as error:
+        parser.error(str(error))
+    return values
+
+
+def flags_of_run(script: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of the run that --resume goes on with, from its run.json. given: those of the command line.
+
+    UserError where a given one would make it another run.
+    """
+    out = given.get("out") or (QUICKSTART["out"] if given.get("quickstart") else None)
+    if not out:
+        raise UserError("--resume needs --out, the folder of the run")
+    descriptions = sorted(Path(out).glob("run.json")) or sorted(Path(out).glob("*/run.json"))
+    if not descriptions:
+        raise UserError(f"{Path(out) / 'run.json'}: not there, so there is no run to --resume")
+    flags = flags_of(script)
+    try:
+        description = json.loads(descriptions[0].read_text("utf-8"))
+        if description["script"] != script:
+            raise UserError(f"{descriptions[0]}: the run of another script; --resume it with that")
+        before = {key: typed(flags[key], value) for key, value in description["flags"].items() if key in flags}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, argparse.ArgumentTypeError) as error:
+        raise UserError(f"{descriptions[0]}: cannot be read ({error})") from error
+    for key, value in given.items():
+        if key not in FREE and before.get(key) != value:
+            had = f"had {before.get(key)}" if flags[key].type else "did not have it"
+            raise UserError(f"{flags[key].written(given)}: the run in {out} {had}; --resume goes on with its flags")
+    return {key: value for key, value in before.items() if key not in FREE or key in BY_CONTENT}
+
+
+def typed(flag: Flag, value: Any) -> Any:
+    """A value from Python or JSON, held against its flag's type and choices; lists become words with commas."""
+    if value is None or flag.type is None or flag.many:
+        return value
+    if isinstance(value, list | tuple):
+        value = ",".join(map(str, value))
+    if flag.choices and value not in flag.choices:
+        raise ValueError(f"{value!r} is none of {', '.join(flag.choices)}")
+    return flag.type(str(value))
+
+
+def check_columns(script: str, values: Mapping[str, Any]):
+    """UserError where a flag is on without one that it needs, or with one that it cannot be combined with."""
+    rows = flags_of(script)
+    by_name = {flag.name: flag for flag in rows.values()}
+    for flag in rows.values():
+        if not flag.is_on(values):
+            continue
+        name, _, value = flag.needs.partition(" ")
+        needed = by_name.get(name)
+        if needed and not needed.is_on(values):
+            raise UserError(f"{flag.written(values)} needs {needed.wanted()}")
+        if needed and value and str(values[needed.key]) != value:
+            raise UserError(f"{flag.written(values)} needs {flag.needs}, not {needed.written(values)}")
+        for other, reason in flag.not_with.items():
+            if other in by_name and by_name[other].is_on(values):
+                more = f", {reason}" if reason else ""
+                raise UserError(
+                    f"{flag.written(values)} cannot be combined with {by_name[other].written(values)}{more}"
+                )

@@ -1,0 +1,314 @@
+"""The folder of a run: it can be repeated from that alone, resumed to the same bits, and compared with others.
+
+    run.json         the command, every flag's value, which of them are not the default, versions, the seed, the sha256
+                     of the weights and of the data files, the machine, when
+    metrics.jsonl    one line of JSON an epoch
+    best/            the model with the best dev score (trained/: what of it was trained, where BERT stayed frozen)
+    checkpoints/     the last two states of the training, for --resume
+    predictions/     the prediction files of the best model
+    outputs/         what the best model puts out for each dev example
+
+`RunFolder` keeps other runs out while one is on its way, and lets nothing go unasked. What happens in a run, and how it
+goes on after a stop, is the matter of `run.py`.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minbert.command_line import FREE
+from minbert.errors import UserError
+from minbert.files import atomic, remove_strays, sha256
+
+RUNS = Path("runs")  # where runs go that name no folder
+OLDER = "older-run"  # where an earlier run's files wait until the new one has something to put in their place
+OURS = ("run.json", "metrics.jsonl", "best", "trained", "checkpoints", "outputs")
+PACKAGES = ("minbert", "torch", "numpy", "scipy", "tokenizers", "safetensors", "huggingface_hub")
+
+
+# ------------------------------------------------------------------------------------------------ the folder
+
+
+class RunFolder:
+    """The folder of one run. path: where it is, or will be. more: what else a run of this kind writes there."""
+
+    def __init__(self, path: str | Path, more: Sequence[str] = ()):
+        self.path, self.names = Path(path), (*OURS, *more)
+        self.best, self.trained, self.checkpoints = (self.path / name for name in ("best", "trained", "checkpoints"))
+        self.metrics, self.description = self.path / "metrics.jsonl", self.path / "run.json"
+
+    def contents(self) -> list[str]:
+        """What of a run is here, by name."""
+        return [name for name in self.names if (self.path / name).exists()]
+
+    def check_free(self, overwrite: bool):
+        """UserError where an earlier run is here and shall not go."""
+        there = self.contents()
+        if there and not overwrite:
+            raise UserError(
+                f"{self.path / there[0]}: an earlier run's; go on with it by --resume, name another folder with --out, "
+                "or add --overwrite"
+            )
+
+    def finish(self):
+        """Note in run.json that the run has come to its end."""
+        description = self.read_description()
+        self.describe(description | {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out of the folder while this one is in it; UserError where one is in it already."""
+        made = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as file:
+            try:
+                _lock(file)
+            except OSError as error:
+                raise UserError(f"{self.path}: another run is writing here; name another folder with --out") from error
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    (self.path / ".lock").unlink()
+                    if made:
+                        self.path.rmdir()  # which only an empty folder lets happen
+
+    @contextmanager
+    def held(self, args: Namespace) -> Iterator["RunFolder"]:
+        """The folder for a run with these settings: locked, and free or the one that the run goes on with."""
+        if args.resume:
+            self.read_description()
+        with self.lock():
+            if not args.resume:
+                self.check_free(args.overwrite)
+            yield self
+
+    def start(self, args: Namespace, description: Mapping[str, Any]):
+        """Write run.json, or see that the run that is resumed was this one."""
+        if not args.resume:
+            return self.begin(description)
+        self.check_same(description)
+        folder = self.read_description()["plan"].get("course_folder")
+        args.course_folder = Path(folder) if folder else None
+
+    def begin(self, description: Mapping[str, Any]):
+        """Write run.json. An earlier run's files step aside, into older-run/, until `forget_older`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        remove_strays(self.path)
+        older = [*self.contents(), *self._predictions()]
+        if older:
+            shutil.rmtree(self.path / OLDER, ignore_errors=True)
+            for name in older:
+                place = self.path / OLDER / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(self.path / name, place)
+        self.describe(description)
+
+    def _predictions(self) -> list[str]:
+        """The prediction files of the run that is here: those alone, since other files may lie among them."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            plan = json.loads(self.description.read_text("utf-8"))["plan"]
+            names = [plan["prediction_name"].format(task=t, split=s) for t in plan["files"] for s in ("dev", "test")]
+            return [f"predictions/{name}" for name in names if (self.path / "predictions" / name).exists()]
+        return []
+
+    def forget_older(self):
+        """The new run has a model of its own: the earlier one's files go."""
+        shutil.rmtree(self.path / OLDER, ignore_errors=True)
+
+    def describe(self, description: Mapping[str, Any]):
+        with atomic(self.description) as temporary:
+            temporary.write_text(json.dumps(description, indent=2, default=str) + "\n", encoding="utf-8")
+
+    def read_description(self) -> dict[str, Any]:
+        """What run.json says. UserError where it is not there or damaged."""
+        try:
+            description = json.loads(self.description.read_text("utf-8"))
+            if not all(isinstance(description[key], dict) for key in ("flags", "plan", "weights", "data")):
+                raise ValueError("not what a run writes")
+            return description
+        except FileNotFoundError as error:
+            raise UserError(f"{self.description}: not there, so there is no run in {self.path}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.description}: cannot be read ({error})") from error
+
+    def check_same(self, description: Mapping[str, Any]):
+        """UserError, naming the flag or the file, where the run here was another than the one described."""
+        before = self.read_description()
+        for key, value in description["flags"].items():
+            if key not in FREE and _plain(before["flags"].get(key)) != _plain(value):
+                raise UserError(f"--{key} is {value}, and the run in {self.path} had {before['flags'].get(key)}; "
+                                "--resume goes on with the same flags")  # fmt: skip
+        for name in before["weights"] | description["weights"]:
+            if name != "name" and before["weights"].get(name) != description["weights"].get(name):
+                raise UserError(
+                    f"--pretrained {description['weights']['name']}: {name} is not what it was when the run in "
+                    f"{self.path} began; --resume needs the same weights"
+                )
+        for place in before["data"] | description["data"]:
+            if before["data"].get(place) != description["data"].get(place):
+                task, split = place.split("/")
+                path = (description if place in description["data"] else before)["plan"]["files"][task][split]
+                raise UserError(
+                    f"{path}: is not what it was when the run in {self.path} began; --resume needs the same data"
+                )
+
+
+def _plain(value: Any) -> Any:
+    """A value as it is after a trip through JSON."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _lock(file):
+    """Lock an open file for this process, or OSError. Where the system has no locks, everybody gets one."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt  # Windows
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        return
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """`parent/name`, or `parent/name-2` and so on where that holds a run, or several in folders of their own."""
+    paths = (parent / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+    return next(path for path in paths if not RunFolder(path).contents() and not any(path.glob("*/run.json")))
+
+
+def newest_run(parent: Path) -> Path | None:
+    """The folder in `parent` whose best model was written last, or the folder in such a folder."""
+    models = [*parent.glob("*/best"), *parent.glob("*/*/best")]
+    return max(models, key=lambda path: path.stat().st_mtime).parent if models else None
+
+
+def check_places(args: Namespace, more: Sequence[str] = ()):
+    """UserError, before anything is read, where an output is an input, two outputs are one file, or one cannot be."""
+    folder = RunFolder(args.out, more)
+    inputs = [path for paths in args.files.values() for path in paths.values()] + [Path(str(args.pretrained))]
+    outputs = {f"--{name}_{split}_out": path for name, outs in args.outs.items() for split, path in outs.items()}
+    own = [folder.path / name for name in folder.names]
+    for flag, path in outputs.items():
+        if any(_same(path, other) for other in (*inputs, *own)) or any(_inside(path, other) for other in own):
+            raise UserError(f"{flag} {path}: is a file that the run reads or keeps; name another")
+        if path.is_dir() or str(path) in ("", "."):
+            raise UserError(f"{flag} {path}: is a folder; name a file")
+        if any(other != flag and _same(path, place) for other, place in outputs.items()):
+            raise UserError(f"{flag} {path}: another flag names the same file")
+        _check_writable(path.parent, flag)
+    for path in inputs if args.overwrite else ():
+        if any(_same(path, place) or _inside(path, place) for place in own) or _same(path, folder.path):
+            raise UserError(
+                f"--out {args.out} --overwrite: would remove {path}, which the run reads; name another folder"
+            )
+    if folder.path.exists() and not folder.path.is_dir():
+        raise UserError(f"--out {args.out}: is a file; name a folder")
+    for name in ("metrics.jsonl", "run.json"):
+        if (folder.path / name).is_dir():
+            raise UserError(f"{folder.path / name}: is a folder; name another --out")
+    if (folder.path / "predictions").is_file():
+        raise UserError(f"{folder.path / 'predictions'}: is a file; name another --out")
+    _check_writable(folder.path, "--out")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return folder.resolve() in path.resolve().parents
+
+
+def _check_writable(folder: Path, flag: str):
+    """UserError where no file can be made in `folder`, or where `folder` cannot be made."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    probe = place / f".minbert-probe-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: nothing can be written there ({error.strerror})") from error
+
+
+# ------------------------------------------------------------------------------------------------ what run.json says
+
+
+def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
+    """What run.json says when a run begins. weights: the directory or the checkpoint that the run starts from."""
+    parts = sorted(weights.iterdir()) if weights and weights.is_dir() else [weights] if weights else []
+    files = {task: {split: str(path) for split, path in paths.items()} for task, paths in args.files.items()}
+    data = {f"{task}/{split}": Path(path) for task, paths in files.items() for split, path in paths.items()}
+    return {
+        "command": shlex.join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "script": args.script,
+        "seed": args.seed,
+        "changed": args.changed,
+        "flags": args.values,
+        "plan": {
+            "files": files,
+            "outs": {task: {split: str(path) for split, path in paths.items()} for task, paths in args.outs.items()},
+            "prediction_name": args.prediction_name,
+            "course_folder": str(args.course_folder) if args.course_folder else None,
+            "limit": args.limit,
+        },
+        "weights": {"name": str(args.pretrained)} | {path.name: sha256(path) for path in parts if path.is_file()},
+        "data": {place: sha256(path) for place, path in data.items() if path.is_file()},
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of what this project stands on."""
+    result = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # run from a folder of sources
+            result[name] = version(name)
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """The processor, how many threads PyTorch uses, and the GPU if there is one."""
+    result = {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        result["processor"] = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        result["processor"] = platform.processor() or platform.machine()
+    if torch.cuda.is_available():
+        result["gpu"] = torch.cuda.get_device_name()
+    return result
+
+
+def peak_memory() -> float:
+    """The most memory that the run has held so far, in GiB: of the GPU where one is in use, else of the process."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**30
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

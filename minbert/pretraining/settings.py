@@ -1,0 +1,97 @@
+"""What follows from the flags of `python -m minbert.pretraining`: what is read, and how it is masked."""
+
+import argparse
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import minbert.pretraining
+from minbert.command_line import parse
+from minbert.errors import UserError
+from minbert.flags import DATA, LESSONS, SPLITS, flags_of
+from minbert.parser import Parser, at_least
+from minbert.pretraining.corpus import to_read
+from minbert.pretraining.masking import Masking
+from minbert.settings import find_file
+from minbert.tasks import TASKS
+
+
+def get_args(argv: Sequence[str] | None = None) -> Namespace:
+    """Read the flags; flags that cannot be combined stop the program here, in one line."""
+    values = parse("p", argv, minbert.pretraining.__doc__, "python -m minbert.pretraining")
+    args = Namespace(**values)
+    args.script, args.values = "p", values
+    args.changed = {key: value for key, value in values.items() if value != flags_of("p")[key].default}
+    try:
+        return finish(args)
+    except UserError as error:
+        Parser(prog="python -m minbert.pretraining").error(str(error))
+
+
+def finish(args: Namespace) -> Namespace:
+    """Settle the flags that depend on one another; UserError where they cannot be combined."""
+    args.data, args.out = Path(args.data) if args.data else DATA, Path(args.out) if args.out else None
+    args.tasks = list(dict.fromkeys(args.tasks.split(",")))
+    for name in args.tasks:
+        if name not in LESSONS:
+            raise UserError(f"--tasks {name}: the lessons are {', '.join(LESSONS)}")
+    if args.corpus and "mlm" not in args.tasks:
+        raise UserError("--corpus needs mlm among --tasks")
+    default = ["sst", "para", "sts", *(["nli"] if "nli" in args.tasks else [])]
+    corpus = args.corpus.split(",") if args.corpus else default if "mlm" in args.tasks else []
+    for name in corpus:
+        if name not in TASKS:
+            raise UserError(f"--corpus {name}: the files are those of {', '.join(TASKS)}")
+    args.corpus = list(dict.fromkeys(corpus))
+    files, limits = to_read(args.tasks, args.corpus), args.limit.split(",") if args.limit else []
+    try:
+        limits = [at_least(int, 1)(word) for word in limits]
+        args.limit = dict(zip(files, limits * len(files) if len(limits) == 1 else limits, strict=bool(limits)))
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise UserError(f"--limit {args.limit}: give one number, or one for each of {','.join(files)}") from error
+    words = (args.weights or ("0.7,0.3" if len(args.tasks) == 2 else "1")).split(",")
+    try:
+        args.weights = dict(zip(args.tasks, map(at_least(float, 0, above=True), words), strict=True))
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise UserError(
+            f"--weights {args.weights}: give a number above 0 for each of --tasks {','.join(args.tasks)}"
+        ) from error
+    try:
+        mask, random = map(at_least(float, 0), args.mask_shares.split(","))
+        if mask + random > 1 + 1e-9:
+            raise ValueError
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise UserError(
+            f"--mask_shares {args.mask_shares}: give two shares, with a comma, that are at most 1 together"
+        ) from error
+    if not args.mask_rate:
+        raise UserError("--mask_rate 0: nothing would be learned")
+    args.masking = Masking(args.mask_rate, mask, random, args.whole_words)
+    if args.out is None:
+        raise UserError("--out DIR is needed: the folder for the weights")
+    args.files, args.outs, args.prediction_name = what_is_read(args), {}, ""
+    return args
+
+
+def what_is_read(args: Namespace) -> dict[str, dict[str, Path]]:
+    """Task → split → file: the training files, and the dev and test files whose sentences are left out.
+
+    UserError where one that is needed is not there.
+    """
+    files: dict[str, dict[str, Path]] = {}
+    needed = to_read(args.tasks, args.corpus)
+    for name, task in TASKS.items():
+        for split in SPLITS:
+            path = find_file(args.data, task, split)
+            if name in needed and (split == "train" or (name == "nli" and split == "dev" and "nli" in args.tasks)):
+                if not path.exists():
+                    hint = (
+                        "`python data/download.py nli` fetches it, --tasks mlm does without"
+                        if name == "nli"
+                        else "data/download.py fetches the course's; --data names their folder, --corpus which are read"
+                    )
+                    raise UserError(f"{path}: no such file ({hint})")
+                files.setdefault(name, {})[split] = path
+            elif split != "train" and path.exists():
+                files.setdefault(name, {})[split] = path
+    return files

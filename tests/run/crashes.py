@@ -1,0 +1,122 @@
+"""Runs in a process of their own that die when they are told to: by SIGKILL, at the n-th thing that they do.
+
+What a run does is counted: the steps of the optimizer, and every file or folder that is written, brought to the disk,
+renamed or removed. So "the n-th" falls between two steps, inside of a save and inside of an evaluation alike, and is the
+same place each time.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minbert.optimizer import AdamW
+from minbert.state import read_state
+from tests.cli.runs import CLOCK
+
+COUNTED = [(AdamW, "step"), (os, "rename"), (os, "replace"), (os, "fsync"), (os, "mkdir"), (shutil, "rmtree")]
+
+
+def in_a_process(main: Callable[[list[str]], Any], argv: Sequence[str], before: Callable[[], None] = lambda: None):
+    """Run `main(argv)` in a copy of this process; its exit status, negative for a signal, and its stderr."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.dup2(write, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        status = 0
+        try:
+            before()
+            main(list(argv))
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1 if error.code else 0
+            if isinstance(error.code, str):
+                print(error.code, file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
+            status = 99
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        text = pipe.read().decode()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
+
+
+def counting(act: Callable[[int], None]) -> Callable[[], None]:
+    """What to call before a run, so that `act` is called with 1, 2, … before each thing that it does."""
+    count = [0]
+
+    def counted(do):
+        def wrapper(*args, **kwargs):
+            count[0] += 1
+            act(count[0])
+            return do(*args, **kwargs)
+
+        return wrapper
+
+    def patch():
+        for place, name in COUNTED:
+            setattr(place, name, counted(getattr(place, name)))
+
+    return patch
+
+
+def dies_at(number: int) -> Callable[[], None]:
+    """What to call before a run that shall be killed at the thing with this number."""
+    return counting(lambda n: os.kill(os.getpid(), signal.SIGKILL) if n == number else None)
+
+
+def things_done(main, argv: Sequence[str], file: Path) -> int:
+    """How many things a run does. file: where the run notes it."""
+    status, text = in_a_process(main, argv, counting(lambda n: file.write_text(str(n))))
+    assert status == 0, text
+    return int(file.read_text())
+
+
+# ------------------------------------------------------------------------------------------ what a run left behind
+
+
+def newest(out: Path) -> dict[str, Any]:
+    """The newest checkpoint."""
+    return read_state(max((out / "checkpoints").glob("epoch-*")))
+
+
+def left_behind(out: Path) -> dict[str, Any]:
+    """Everything that a run has made, without times: its last state, best model, log, predictions and outputs."""
+    state = newest(out)
+    state["run"].pop("lines")
+    for part in state["parts"].values():
+        part.pop("seconds", None)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    files = {path.name: path.read_bytes() for folder in ("predictions", "outputs") for path in (out / folder).glob("*")}
+    best = {"best": read_state(out / "best")} if (out / "best").exists() else {}
+    weights = {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+    log = [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
+    return {"state": state, "log": log, "files": files, "weights": weights, **best}
+
+
+def differences(one: Any, other: Any, place: str = "") -> list[str]:
+    """The places where two nested structures differ, to the bit."""
+    if type(one) is not type(other):
+        return [place]
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return [f"{place}: {one.keys() ^ other.keys()}"]
+        return [found for key in one for found in differences(one[key], other[key], f"{place}/{key}")]
+    if isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return [place]
+        return [x for i, (a, b) in enumerate(zip(one, other, strict=True)) for x in differences(a, b, f"{place}/{i}")]
+    if isinstance(one, torch.Tensor):
+        return [] if one.dtype == other.dtype and torch.equal(one, other) else [place]
+    return [] if one == other else [place]
