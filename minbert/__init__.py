@@ -6,13 +6,13 @@ The modules read as a tutorial in this order; each imports only from those befor
     the techniques    lora  pals  smart  rdrop  pcgrad  sampling  additions
     the tasks         tasks  tables  examples  data  heads  multitask  evaluation
     weights           minilm  foreign  hub  pretrained  checkpoint
-    a run             settings  terms  engine  run  predict  own  submit
+    a run             settings  terms  engine  folder  run  predict  own  submit
     before the tasks  pretraining
-    to learn from     sanity
+    to learn from     sanity  reading  trace  exercise
 
-`errors`, `parser`, `flags`, `files` and `progress` are helpers, which need not be read first. The training loop, which
-uses all of it, stands in `multitask_classifier.py`. The symbols of all files (B, T, C, H, D, …) are listed in
-`bert.py`.
+`errors`, `parser`, `flags`, `command_line`, `files`, `state` and `progress` are helpers, which need not be read first.
+The training loop, which uses all of it, stands in `multitask_classifier.py`. The symbols of all files, such as B, T and
+C, are listed in `bert.py`.
 """
 
 __version__ = "0.1.0"

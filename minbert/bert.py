@@ -223,7 +223,7 @@ class BertModel(nn.Module):
         mask = (1 - attention_mask[:, None, None, :].to(hidden_states.dtype)) * lowest  # (B, 1, 1, T): 0 for a token
         for layer in self.bert_layers:
             hidden_states = layer(hidden_states, mask)  # (B, T, C): after this layer
-        return hidden_states
+        return hidden_states  # (B, T, C): after the last one, each token in the context of all the others
 
     def pool(self, hidden_states: Tensor) -> Tensor:
         """The sentence's vector, from its first token: (B, T, C) → (B, C).

@@ -7,15 +7,15 @@ pretrained W and learns a product of two thin matrices beside it:
 
 A starts random and B at zero, so the outputs are the same at first. (With both at zero neither would ever move, since
 the gradient of one is a product with the other.) The factor α/r keeps the size of the addition when r changes, so that
-the learning rate need not change with it. The paper adapts the queries' and values' matrices alone; here, as in Mo & Ho's
-report, every linear layer of BERT is adapted unless `targets` names some. A starts as in the authors' code; the paper
-says Gaussian.
+the learning rate need not change with it. The paper adapts the queries' and values' matrices alone; here, as in
+Mo & Ho's report, every linear layer of BERT is adapted unless `targets` names some. A starts as in the authors' code;
+the paper says Gaussian.
 
 Rank r = 8 on all of BERT-base is 1.3 million numbers to train instead of 110 million; their gradients and AdamW's two
 means shrink as much. No gradient is computed for a W, and the backward pass stops at the first A.
 
     add_lora(module, rank, alpha)     replaces a module's linear layers by LoRA layers, and freezes all else in it
-    use_lora(module, name)            chooses one of several adapters (A, B) that a layer can have, say one per task
+    use_lora(module, name)            chooses one of the adapters, each an A and a B, of every layer: say, one per task
     merge_lora, unmerge_lora          put W + (α/r)·B·A in W's place, so that the outputs cost no more; and undo it
 
 A state_dict has the pretrained W under its usual name, merged or not, and A and B under `lora_A.NAME` and

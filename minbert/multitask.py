@@ -64,7 +64,7 @@ class MultitaskBert(nn.Module):
         self.heads = build_heads(names, self.tasks, bert.config.hidden_size, dropout)
 
     def embed(self, batch: Batch) -> Tensor:
-        """The embeddings of a batch's rows, before BERT's layers; returns (R, T, C), R = B, or 2B for separate pairs."""
+        """A batch's rows before BERT's layers; returns (R, T, C), R = B, or 2B for separate pairs."""
         return self.bert.embed(batch.input_ids, batch.token_type_ids).to(self.dtype)
 
     def logits(self, batch: Batch, embedded: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Memory:
         self.products: Tensor | None = None  # K of the last step, for the log, T×T
 
     def cosines(self) -> Tensor | None:
-        """The cosines between the tasks' gradients of the last step; returns (T, T), or None where one task was alone."""
+        """The cosines between the last step's gradients; returns (T, T), or None where one task was alone."""
         if self.products is None:
             return None
         norms = self.products.diagonal().clamp(min=torch.finfo(torch.float64).tiny).sqrt()  # (T,)

@@ -27,7 +27,7 @@ from minbert.smart import bernoulli_symmetric_kl, squared_error, symmetric_kl
 def classification_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy. outputs: (B, K) logits; labels: (B,) class numbers.
 
-        L = -mean over examples of log softmax(z)_y
+    L = -mean over examples of log softmax(z)_y
     """
     return F.cross_entropy(outputs, labels.long())
 
@@ -35,7 +35,7 @@ def classification_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 def binary_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean binary cross-entropy. outputs: (B, 1) logits; labels: (B,) 0 or 1.
 
-        L = -mean over examples of (y·log σ(z) + (1 - y)·log(1 - σ(z)))
+    L = -mean over examples of (y·log σ(z) + (1 - y)·log(1 - σ(z)))
     """
     return F.binary_cross_entropy_with_logits(outputs[:, 0], labels)
 

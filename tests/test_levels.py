@@ -13,14 +13,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "minbert"
 
 WINGS = {
-    "helpers": ("errors", "parser", "flags", "files", "progress"),
+    "helpers": ("errors", "parser", "flags", "command_line", "files", "state", "progress"),
     "the model": ("config", "bert", "optimizer", "vocabulary", "tokenizer"),
     "the techniques": ("lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),
     "weights": ("minilm", "foreign", "hub", "pretrained", "checkpoint"),
-    "a run": ("settings", "terms", "engine", "run", "predict", "own", "submit"),
+    "a run": ("settings", "terms", "engine", "folder", "run", "predict", "own", "submit"),
     "before the tasks": ("pretraining",),
-    "to learn from": ("sanity",),
+    "to learn from": ("sanity", "reading", "trace", "exercise"),
 }
 ROWS = re.compile(r"^(ADDITIONS|TERMS) = ", re.M)  # what a module of a technique has, which needs no name in WINGS
 NEW = tuple(p.stem for p in PACKAGE.glob("*.py") if ROWS.search(p.read_text("utf-8")) and p.stem not in str(WINGS))

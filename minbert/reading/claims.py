@@ -15,10 +15,12 @@ import io
 import re
 import tokenize
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 WORDS = ("in", "out", "r", "size")  # names of dimensions that are no capital letter; LoRA's and PALs'
 ITEM = r"(?:…|\.\.\.|·|\d*(?:[A-Za-z]+)(?:·[A-Za-z]+)*|\d+)"
 GROUP = re.compile(rf"(?<![\w\])])\({ITEM}(?:, {ITEM})*,?\)")
+AHEAD = re.compile(rf"#\s*(?:{GROUP.pattern}[ =:]*)*")
 NAMED = re.compile(r"(?<![\w.`])([a-z_]\w*(?:, [a-z_]\w*)*):\s+$")
 OTHERS = ("minbert/sanity/",)  # whose docstrings speak of other people's code; their comments count
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -33,7 +35,7 @@ class Size:
 
 
 def parse_shape(text: str) -> tuple[Size, ...] | None:
-    """"(B, 1, 2C)" → its sizes; None for parentheses that are no shape: without a comma, or without a known name."""
+    """ "(B, 1, 2C)" → its sizes; None for parentheses that are no shape: without a comma, or without a known name."""
     items = [item.strip() for item in text[1:-1].split(",")]
     if len(items) < 2:
         return None
@@ -46,7 +48,7 @@ def parse_shape(text: str) -> tuple[Size, ...] | None:
         elif item:
             number, names = re.fullmatch(r"(\d*)(.*)", item).groups()
             parts = tuple(names.split("·")) if names else ()
-            known = known or any(len(name) == 1 and name.isupper() or name in WORDS for name in parts)
+            known = known or any((len(name) == 1 and name.isupper()) or name in WORDS for name in parts)
             sizes.append(Size(int(number or 1), parts))
     return tuple(sizes) if known else None
 
@@ -81,7 +83,7 @@ def find_claims(source: str, file: str) -> tuple[ast.Module, list[Claim]]:
     owners = dict(_owners(tree, ""))
     claims = []
     if not file.startswith(OTHERS):
-        claims += [claim for node in owners for claim in _of_docstring(node, source, file, owners)]
+        claims += [claim for node in (tree, *owners) for claim in _of_docstring(node, source, file, owners)]
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -131,9 +133,11 @@ def _of_docstring(node: ast.AST, source: str, file: str, owners: dict) -> list[C
                 names[at] = [""]
         for at, group, sizes in shapes:
             line, column = string.lineno + text[:at].count("\n"), at - text.rfind("\n", 0, at) - 1
-            claim = dict(file=file, line=line, column=column, text=group, sizes=sizes, owner=owners[node], node=node)
+            claim = dict(file=file, line=line, column=column, text=group, sizes=sizes, node=node)
+            claim["owner"] = owners.get(node, "")
             if at in names:
-                about = "" if names[at] == [""] else "argument" if isinstance(node, Function) else "field"
+                about = "argument" if isinstance(node, Function) else "field"
+                about = "" if names[at] == [""] else about
                 claims += [Claim(**claim, about=about, name=name) for name in names[at]]
             elif (at, group, sizes) in before:
                 place = before.index((at, group, sizes))
@@ -158,6 +162,8 @@ def _names(node: ast.AST) -> set[str]:
     """The names of a function's arguments, or of a class's fields."""
     if isinstance(node, Function):
         return {n.arg for n in ast.walk(node.args) if isinstance(n, ast.arg)}
+    if isinstance(node, ast.Module):
+        return set()
     fields = {n.target.id for n in node.body if isinstance(n, ast.AnnAssign)}
     return fields | {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
 
@@ -178,10 +184,10 @@ def _of_comment(token: tokenize.TokenInfo, lines: list[str], tree: ast.Module, f
     row, column = token.start
     code = lines[row - 1][:column].rstrip()
     node, about, name = _commented(code, row, tree)
-    words = GROUP.sub("", token.string.lstrip("# "), count=1).strip(" ,:;=")
+    words = AHEAD.sub("", token.string).strip(" ,:;=")
     owner = max((n for n in owners if n.lineno <= row <= n.end_lineno), key=lambda n: n.lineno, default=None)
     claims = []
-    same = all("=" in token.string[a[0] + len(a[1]) : b[0]] for a, b in zip(shapes, shapes[1:], strict=False))
+    same = all("=" in token.string[a[0] + len(a[1]) : b[0]] for a, b in pairwise(shapes))
     for i, (at, group, sizes) in enumerate(shapes):
         claim = Claim(file, row, column + at, group, sizes, about, name, owner=owners.get(owner, ""), node=node,
                       words=words if i == 0 else "")  # fmt: skip

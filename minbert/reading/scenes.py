@@ -97,7 +97,7 @@ def heads(stage: Stage):
     forms += [(task, "separate", head, "cls") for task in ("para", "sts") for head in PAIR_HEADS[TASKS[task].kind]]
     for name, pairs, head, pooling in forms:
         task, batch = TASKS[name], stage.batch(name, pairs)
-        free = ("H", "D") if head == "cross_attention" else ()  # which has one head, as wide as the model
+        free = ("B", "H", "D") if head == "cross_attention" else ()  # one head, as wide as the model, over examples
         with stage.playing(f"{name}, {pairs}, {head}", batch, free), torch.no_grad():
             model = MultitaskBert(stage.bert(), [name], pairs, pooling, {name: head}).eval()
             outputs = model(batch)
@@ -122,6 +122,7 @@ def gradients(stage: Stage):
     """One update from three tasks' gradients, in every way; T is then the number of tasks."""
     from minbert.multitask import MultitaskBert
     from minbert.pcgrad import COMBINE, Memory, give_gradients, take_gradients
+    from minbert.run import EpochLog
 
     tasks = ("sst", "para", "sts")
     model, memory = MultitaskBert(stage.bert(), tasks), Memory(0)
@@ -133,8 +134,10 @@ def gradients(stage: Stage):
                 with stage.playing(f"{name}: {task}", batch):
                     model.tasks[task].loss(model(batch), batch.labels).backward()
                 taken.append(take_gradients(model.bert.parameters()))
-            with stage.watch.playing(name, stage.sizes, pcgrad={"T": len(tasks)}):
+            T = {"T": len(tasks)}
+            with stage.watch.playing(name, stage.sizes, pcgrad=T, run=T):
                 give_gradients(taken, combine, memory)
+                EpochLog().add_cosines(tasks, memory.cosines())
 
 
 def terms(stage: Stage):
@@ -152,14 +155,14 @@ def terms(stage: Stage):
 
 
 def lora(stage: Stage):
-    """LoRA in every linear layer; `in` and `out` are those of the first feed-forward matrix, which is not square."""
+    """LoRA in the first feed-forward matrix, which is not square: `in` and `out` differ."""
     from minbert.lora import add_lora, merge_lora
     from minbert.multitask import MultitaskBert
 
     batch, names = stage.batch("sst"), {"r": 7, "in": stage.sizes["C"], "out": stage.sizes["M"]}
-    with stage.playing("LoRA", batch, free=("in", "out"), **names), torch.no_grad():
+    with stage.playing("LoRA", batch, **names), torch.no_grad():
         model = MultitaskBert(stage.bert(), ["sst"])
-        add_lora(model.bert, rank=7, alpha=16)
+        add_lora(model.bert, rank=7, alpha=16, targets=["interm_dense"])
         model(batch)
         merge_lora(model.bert)
 

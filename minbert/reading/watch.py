@@ -45,8 +45,9 @@ class Names(dict):
 class Watch:
     """All that the source claims, and what was seen of it.
 
-    sights: by a claim's key, the first value that confirmed it, in the order in which the code ran. problems: by the
-    same key, what contradicted it. sizes: those of the names in all scenes so far, by scene.
+    sights: by a claim's key, the first value that confirmed it. problems: by the same key, what contradicted it. seen:
+    by the same key, its first value of all, in the order in which the code ran. sizes: those of the names in all scenes
+    so far, by scene.
     """
 
     def __init__(self, package: Path = PACKAGE):
@@ -62,6 +63,7 @@ class Watch:
                     self.claims.setdefault(claim.key, []).append(claim)
         self.sights: dict[tuple, Sight] = {}
         self.unconfirmed: dict[tuple, Sight] = {}
+        self.seen: dict[tuple, Sight] = {}
         self.problems: dict[tuple, str] = {}
         self.scene, self.free, self.of_modules = "", (), {}
         self.sizes: dict[str, dict[str, int]] = {}
@@ -157,8 +159,9 @@ class Watch:
         sizes = self.sizes[self.scene] | dict(self.of_modules.get(Path(claim.file).stem, {}))
         for tensor in tensors:
             shape = tuple(tensor.shape)
-            problem = match(claim.sizes, shape, names, sizes)
-            used = {name: names[name] for size in claim.sizes for name in size.names if name in names}
+            trial = Names(names)  # what a false shape says of its names does not count for the others
+            problem = match(claim.sizes, shape, trial, sizes)
+            used = {name: trial[name] for size in claim.sizes for name in size.names if name in trial}
             other = [name for name in used if used[name] != sizes.get(name, used[name])]
             for name in other:
                 if name not in self.free:
@@ -166,9 +169,11 @@ class Watch:
             if problem:
                 self._contradict(claim, f"it was {_written(shape)} ({problem})")
                 return
+            names.update(trial)
             sight = Sight(self.scene, shape, _numbers(tensor), used, _kind(tensor))
             confirmed = not other and all(name in sizes for name in used)
             (self.sights if confirmed else self.unconfirmed).setdefault(claim.key, sight)
+            self.seen.setdefault(claim.key, sight)
 
     def _contradict(self, claim: Claim, what: str):
         self.problems.setdefault(claim.key, f"is false: {what}")
@@ -179,7 +184,7 @@ class Watch:
         for key in sorted(self.claims):
             claim = self.claims[key][0]
             if not claim.about:
-                what = "is about no value; put it behind an expression, or write `name: (…)`, `(…) → (…)` or `returns (…)`"
+                what = "is about no value; put it behind an expression, or write `x: (…)`, `(…) → (…)` or `returns (…)`"
             elif key in self.problems:
                 what = self.problems[key]
             elif key in self.unconfirmed and key not in self.sights:
@@ -193,9 +198,11 @@ class Watch:
         return lines
 
     def alike(self) -> list[str]:
-        """Pairs of names that have the same size in every scene that has both: one for the other could not be seen."""
-        names = sorted({name for sizes in self.sizes.values() for name in sizes})
-        pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+        """Pairs of names of one file that have one size in every scene with both: no check can tell them apart."""
+        together = {}
+        for (file, *_), claims in self.claims.items():
+            together.setdefault(file, set()).update(n for claim in claims for size in claim.sizes for n in size.names)
+        pairs = sorted({(a, b) for names in together.values() for a in names for b in names if a < b})
         both = {(a, b): [s for s in self.sizes.values() if a in s and b in s] for a, b in pairs}
         return [f"{a} and {b}" for (a, b), scenes in both.items() if scenes and all(s[a] == s[b] for s in scenes)]
 
