@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 
 AXE = Path(__file__).resolve().parents[1] / "node_modules" / "axe-core" / "axe.min.js"
+PATIENCE = 120  # seconds that a script may take on a busy machine
 ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
              "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
 
@@ -58,6 +59,7 @@ class Browser:
     def __init__(self, server: str, chromium: str, profile: str):
         options = {"binary": chromium, "args": [*ARGUMENTS, f"--user-data-dir={profile}"]}
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
+        wanted["timeouts"] = {"script": 1000 * PATIENCE}
         self.url, self.file = f"{server}/session", ""
         self.url += "/" + self._post("", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
 
@@ -65,7 +67,7 @@ class Browser:
         data = json.dumps(values).encode() if method == "POST" else None
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=120) as answer:
+            with urllib.request.urlopen(request, timeout=2 * PATIENCE) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(json.load(error)["value"]["message"]) from None

@@ -1,9 +1,9 @@
 """Takes the bodies of functions out of a source, and searches for what is left of them.
 
-    def pool(self, hidden_states):                     def pool(self, hidden_states):
-        \"\"\"(B, T, C) → (B, C).\"\"\"            →            \"\"\"(B, T, C) → (B, C).\"\"\"
-        first = hidden_states[:, 0]  # (B, C)              # first: (B, C)
-        return self.dense(first).tanh()                    raise NotImplementedError("BertModel.pool")
+    def first(x):                          def first(x):
+        \"\"\"The first of each row.\"\"\"   →        \"\"\"The first of each row.\"\"\"
+        column = x[:, 0]  # a number a row         # column: a number a row
+        return column.tanh()                       raise NotImplementedError("first is still to be written")
 
 The comments of a body stay as hints, with the name of the variable that they are about.
 """
