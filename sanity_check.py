@@ -9,14 +9,16 @@
 
 Somebody's project is read, never changed: its code runs in a copy, in a process of its own, with a time limit. Nothing
 is downloaded for it. What is still to be written is no mistake. minbert/sanity/ says how mistakes are found.
-Exit status: 0 all that is there is right, 1 something is wrong, 2 something could not be run.
+Exit status: 0 all that is there is right, 1 something is wrong, 2 something could not be run or checked.
 """
 
 import argparse
 import math
 import os
+import queue
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from minbert.sanity.launch import Child
@@ -174,22 +176,31 @@ def check_ours(pretrained: str) -> int:
     return status
 
 
-def check_projects(paths: Sequence[str], names: Sequence[str], timeout: float, child: Child, one: bool) -> list[dict]:
-    """A result a path, as `check` gives it; a path that holds no project has an "error" instead of parts.
+def check_projects(
+    paths: Sequence[str], names: Sequence[str], timeout: float, child: Child, jobs: int = 1
+) -> Iterator[dict]:
+    """A result a path, as `check` gives it, in order; a path that holds no project has an "error" instead of parts."""
+    children: queue.Queue[Child] = queue.Queue()
+    children.put(child)
+    others = [Child() for _ in range(min(jobs, len(paths)) - 1)]
+    for other in others:
+        children.put(other)
 
-    one: there is nothing else to do, so that such a path is a UserError.
-    """
-    projects = []
-    for number, path in enumerate(paths, start=1):
-        if len(paths) > 1 and sys.stderr.isatty():
-            print(f"{number} of {len(paths)}: {path}", file=sys.stderr)
+    def checked(path: str) -> dict:
+        mine = children.get()
         try:
-            projects.append(check(path, child, names, timeout))
+            return check(path, mine, names, timeout)
         except (UserError, OSError) as error:
-            if one:
-                raise
-            projects.append({"path": str(path), "parts": [], "error": str(error)})
-    return projects
+            return {"path": str(path), "parts": [], "error": str(error)}
+        finally:
+            children.put(mine)
+
+    try:
+        with ThreadPoolExecutor(max_workers=len(others) + 1) as pool:
+            yield from pool.map(checked, paths)
+    finally:
+        for other in others:
+            other.close()
 
 
 def main(argv: list[str] | None = None, child: Child | None = None):
@@ -197,7 +208,8 @@ def main(argv: list[str] | None = None, child: Child | None = None):
     parser.add_argument("path", nargs="*", help="projects to check: a folder, or a file in it (default: this one)")
     parser.add_argument("--part", type=named_parts, metavar="NAMES", help=f"only these, of {','.join(parts.NAMES)}")
     parser.add_argument("--json", action="store_true", help="a list of results for a program, one a project")
-    parser.add_argument("--timeout", type=at_least(float, 0, above=True), default=10.0, help="seconds for each part")
+    parser.add_argument("--jobs", type=at_least(int, 1), help="projects at the same time (default: one a processor)")
+    parser.add_argument("--timeout", type=at_least(float, 0, above=True), default=10.0, help="processor seconds a part")
     parser.add_argument("--pretrained", choices=tuple(STORED), help="whose real weights to check (default: minilm)")
     with one_line_errors():
         args = parser.parse_args(argv)
@@ -208,28 +220,38 @@ def main(argv: list[str] | None = None, child: Child | None = None):
             sys.stdout.reconfigure(errors="replace")  # a terminal without √
         child = child or Child()
         try:
-            paths = args.path or [str(ROOT)]
-            try:
-                alone = len(paths) == 1 and not args.json
-                projects = check_projects(paths, args.part or parts.NAMES, args.timeout, child, alone)
-            except (UserError, OSError) as error:
-                print(f"error: {error}", file=sys.stderr)
-                sys.exit(2)
+            status = show_projects(args, child)
         finally:
             child.close()
-        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        if args.json:
-            print(report.as_json(projects))
-        elif len(projects) == 1:
-            print(report.page(projects[0], colour, quiet_absent=args.part is None))
-        else:
-            print(report.table(projects, colour))
-        status = report.exit_status(projects)
         if not args.path and not args.json and (args.pretrained or not args.part):
             print()
             ours = check_ours(args.pretrained or "minilm")
             status = 1 if 1 in (status, ours) else max(status, ours)
         sys.exit(status)
+
+
+def show_projects(args: argparse.Namespace, child: Child) -> int:
+    """Check the projects, print what was found as it comes, and return the exit status."""
+    paths, names = args.path or [str(ROOT)], args.part or parts.NAMES
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    many = len(paths) > 1 and not args.json
+    projects = []
+    if many:
+        print(report.table_head(paths, names), flush=True)
+    for project in check_projects(paths, names, args.timeout, child, args.jobs or os.cpu_count() or 1):
+        projects.append(project)
+        if many:
+            print(report.table_row(project, paths, names, colour), flush=True)
+    if args.json:
+        print(report.as_json(projects))
+    elif many:
+        print(report.table_notes(projects))
+    elif "error" in projects[0]:
+        print(f"error: {projects[0]['error']}", file=sys.stderr)
+        return 2
+    else:
+        print(report.page(projects[0], colour, quiet_absent=args.part is None))
+    return report.exit_status(projects)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """A whole check of one project: copy it, have the child run every part, judge what that recorded."""
 
+import json
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,22 +13,23 @@ from minbert.sanity import parts
 from minbert.sanity.core import Part
 from minbert.sanity.judge import judge
 from minbert.sanity.launch import Child
-from minbert.sanity.project import Layout
+from minbert.sanity.layout import Layout
 
 PRINTED = 2_000  # characters of what somebody's code prints that are kept
+JUDGING = threading.Lock()  # while dropout is visible, it is so for all threads
 
 
 def check(path: str | Path, child: Child, names: Sequence[str] = parts.NAMES, timeout: float = 10.0) -> dict[str, Any]:
     """Check the project at `path`: {"path", "parts": [a result a part]}.
 
-    timeout: seconds that each part may take. Raises UserError where there is no project.
+    timeout: processor seconds that each part may take. Raises UserError where there is no project.
     """
     found = Layout.find(path)
     folder = child.folder / f"project-{sum(1 for _ in child.folder.glob('project-*'))}"
     copy = found.copy(folder)
     jobs = [
         {
-            "part": name, "root": str(copy.root), "home": str(copy.home), "package": copy.package, "timeout": timeout,
+            "part": name, "root": str(copy.root), "home": str(copy.home), "top": str(copy.top), "timeout": timeout,
             "out": str(child.folder / f"{folder.name}.{name}"),
         }
         for name in names
@@ -38,13 +41,11 @@ def check(path: str | Path, child: Child, names: Sequence[str] = parts.NAMES, ti
         if following:
             child.send(following)  # it runs while this one is judged
         part = parts.load(job["part"])
-        result = _result(part, Path(job["out"]), answer, found, folder)
-        lacking = [n for n in part.needs if n in results and results[n]["status"] != "passed"]
-        if lacking and result["status"] in ("wrong", "crashed"):
-            result = _plain(part, "not checked", f"{results[lacking[0]]['title']} must be right first")
+        with JUDGING:
+            result = _result(part, Path(job["out"]), answer, found, folder)
         for earlier in results.values():  # a file that cannot be imported is told of once
             if result["status"] == earlier["status"] == "crashed" and result.get("failure") == earlier.get("failure"):
-                result = _plain(part, "not checked", f"fails as {earlier['title']} does")
+                result = _plain(part, "not checked", f"it fails as {earlier['title']} does")
                 break
         results[part.name] = result
     return {"path": str(path), "parts": list(results.values())}
@@ -58,7 +59,8 @@ def _draws(layout: Layout, part: Part) -> bool:
 
 
 def _plain(part: Part, status: str, note: str) -> dict[str, Any]:
-    return {"part": part.name, "title": part.title, "status": status, "mistakes": [], "note": note}
+    about = {"part": part.name, "title": part.title, "status": status, "note": note}
+    return about | {"mistakes": [], "unknown": [], "todo": []}
 
 
 def _result(part: Part, out: Path, answer: dict[str, Any], layout: Layout, folder: Path) -> dict[str, Any]:
@@ -67,21 +69,21 @@ def _result(part: Part, out: Path, answer: dict[str, Any], layout: Layout, folde
     if recorded is None:
         result = _plain(part, *_why_not(answer))
         if answer["ended"] == "timed out":
-            result |= _where_it_hangs(Path(f"{out}.stack"), folder)
+            result |= _where_it_hangs(Path(f"{out}.at"))
     elif recorded["status"] == "ran":
-        result = judge(part, recorded["probes"], layout)
+        result = judge(part, recorded["probes"], layout, recorded)
         if all("training" in probe for probe in result.get("differs") or [""]) and _draws(layout, part):
-            note = "its dropout is written by hand, with random numbers, which the check cannot see; else it is right"
-            result = _plain(part, "not checked", note)
+            result = _plain(part, "not checked", "its dropout is written by hand, with random numbers that the check "
+                            "cannot see; all else is right")  # fmt: skip
+        result["judged"] = list(recorded["choices"].values())
     else:
         result = _plain(part, recorded["status"], recorded.get("note", ""))
-        result |= {key: recorded[key] for key in ("file", "line", "failure") if recorded.get(key)}
-    if "failure" in result:
-        failure = result["failure"] = {key: value for key, value in result["failure"].items() if key != "values"}
-        result["note"] = result["note"] or f"{failure['error']}: {failure['message']}"
-        result |= {key: failure[key] for key in ("file", "line") if failure.get(key)}
-    if result["status"] in ("wrong", "not written") and not result.get("file") and not result["mistakes"]:
-        there = layout.locate(part.mistakes[0].where) or ("", "", 0)
+    if failure := result.get("failure"):
+        result["note"] = result["note"] or f"{failure['error']}: {failure['message']}".removesuffix(": ")
+        if not result["mistakes"]:
+            result |= {key: failure[key] for key in ("file", "line") if failure.get(key)}
+    if result["status"] == "wrong" and not result.get("file") and not result["mistakes"]:
+        there = layout.locate(part.mistakes[0].where, recorded["judged"].values()) or ("", "", 0)
         result |= dict(zip(("where", "file", "line"), there, strict=True))
     printed = Path(f"{out}.txt")
     if printed.exists() and (text := printed.read_bytes()[:PRINTED].decode("utf-8", "replace")).strip():
@@ -102,7 +104,7 @@ def _load(file: Path, part: Part) -> dict[str, Any] | None:
 def _why_not(answer: dict[str, Any]) -> tuple[str, str]:
     """(status, note) of a part of which nothing was recorded."""
     if answer["ended"] == "timed out":
-        return "timed out", "it did not come to an end in the time allowed"
+        return "not checked", "it takes more processor time than the check allows; --timeout allows more"
     if answer["ended"] == "printed too much":
         return "crashed", "it prints without end"
     status = answer["status"]
@@ -110,11 +112,16 @@ def _why_not(answer: dict[str, Any]) -> tuple[str, str]:
     return "crashed", f"it ended the Python process itself, {how} (os._exit, or a crash of native code)"
 
 
-def _where_it_hangs(file: Path, folder: Path) -> dict[str, Any]:
-    """File, line and function of theirs that was running shortly before the time was up."""
-    text = file.read_text("utf-8", "replace") if file.exists() else ""
-    found = re.search(rf'File "{re.escape(str(folder))}/(.+?)", line (\d+) in (\S+)', text)
-    return {"file": found[1], "line": int(found[2])} if found else {}
+def _where_it_hangs(file: Path) -> dict[str, Any]:
+    """File and line of theirs that was running shortly before the time was up, and whether one call took it all."""
+    try:
+        seen = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    place = dict(zip(("file", "line"), seen["place"], strict=True))
+    if seen["hangs"]:
+        return place | {"status": "timed out", "note": "it did not come to an end in the time allowed"}
+    return place
 
 
 def _printable(text: str) -> str:
@@ -122,9 +129,11 @@ def _printable(text: str) -> str:
 
 
 def _tidy(value: Any, folder: Path) -> Any:
-    """The same with names of the temporary folder taken out, and no control characters."""
+    """The same with names of temporary folders taken out, and no control characters."""
     if isinstance(value, str):
-        return _printable(value.replace(f"{folder}/", "").replace(str(folder), "."))
+        own = re.escape(str(folder.parent))
+        value = re.sub(rf"{own}/home/(tmp\w+/)?|{re.escape(str(folder))}/", "", value)
+        return _printable(re.sub(own + r"[\w/-]*", ".", value))
     if isinstance(value, dict):
         return {key: _tidy(v, folder) for key, v in value.items()}
     if isinstance(value, list):

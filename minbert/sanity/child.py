@@ -12,11 +12,13 @@ native code (a compiled extension, calls to libc by an address found in memory) 
 be read, and a forger could write the results himself. For code from somebody who means harm, use a container.
 """
 
+import ast
 import contextlib
-import faulthandler
 import importlib
 import json
+import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -26,7 +28,8 @@ from typing import Any
 
 import torch
 
-from minbert.sanity import core, parts, project
+from minbert.sanity import core, evidence, judge, layout, parts, project, source
+from minbert.sanity.launch import PATIENCE
 
 try:
     import resource
@@ -50,6 +53,7 @@ REFUSED = (
     "ctypes.dlsym", "ctypes.call_function", "signal.pthread_kill", "urllib.", "ftplib.", "smtplib.", "webbrowser.",
     "resource.prlimit", "resource.setrlimit", "os.unshare", "os.setns", "mmap.__new__", "winreg.",
 )  # fmt: skip
+SLOW = re.compile(r"(import|from) scipy\b")  # it takes a second to load; other slow packages have stand-ins
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -87,43 +91,109 @@ def guard(folder: Path):
 
 
 def limit(seconds: float):
-    """Limits that the system holds, where it has them."""
+    """Limits that the system holds, where it has them. A process that has used up its seconds gets SIGXCPU."""
     if resource is None:
         return
 
-    def lower(what: str, value: int):
+    def lower(what: str, value: int, room: int = 0):
         with contextlib.suppress(ValueError, OSError, AttributeError):
             number = getattr(resource, what)
             hard = resource.getrlimit(number)[1]
-            resource.setrlimit(number, (value, value if hard < 0 else min(value, hard)))
+            resource.setrlimit(number, (value, value + room if hard < 0 else min(value + room, hard)))
 
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         lower("RLIMIT_AS", pages * os.sysconf("SC_PAGE_SIZE") + MOST_MEMORY)
-    lower("RLIMIT_CPU", int(time.process_time() + seconds) + 10)
+    lower("RLIMIT_CPU", math.ceil(time.process_time() + seconds), room=2)
     lower("RLIMIT_FSIZE", MOST_FILE)
     lower("RLIMIT_CORE", 0)
 
 
+def watch(file: str, root: Path, seconds: float):
+    """Write down which line of theirs is running, and whether one call of theirs has taken most of the time.
+
+    Only that makes a part that is ended for its time a mistake: its inputs are tiny. Otherwise there was merely much
+    to do. A call counts in processor seconds or, if it sleeps, on the clock.
+    """
+    main, call, since = threading.main_thread().ident, None, (0.0, 0.0)
+    while True:
+        time.sleep(seconds / 40)
+        frame, innermost, outermost = sys._current_frames().get(main), None, None
+        while frame is not None:
+            if Path(frame.f_code.co_filename).is_relative_to(root):
+                innermost, outermost = innermost or frame, frame
+            frame = frame.f_back
+        now = time.process_time(), time.monotonic()
+        if outermost is not call:
+            call, since = outermost, now
+        if outermost is not None:
+            place = str(Path(innermost.f_code.co_filename).relative_to(root)), innermost.f_lineno
+            hangs = now[0] - since[0] > seconds / 3 or now[1] - since[1] > PATIENCE * seconds / 2
+            Path(file).write_text(json.dumps({"place": place, "hangs": hangs}))
+
+
 def examine(part: core.Part, theirs: project.Project) -> dict[str, Any]:
-    """Find the part in their project and run its probes: {"status", "note"?, "failure"?, "probes"?}."""
-    home = theirs.root
+    """Find the part in their project and run its probes: {"status", "note"?, "failure"?, "probes"?, …}."""
+    blame = evidence.Blame(theirs, part.owns)
     try:
         with core.visible_dropout():
-            return {"status": "ran", "probes": core.record(part, part.find(theirs), home)}
+            subject = part.find(theirs)
+            probes = evidence.record(part, subject, blame)
+            if theirs.notes and any("values" in outcome for outcome in probes.values()):
+                probes = confirmed(part, theirs, probes, blame)
     except core.Absent as reason:
         return {"status": "absent", "note": str(reason)}
-    except core.CannotCheck as reason:
-        return {"status": "not checked", "note": str(reason)}
-    except core.NotWritten as todo:
-        return {"status": "not written", "note": todo.what, "file": todo.file, "line": todo.line}
-    except NotImplementedError as error:
-        file, line, function = core.where_it_failed(error, home)
-        if file:
-            return {"status": "not written", "note": function, "file": file, "line": line}
-        return {"status": "crashed", "failure": core.failure(error, home)}
     except BaseException as error:  # SystemExit and KeyboardInterrupt as well: whatever it was, it ends the part only
-        return {"status": "crashed", "failure": core.failure(error, home)}
+        probes = dict.fromkeys((probe.name for probe in part.probes), blame(error))
+        subject = None
+    promised, base = getattr(subject, "promised", True), False
+    if part.at_base and subject is not None and (wrong := judge.differing(part, probes)):
+        with contextlib.suppress(Exception), core.visible_dropout():
+            base = part.at_base(theirs, all("error" in probes[name] for name in wrong))
+    return {
+        "status": "ran", "probes": probes, "judged": theirs.judged, "choices": theirs.choices, "promised": promised,
+        "base": base, "renamed": theirs.renamed,
+        "places": {name: list(place) for name, place in getattr(subject, "places", {}).items()},
+    }  # fmt: skip
+
+
+def confirmed(part: core.Part, theirs: project.Project, probes: dict, blame: evidence.Blame) -> dict:
+    """The outcomes that stay the same when what was guessed is guessed otherwise; the others are not known."""
+    theirs.guess += 1
+    note = theirs.notes[-1]
+    try:
+        again = evidence.record(part, part.find(theirs), blame)
+    except Exception:
+        again = {}
+    return {
+        name: outcome
+        if "values" not in outcome or evidence.same_values(outcome, again.get(name, {}))
+        else {"unknown": note.reason, "remedy": note.remedy}
+        for name, outcome in probes.items()
+    }
+
+
+_read: dict[Path, project.Project] = {}  # the project that was read last, by its folder
+
+
+def reading(where: layout.Layout) -> project.Project:
+    """A project, its syntax trees read and scipy loaded if it imports it: once, as a fork has what its parent has."""
+    if where.root not in _read:
+        _read.clear()
+        theirs = project.Project(where)
+        theirs.imports.path()
+        for file in theirs.imports.reached:
+            source.calls(file)
+            for node in source.nodes(file):
+                if isinstance(node, ast.Import | ast.ImportFrom) and SLOW.match(ast.unparse(node)):
+                    with contextlib.suppress(Exception):
+                        exec(ast.unparse(node), {})
+        _read[where.root] = theirs
+    return _read[where.root]
+
+
+def layout_of(job: dict[str, Any]) -> layout.Layout:
+    return layout.Layout(*(Path(job[name]) for name in ("root", "home", "top")))
 
 
 def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
@@ -135,11 +205,10 @@ def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
     os.dup2(output, 2)
     sys.stdin = os.fdopen(0)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace")
-    stack = os.open(f"{out}.stack", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    faulthandler.dump_traceback_later(0.9 * job["timeout"], file=stack)  # where it hangs, if it does
-    theirs = project.Project(project.Layout(Path(job["root"]), Path(job["home"]), job["package"]))
-    os.chdir(theirs.home)
+    theirs = reading(layout_of(job))
+    os.chdir(theirs.root if theirs.imports.entries else theirs.home)
     limit(job["timeout"])
+    threading.Thread(target=watch, args=(f"{out}.at", theirs.root, job["timeout"]), daemon=True).start()
     guard(out.parent)
     theirs.enter()
     result = examine(part, theirs)
@@ -170,11 +239,13 @@ def in_a_fork(job: dict[str, Any], part: core.Part, answers: int) -> dict[str, A
         finally:
             os._exit(status)
     printed = Path(f"{job['out']}.txt")
-    end, ended = time.monotonic() + job["timeout"], None
+    end, ended = time.monotonic() + PATIENCE * job["timeout"], None
     while ended is None:
         gone, status = os.waitpid(pid, os.WNOHANG)
         if gone:
             code = os.waitstatus_to_exitcode(status)
+            if code == -signal.SIGXCPU:
+                return {"ended": "timed out", "status": None}
             return {"ended": "died" if code else "done", "status": code}
         if time.monotonic() > end:
             ended = "timed out"
@@ -197,11 +268,13 @@ def main():
     for line in sys.stdin:
         job = json.loads(line)
         part = parts.load(job["part"])  # here, and not in the fork: there `import minbert` is theirs
+        with contextlib.suppress(Exception):  # what cannot be read is told of in the fork
+            reading(layout_of(job))
         if hasattr(os, "fork"):
             channel.write(json.dumps(in_a_fork(job, part, answers)) + "\n")
         else:
             run_part(job, part)  # this process is spent then; whoever started it starts another
-            channel.write(json.dumps({"ended": "done", "status": 0}) + "\n")
+            channel.write(json.dumps({"ended": "done", "status": 0, "spent": True}) + "\n")
             break
 
 

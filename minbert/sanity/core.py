@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ Pieces = Mapping[str, Any]  # name of a piece → a function, or a value
 
 
 class NotWritten(Exception):
-    """The code of a part is still to be written: it raises NotImplementedError, or returns nothing."""
+    """The code of a part is still to be written: it raises NotImplementedError, or it returns nothing."""
 
     def __init__(self, what: str, file: str = "", line: int = 0):
         super().__init__(what)
@@ -40,7 +39,14 @@ class Absent(Exception):
 
 
 class CannotCheck(Exception):
-    """The part is there, in a form that the probes cannot use; why, in one line."""
+    """The check itself cannot go on: it lacks something that it would need, or does not know this form.
+
+    reason: what is lacking, a clause that can follow "because". remedy: what would let it be checked, a sentence.
+    """
+
+    def __init__(self, reason: str, remedy: str = ""):
+        super().__init__(reason)
+        self.reason, self.remedy = reason, remedy
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Mistake:
     name: short, in a student's words. pieces: what it replaces in the right part. why: what goes wrong and what to
     write instead. equation: the one that it breaks, in the paper's symbols. source: the paper and its section.
     where: qualified names to look at, the first that exists wins. also: the same mistake in other words, each a
-    complete replacement for `pieces`.
+    complete replacement for `pieces`. fails: the exception that it raises, where that is how it shows.
     """
 
     name: str
@@ -60,11 +66,22 @@ class Mistake:
     source: str
     where: tuple[str, ...]
     also: tuple[Pieces, ...] = ()
+    fails: str = ""
 
     @property
     def forms(self) -> tuple[Pieces, ...]:
         """Every way to make the mistake."""
         return (self.pieces, *self.also)
+
+
+def group(equation: str, source: str, where: tuple[str, ...], *rows: tuple) -> tuple[Mistake, ...]:
+    """Mistakes that break one equation. rows: (name, pieces or a tuple of forms, why[, where[, the exception]])."""
+    mistakes = []
+    for name, pieces, why, *rest in rows:
+        forms = pieces if isinstance(pieces, tuple) else (pieces,)
+        there, fails = (*rest, *(where, "")[len(rest) :])
+        mistakes.append(Mistake(name, forms[0], why, equation, source, there, forms[1:], fails))
+    return tuple(mistakes)
 
 
 @dataclass(frozen=True)
@@ -87,8 +104,12 @@ class Part:
 
     right: the pieces. reference: builds a subject out of pieces. find: the same subject out of somebody's project
     (see `project.Project`); raises NotWritten, Absent or CannotCheck. also_right: replacements that are right too, any
-    of which may be what somebody wrote. needs: parts that must have passed before this one can be judged.
-    Numbers agree within atol + rtol·|expected|.
+    of which may be what somebody wrote. owns: the classes and functions that a student writes for this part. at_base:
+    whether theirs, which is not right at the probes' sizes, is so at bert-base's, because it has 768 or 64 written into
+    it; it is told whether all that was seen are failures. Numbers agree within atol + rtol·|expected|.
+
+    A subject may have `promised`: False where the check guesses how it is to be called, so that only numbers which
+    are exactly those of a known mistake are evidence; and `places`: {probe: (file, line)} to look at.
     """
 
     name: str
@@ -99,7 +120,8 @@ class Part:
     probes: tuple[Probe, ...]
     mistakes: tuple[Mistake, ...]
     also_right: tuple[Pieces, ...] = ()
-    needs: tuple[str, ...] = ()
+    owns: tuple[str, ...] = ()
+    at_base: Callable[[Any, bool], bool] | None = None
     atol: float = 1e-5
     rtol: float = 1e-4
 
@@ -208,57 +230,3 @@ def put_back(module: nn.Module):
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 parameter.copy_(kept[name])
-
-
-# ------------------------------------------------------------------------------------------------ recording
-
-
-def where_it_failed(error: BaseException, home: Path | None) -> tuple[str, int, str]:
-    """(file, line, function) of the last step of a traceback that lies in `home`; ("", 0, "") where none does."""
-    if isinstance(error, SyntaxError) and error.filename and home and Path(error.filename).is_relative_to(home):
-        return str(Path(error.filename).relative_to(home)), error.lineno or 0, ""
-    found, step = ("", 0, ""), error.__traceback__
-    while step is not None:
-        file = Path(step.tb_frame.f_code.co_filename)
-        if home and file.is_relative_to(home):
-            found = (str(file.relative_to(home)), step.tb_lineno, step.tb_frame.f_code.co_qualname)
-        step = step.tb_next
-    return found
-
-
-def failure(error: BaseException, home: Path | None) -> dict[str, Any]:
-    """What went wrong, for a person and for comparing: type, message, and where in `home`."""
-    file, line, function = where_it_failed(error, home)
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    lines = message.strip().splitlines() or [""]
-    return {"error": type(error).__name__, "message": lines[0][:300], "file": file, "line": line, "function": function}
-
-
-def record(part: Part, subject: Any, home: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Run a part's probes: {probe: {"values": {name: tensor}} or a `failure`}. Call it within `visible_dropout`.
-
-    home: the folder of the code under test. NotImplementedError on the way becomes NotWritten.
-    """
-    return {probe.name: record_probe(probe, subject, home) for probe in part.probes}
-
-
-def record_probe(probe: Probe, subject: Any, home: Path | None = None) -> dict[str, Any]:
-    """One probe's outcome: {"values": {name: tensor}}, a `failure`, or {"absent": why} where there is no such thing."""
-    torch.manual_seed(0)
-    DROPPED.clear()
-    try:
-        values = probe.run(subject)
-        if not isinstance(values, Mapping):
-            values = {"": values}
-        if any(value is None for value in values.values()):
-            raise NotWritten("it returns None")
-        return {"values": {name: torch.as_tensor(value).detach().clone() for name, value in values.items()}}
-    except NotImplementedError as error:
-        file, line, function = where_it_failed(error, home)
-        raise NotWritten(function or str(error), file, line) from error
-    except NotWritten:
-        raise
-    except Absent as reason:
-        return {"absent": str(reason)}
-    except Exception as error:
-        return failure(error, home)

@@ -2,12 +2,14 @@
 
 This file imports nothing heavy: the child starts, and loads PyTorch, while the parent still loads its own. One child
 serves a whole check. It never runs their code in itself but in a copy of itself (`os.fork`), one a part, with a time
-limit; so a part that hangs or dies costs the others nothing.
+limit; so a part that hangs or dies costs the others nothing. Where Python cannot fork (Windows), a child serves one
+part and says that it is spent; then the next one, which has been started meanwhile, takes its place.
 
 `Child.answer` says what became of a part: {"ended": "done" | "timed out" | "printed too much" | "died", "status": …}.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import queue
@@ -21,6 +23,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STARTING = 120  # seconds until a child has loaded PyTorch, on a slow disk
+PATIENCE = 6  # seconds on the clock for each of processor time: a busy machine must not change a verdict
 
 
 class Child:
@@ -30,66 +33,88 @@ class Child:
         self.folder = Path(tempfile.mkdtemp(prefix="sanity-")).resolve()
         self.home = self.folder / "home"
         self.home.mkdir()
-        self._start()
+        self.process, self.spare = _Process(self), None
+        self.job: dict[str, Any] = {}
         atexit.register(self.close)  # also where a flag was wrong, or Ctrl-C was pressed
 
-    def _start(self):
-        home = str(self.home)
+    def send(self, job: dict[str, Any]):
+        """Ask for a part to be run; the answer is waited for in `answer`."""
+        if self.process.spent:
+            self.process.end()
+            self.process, self.spare = self.spare or _Process(self), _Process(self)
+        elif self.process.ended():
+            self.process.end()
+            self.process = _Process(self)
+        self.process.write(json.dumps(job) + "\n")
+        self.job = job
+
+    def answer(self) -> dict[str, Any]:
+        """What became of the part asked for last."""
+        limit = PATIENCE * self.job["timeout"] + 5 + (0 if self.process.ready else STARTING)
+        line = self.process.read(limit)
+        if line:
+            answer = json.loads(line)
+            self.process.spent = answer.pop("spent", False)
+            return answer
+        self.process.end()
+        return {"ended": "timed out" if line is None else "died", "status": self.process.popen.returncode}
+
+    def close(self):
+        """End the processes and remove the folder; a second time does nothing."""
+        atexit.unregister(self.close)
+        for process in filter(None, (self.process, self.spare)):
+            process.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _Process:
+    """One child process. ready: it has answered once. spent: it answered, and ends by itself."""
+
+    def __init__(self, child: Child):
+        self.ready = self.spent = False
+        home = str(child.home)
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "SYSTEMROOT", "LANG", "LD_LIBRARY_PATH")}
         environment = {
             **kept, "HOME": home, "USERPROFILE": home, "TMPDIR": home, "TEMP": home, "TMP": home,
             "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
             "PYTHONIOENCODING": "utf-8", "TQDM_DISABLE": "1",
         }  # fmt: skip
-        self.process = subprocess.Popen(
-            [sys.executable, "-B", "-P", str(Path(__file__).with_name("child.py")), str(self.folder)],
+        self.popen = subprocess.Popen(
+            [sys.executable, "-B", "-P", str(Path(__file__).with_name("child.py")), str(child.folder)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            cwd=self.home, env=environment, text=True, encoding="utf-8", start_new_session=True,
+            cwd=home, env=environment, text=True, encoding="utf-8", start_new_session=True,
         )  # fmt: skip
-        self.answers: queue.Queue[str] = queue.Queue()
-        self.reader = threading.Thread(target=self._read, args=(self.process, self.answers), daemon=True)
+        self.lines: queue.Queue[str] = queue.Queue()
+        self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        self.ready = False
 
-    @staticmethod
-    def _read(process: subprocess.Popen, answers: queue.Queue):
-        for line in process.stdout:
-            answers.put(line)
-        answers.put("")
+    def _read(self):
+        for line in self.popen.stdout:
+            self.lines.put(line)
+        self.lines.put("")
 
-    def send(self, job: dict[str, Any]):
-        """Ask for a part to be run; the answer is waited for in `answer`."""
-        if self.process.poll() is not None:
-            self._start()
+    def read(self, limit: float) -> str | None:
+        """The next line that it writes; "" if it ended, None if the seconds ran out."""
         try:
-            self.process.stdin.write(json.dumps(job) + "\n")
-            self.process.stdin.flush()
-        except OSError:
-            pass  # it died; `answer` will say so
-        self.job = job
-
-    def answer(self) -> dict[str, Any]:
-        """What became of the part asked for last."""
-        limit = self.job["timeout"] + 5 + (0 if self.ready else STARTING)
-        try:
-            line = self.answers.get(timeout=limit)
+            line = self.lines.get(timeout=limit)
         except queue.Empty:
-            line = None
-        if line:
-            self.ready = True
-            return json.loads(line)
-        self.kill()
-        return {"ended": "timed out" if line is None else "died", "status": self.process.returncode}
+            return None
+        self.ready = True
+        return line
 
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
+    def write(self, text: str):
+        with contextlib.suppress(OSError):  # it died; `read` will say so
+            self.popen.stdin.write(text)
+            self.popen.stdin.flush()
 
-    def close(self):
-        """End the process and remove its folder; a second time does nothing."""
-        atexit.unregister(self.close)
-        self.kill()
-        self.process.stdin.close()
+    def ended(self) -> bool:
+        return self.popen.poll() is not None
+
+    def end(self):
+        if self.popen.stdin.closed:
+            return
+        self.popen.kill()
+        self.popen.wait()
+        self.popen.stdin.close()
         self.reader.join(5)
-        self.process.stdout.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.popen.stdout.close()

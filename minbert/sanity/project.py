@@ -1,404 +1,297 @@
-"""Somebody's project: where its files are, a copy to try them in, and its classes by name.
+"""Somebody's project, in the child process, where its code may run: its classes by name, its config, its flags.
 
-The parent process uses `Layout`: it finds the files, copies them (never running one) and says in which line a method
-stands. The child process uses `Project`, which imports from the copy. Packages that a model does not need, or that are
-not installed, are stood in for: only the model's code is wanted.
+What the check cannot know is recorded from their own code where it can be: their parser's defaults, their config
+class, what their scripts assign. What remains a guess is noted in `Project.notes`.
 """
 
 import ast
 import builtins
 import contextlib
 import importlib
-import importlib.machinery
 import importlib.util
-import shutil
+import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from minbert.errors import UserError
-from minbert.sanity.core import Absent
-
-SKIPPED = {
-    "__pycache__", "node_modules", "site-packages", "venv", "env", "data", "weights", "wandb", "runs", "build", "tests",
-    "sanity",
-}  # fmt: skip
-SCRIPTS = ("sanity_check", "optimizer_test", "setup", "conftest")  # files that act when they are imported
-KEPT = {".py", ".json", ".txt", ".cfg", ".toml", ".yml", ".yaml"}
-BIGGEST = 1_000_000  # bytes of a file that is still copied
-MOST = 2_000  # files
-HOMES = ("bert.py", "optimizer.py")  # the folder that holds the first of these is the project
-
-
-# ------------------------------------------------------------------------------------------------ the files
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a project's files are. home: the folder of bert.py. root: the folder that Python imports from.
-
-    package: the dotted name of `home` as seen from `root`; "" where files import one another by bare names, as in
-    the course, and home is root.
-    """
-
-    root: Path
-    home: Path
-    package: str = ""
-
-    @classmethod
-    def find(cls, path: str | Path) -> "Layout":
-        """The project in a folder, up to three levels down from it, or around a file.
-
-        Raises UserError if there is none, or if there are several.
-        """
-        path = Path(path)
-        if not path.exists():
-            raise UserError(f"{path}: there is no such file or folder")
-        folder = (path if path.is_dir() else path.parent).resolve()
-        if path.is_file() and path.suffix != ".py":
-            raise UserError(f"{path}: this is not a Python file; give the project's folder")
-        levels = [[folder]]
-        for _ in range(3):
-            inside = [d for above in levels[-1] for d in sorted(above.iterdir())]
-            levels.append([d for d in inside if d.is_dir() and not _skipped(d)])
-        for pattern in (*HOMES, "*.py"):
-            for level in levels:
-                homes = [home for home in level if any(home.glob(pattern))]
-                if len(homes) > 1 and pattern in HOMES:
-                    names = ", ".join(str(home.relative_to(folder)) for home in homes[:5])
-                    raise UserError(f"{path}: holds several projects ({names}, …): name those to check, {path}/*")
-                if homes:
-                    return cls._around(homes[0])
-        raise UserError(f"{path}: no Python files of a BERT project, neither here nor three folders down")
-
-    @classmethod
-    def _around(cls, home: Path) -> "Layout":
-        """A folder is a package if its files import one another relatively or by the folder's own name."""
-        for file in home.glob("*.py"):
-            for node in ast.walk(parsed(file)):
-                if isinstance(node, ast.ImportFrom):
-                    inside = node.level > 0 or (node.module or "").split(".")[0] == home.name
-                elif isinstance(node, ast.Import):
-                    inside = any(alias.name.split(".")[0] == home.name for alias in node.names)
-                else:
-                    continue
-                if inside and not (home / f"{home.name}.py").exists():
-                    return cls(home.parent, home, home.name)
-        return cls(home, home)
-
-    def files(self) -> Iterator[Path]:
-        """The files worth reading: Python and small text, no data, weights, environments or hidden folders.
-
-        The scripts beside a package belong to it; what else lies beside it does not.
-        """
-        beside = [p for p in sorted(self.root.glob("*.py")) if p.is_file()] if self.package else []
-        yield from (p for p in beside if p.stat().st_size <= BIGGEST)
-        yield from _walk(self.home)
-
-    def copy(self, to: Path) -> "Layout":
-        """Copy those files below `to` and return the copy's layout."""
-        for count, file in enumerate(self.files()):
-            if count == MOST:
-                raise UserError(f"{self.home}: more than {MOST} files; give the folder of bert.py itself")
-            target = to / file.relative_to(self.root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-        return Layout(to, to / self.home.relative_to(self.root), self.package)
-
-    def sources(self) -> list[Path]:
-        """The Python files, home first, tests last."""
-        files = [p for p in self.files() if p.suffix == ".py"]
-        return sorted(files, key=lambda p: ("test" in str(p.relative_to(self.root)), p.parent != self.home))
-
-    def locate(self, names: Iterable[str]) -> tuple[str, str, int] | None:
-        """(name, file, line) of the first of these qualified names that is defined; file as seen from the root."""
-        found: dict[str, tuple[str, str, int]] = {}
-        for file in self.sources():
-            for name, node in definitions(parsed(file)):
-                found.setdefault(name, (name, str(file.relative_to(self.root)), node.lineno))
-        return next((found[name] for name in names if name in found), None)
-
-
-def _skipped(folder: Path) -> bool:
-    name = folder.name
-    return name.startswith(".") or name in SKIPPED or folder.is_symlink() or (folder / "pyvenv.cfg").exists()
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            if not _skipped(path):
-                yield from _walk(path)
-        elif path.suffix in KEPT and path.is_file() and path.stat().st_size <= BIGGEST:
-            yield path
-
-
-def parsed(file: Path) -> ast.AST:
-    """The syntax tree of a file; an empty one where it cannot be read or parsed."""
-    try:
-        return ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError, RecursionError, OSError):
-        return ast.Module([], [])
-
-
-def definitions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.AST]]:
-    """(qualified name, node) of every class and function, as `BertLayer.forward`."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            name = f"{inside}.{node.name}".lstrip(".")
-            yield name, node
-            yield from definitions(node, name)
-        elif isinstance(node, ast.If | ast.Try | ast.With):
-            yield from definitions(node, inside)
-
-
-# ------------------------------------------------------------------------------------------------ stand-ins
-
-
-class _Anything(type):
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Anything()
-
-
-class Anything(metaclass=_Anything):
-    """Whatever a missing package would have held: can be called, subclassed, entered, compared, and does nothing."""
-
-    def __new__(cls, *args: Any, **options: Any) -> Any:
-        if cls is Anything and len(args) == 1 and callable(args[0]) and not options:
-            return args[0]  # it was a decorator
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **options: Any):
-        pass
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Anything()
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        return args[0] if len(args) == 1 and callable(args[0]) and not options else Anything()
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *error: Any):
-        return None
-
-    def __iter__(self) -> Iterator:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-    def __lt__(self, other: Any) -> bool:
-        return False
-
-    __le__ = __gt__ = __ge__ = __lt__
-
-    def __fspath__(self) -> str:
-        return "anything"
-
-    def __getitem__(self, key: Any) -> Any:
-        return Anything()
-
-
-def _accuracy(labels: Iterable, predictions: Iterable, **options: Any) -> float:
-    pairs = list(zip(labels, predictions, strict=True))
-    return sum(float(a) == float(b) for a, b in pairs) / max(len(pairs), 1)
-
-
-class _Bar(Anything):
-    """A progress bar that shows nothing: the items, and a context."""
-
-    def __new__(cls, *args: Any, **options: Any) -> Any:
-        return object.__new__(cls)
-
-    def __init__(self, items: Iterable = (), *args: Any, **options: Any):
-        self.items = items
-
-    def __iter__(self) -> Iterator:
-        return iter(self.items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-
-def _extended_mask(attention_mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The starter's `utils.get_extended_attention_mask`: (B, T) of 1 and 0 → (B, 1, 1, T) of 0 and -10000."""
-    mask = attention_mask[:, None, None, :] if attention_mask.dim() == 2 else attention_mask[:, None, :, :]
-    return (1.0 - mask.to(dtype)) * -10000.0
-
-
-class _BertPreTrainedModel(nn.Module):
-    """What a BertModel needs of the starter's base class."""
-
-    def __init__(self, config: Any, *inputs: Any, **options: Any):
-        super().__init__()
-        self.config = config
-
-    def init_weights(self):
-        pass
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
-
-
-# Never needed for a model's numbers, and slow or impossible to import: stood in for even where installed, or loaded.
-ALWAYS = {
-    "torch.utils.tensorboard",
-    "sklearn", "requests", "filelock", "importlib_metadata", "transformers", "huggingface_hub", "explainaboard_client",
-    "matplotlib", "seaborn", "pandas", "wandb", "tensorboard", "tensorboardX", "peft", "datasets", "nltk", "boto3",
-    "sentence_transformers", "torchvision", "torchmetrics", "tqdm",
-}  # fmt: skip
-KNOWN: dict[str, dict[str, Any]] = {  # what a stand-in does know
-    "sklearn.metrics": {
-        "accuracy_score": _accuracy,
-        "f1_score": lambda *args, **options: 0.0,
-        "recall_score": lambda *args, **options: 0.0,
-    },
-    "tqdm": {"tqdm": _Bar, "trange": lambda *args, **options: _Bar(range(*args))},
-    "tqdm.auto": {"tqdm": _Bar, "trange": lambda *args, **options: _Bar(range(*args))},
-    "tqdm.notebook": {"tqdm": _Bar, "trange": lambda *args, **options: _Bar(range(*args))},
-    # files of the course's starter, for somebody who hands in bert.py alone
-    "utils": {"get_extended_attention_mask": _extended_mask},
-    "base_bert": {"BertPreTrainedModel": _BertPreTrainedModel},
-    "config": {"BertConfig": SimpleNamespace, "PretrainedConfig": SimpleNamespace},
-}
-
-
-class StandIns:
-    """An import hook: theirs come first, then stand-ins, then what is installed; our own minbert never."""
-
-    def __init__(self, root: Path, sources: Iterable[Path]):
-        self.root = root
-        self.wanted = {name for file in sources for name in _needed(parsed(file))}
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        top = fullname.partition(".")[0]
-        if (self.root / f"{top}.py").exists() or (self.root / top).is_dir():
-            return None
-        if top == "minbert":
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
-        others = [finder for finder in sys.meta_path if finder is not self]
-        missing = top in self.wanted and not any(finder.find_spec(top, None) for finder in others)
-        if top in ALWAYS or fullname in ALWAYS or missing:
-            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-        return None
-
-    def create_module(self, spec: Any) -> ModuleType:
-        module = ModuleType(spec.name)
-        known = KNOWN.get(spec.name, {})
-        module.__dict__.update(known, __all__=list(known), __path__=[], __version__="9.9")
-
-        def anything(name: str) -> Any:
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return type(name, (Anything,), {}) if name[:1].isupper() else Anything()
-
-        module.__getattr__ = anything
-        return module
-
-    def exec_module(self, module: ModuleType):
-        pass
-
-
-def _needed(tree: ast.AST) -> Iterator[str]:
-    """Top-level names of the modules that a file imports without being ready for their absence (`try`)."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield (node.module or "").partition(".")[0]
-        elif not isinstance(node, ast.Try):
-            yield from _needed(node)
-
-
-# ------------------------------------------------------------------------------------------------ the child's side
+from minbert.sanity.core import Absent, CannotCheck
+from minbert.sanity.evidence import Blame, NoAttribute, stands_for
+from minbert.sanity.layout import Imports, Layout
+from minbert.sanity.machine import OnTheCPU, settle
+from minbert.sanity.models import pretrained
+from minbert.sanity.replay import Replay
+from minbert.sanity.source import definitions, is_magic, nodes, unfilled
+from minbert.sanity.standins import ALWAYS, TOKENIZERS, Anything, Importer
+from minbert.sanity.starter import Flags, Settings, Words
 
 SHAPE = {  # what every config is asked for, unless a part wants another
     "vocab_size": 11, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12,
-    "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.5, "max_position_embeddings": 10,
+    "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.5, "max_position_embeddings": 512,
     "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12, "pad_token_id": 0,
 }  # fmt: skip
-OTHERS = {  # what else a BERT may ask of its config
+OTHERS = {  # what else the starter's config has
     "model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute", "name_or_path": "",
     "use_cache": True, "gradient_checkpointing": False, "output_attentions": False, "output_hidden_states": False,
     "chunk_size_feed_forward": 0, "is_decoder": False, "return_dict": True, "option": "finetune",
     "fine_tune_mode": "full-model", "num_labels": 5, "data_dir": ".",
 }  # fmt: skip
+SAME = {  # the same in other words, as configs of one's own have it
+    "hidden_size": r"(hidden|d|n|embed(ding)?|model)_?(dim|size|model|embd|embed|hidden)?|width|dim",
+    "num_attention_heads": r"(n|num|nb)_?(attn_|attention_|self_attention_)?heads?|heads|nhead",
+    "num_hidden_layers": r"(n|num|nb)_?(hidden_|encoder_|bert_)?layers?|layers|depth",
+    "intermediate_size": r"(intermediate|ffn?|feed_?forward|mlp)_?(dim|size|hidden|width)|d_ff|dim_feedforward",
+    "vocab_size": r"(n_?|num_?)?(vocab|vocabulary|words|tokens)(_?(size|len))?",
+    "max_position_embeddings": r"max_?(seq|sequence|position|len|length|tokens)\w*|block_size|(n|num)_positions",
+    "type_vocab_size": r"(n|num)_?(types|segments|token_types)|type_vocabulary_size",
+    "layer_norm_eps": r"(ln|norm|layernorm)?_?eps(ilon)?",
+    "attention_probs_dropout_prob": r"(attn|attention|att)\w*(drop|dropout)\w*",
+    "hidden_dropout_prob": r"(hidden_|resid_|residual_|embd_)?(drop|dropout)(_?(rate|prob|p))?|p_drop(out)?",
+    "pad_token_id": r"pad(ding)?_?(id|idx|index|token)?",
+}
+WRITTEN = ("attention", "forward", "add_norm", "embed", "encode", "step", "__init__")  # what a course leaves open
 
 
 class Project:
-    """Somebody's project, in the child process, where their code may run."""
+    """Somebody's project. judged: qualified name → file of every class or function that was found by name."""
 
     def __init__(self, layout: Layout):
-        self.layout = layout
-        self.root, self.home, self.package = layout.root, layout.home, layout.package
-        self.sources = layout.sources()
+        self.layout, self.root, self.home = layout, layout.root, layout.home
+        self.imports = Imports(layout)
+        self.sources = self.imports.sources
+        self.notes: list[CannotCheck] = []
+        self.missing: set[str] = set()
+        self.real: set[str] = set()  # packages that are not stood in for where they are installed
+        self.skipped: dict[str, str] = {}
+        self.judged: dict[str, str] = {}
+        self.renamed: dict[str, str] = {}  # the course's name → theirs
+        self.choices: dict[str, str] = {}  # what was judged where several could be meant, a sentence a name
+        self.replay = Replay(self)
+        self.cpu: OnTheCPU | None = None
+        self.guess = 0  # which round of guesses this is
+        self.berts: list[nn.Module] = []  # what was handed out as a BERT with weights, and
+        self.read: list[Tensor] = []  # the ids that it was given
 
     def enter(self):
-        """From now on `import` finds their modules, not ours."""
+        """From now on `import` finds their modules, not ours, and this process is theirs."""
+        settle()
         for name in [n for n in sys.modules if n.partition(".")[0] in ALWAYS | {"minbert"}]:
             del sys.modules[name]
         builtins.get_ipython = Anything  # a notebook's, in what was exported from one
-        for file in self.sources:  # a `utils` or `config` that something else brought along is not theirs
-            sys.modules.pop(file.stem if file.parent == self.root else "", None)
+        theirs = {self.imports.dotted(file)[1].partition(".")[0] for file in self.sources}
+        for name in [n for n in sys.modules if n.partition(".")[0] in theirs]:
+            del sys.modules[name]  # a `utils` or `config` that something else brought along is not theirs
         ours = Path(__file__).resolve().parents[2]
-        sys.path[:] = [str(self.root), *(p for p in sys.path if Path(p or ".").resolve() != ours)]
-        sys.meta_path.insert(0, StandIns(self.root, self.sources))
+        sys.path[:] = [*self.imports.path(), *(p for p in sys.path if Path(p or ".").resolve() != ours)]
+        sys.argv = [str(next(iter(self.imports.entries), self.root / "a.py"))]
+        sys.meta_path.insert(0, Importer(self))
         importlib.invalidate_caches()
+        if any(re.search("cuda|mps", file.read_text("utf-8", errors="replace")) for file in self.sources):
+            self.cpu = OnTheCPU()
+            self.cpu.__enter__()
+
+    # -------------------------------------------------------------------------------------------- importing
+
+    def load(self, file: Path) -> ModuleType:
+        """Import a file of theirs."""
+        _, dotted = self.imports.dotted(file)
+        for name in (dotted, dotted.replace(".", "_") + "_of_" + re.sub(r"\W", "_", str(file.relative_to(self.root)))):
+            if name not in sys.modules and name != dotted:
+                spec = importlib.util.spec_from_file_location(name, file)
+                sys.modules[name] = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(sys.modules[name])
+            module = sys.modules.get(name) or importlib.import_module(name)
+            if Path(getattr(module, "__file__", None) or "").resolve() == file:
+                return module
+        raise CannotCheck(f"{file.relative_to(self.root)} cannot be imported by its name")
+
+    def made(self, module: ModuleType):
+        """Called when a module of theirs has run: what loads files from the hub is stood in for."""
+        for name, value in list(vars(module).items()):
+            if not inspect.isclass(value) or value.__module__ != module.__name__:
+                continue
+            if name in TOKENIZERS:
+                setattr(module, name, Words)
+            elif name.endswith("Tokenizer") and hasattr(value, "from_pretrained"):
+                value.from_pretrained = Words.from_pretrained
+            elif name == "BertModel" or (issubclass(value, nn.Module) and hasattr(value, "from_pretrained")):
+                value.from_pretrained = classmethod(lambda cls, *args, **options: self.pretrained(cls, *args))
+        for name, value in self.replay.of_main(module).items():
+            vars(module).setdefault(name, value)
+
+    def pretrained(self, cls: type, name: str = "bert-base-uncased", *others: Any) -> nn.Module:
+        """What stands where theirs would load weights."""
+        return pretrained(self, cls, str(name))
+
+    def from_hub(self) -> type:
+        """What stands for the BertModel of `transformers`."""
+        load = classmethod(lambda cls, *args, **options: self.pretrained(cls, *args))
+        return type("BertModel", (), {"from_pretrained": load})
+
+    def skips(self, statement: ast.stmt, error: Exception) -> bool:
+        """Whether a statement of a module of theirs may be left out because the check cannot run it."""
+        if isinstance(statement, ast.Import | ast.ImportFrom | ast.ClassDef | ast.FunctionDef):
+            return False
+        outcome = Blame(self)(error)
+        if "unknown" not in outcome:
+            return False
+        names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        self.skipped |= dict.fromkeys(names, outcome["unknown"])
+        return True
 
     def module(self, name: str) -> ModuleType:
-        """Import their module of that name, beside bert.py or at the root. Raises Absent if they have none."""
-        if (self.home / f"{name}.py").exists():
-            return importlib.import_module(f"{self.package}.{name}".lstrip("."))
-        if (self.root / f"{name}.py").exists():
-            return importlib.import_module(name)
-        raise Absent(f"no {name}.py")
+        """Their module of that name, the one in use. Raises Absent if they have none."""
+        files = [f for f in self.sources if f.stem == name and "test" not in f.stem]
+        if not files:
+            raise Absent(f"no {name}.py")
+        reached = self.imports.reached
+        return self.load(min(files, key=lambda f: (f not in reached, f.parent != self.home)))
 
     def get(self, module: str, name: str) -> Any:
-        """Their class or function: from the usual module, else from whichever of theirs defines it. Raises Absent."""
-        with contextlib.suppress(Absent):
-            found = getattr(self.module(module), name, None)
-            if found is not None:
-                return found
-        for file in self.sources:
-            if any(defined == name for defined, _ in definitions(parsed(file))):
-                dotted = ".".join(file.relative_to(self.root).with_suffix("").parts)
-                return getattr(importlib.import_module(dotted.removesuffix(".__init__")), name)
-        raise Absent(f"no {name}, in {module}.py or elsewhere")
+        """Their class or function: what their scripts use, else what the usual module has. Raises Absent."""
+        places = self.imports.defining(name, module)
+        if not places:  # but it may be there, in a file that cannot be read
+            there = getattr(self.module(module), name, None)
+            if there is None:
+                raise Absent(f"no {name}, in {module}.py or elsewhere")
+            return there
+        file, there = places[0]
+        found = getattr(self.load(file), there)
+        self.judged[name] = str(file.relative_to(self.root))
+        if there != name:
+            self.renamed[name] = there
+        others = [str(f.relative_to(self.root)) for f, n in places[1:] if any(n == d for d, _ in definitions(f))]
+        if others:
+            used, unused = self.judged[name], ", ".join(others[:2])
+            self.choices[name] = f"{name} is judged as {used} has it, which your scripts use, not as {unused}"
+        for base in getattr(found, "__mro__", ())[1:]:
+            if stands_for(base) in self.missing:
+                raise CannotCheck(
+                    f"{name} is built on `{base.__name__}` of `{stands_for(base)}`, which is neither in this folder "
+                    "nor installed here",
+                    f"Put {stands_for(base)}.py beside it.",
+                )
+        return found
 
-    def modules(self) -> Iterator[ModuleType]:
-        """Every module of theirs that can be imported, the one beside bert.py first, without scripts and tests."""
-        for file in self.sources:
-            dotted = ".".join(file.relative_to(self.root).with_suffix("").parts).removesuffix(".__init__")
-            if file.stem not in SCRIPTS and "test" not in file.stem:
-                try:
-                    yield importlib.import_module(dotted)
-                except (Exception, SystemExit):
-                    continue  # it is asked for by name where it matters
+    def used(self, name: str, seen: type | None) -> type:
+        """The class that their model was seen to have in a place, else the one that has its name."""
+        if seen is None or seen.__name__ == name:
+            return self.get("bert", name)
+        file = Path(inspect.getfile(seen))
+        if not file.is_relative_to(self.root):
+            raise CannotCheck(f"{name} is a {seen.__name__}, which is not code of this project")
+        self.judged[name] = str(file.relative_to(self.root))
+        self.renamed[name] = seen.__name__
+        self.choices[name] = f"in the place of {name} is judged {seen.__name__}, which your model uses there"
+        return seen
 
-    def config(self, **sizes: Any) -> Any:
-        """A config of these sizes with every name that BERTs ask for: their own BertConfig where it takes them."""
+    # -------------------------------------------------------------------------------------------- what is unwritten
+
+    def unfilled(self) -> Iterator[tuple[str, str, int, str]]:
+        """(name, file, line, how) of every method that is still to be written, as far as its source tells.
+
+        how: "raises" NotImplementedError, "empty", or "placeholder": a name that is None and never anything else.
+        """
+        for file in self.sources:
+            for name, node in definitions(file):
+                if isinstance(node, ast.FunctionDef) and (how := unfilled(node)):
+                    yield name, str(file.relative_to(self.root)), node.lineno, how
+
+    def unwritten(self, owns: Iterable[str]) -> list[tuple[str, str, int]]:
+        """(name, file, line) of the methods of a part that are still to be written, in the files that are judged."""
+        judged = set(self.judged.values())
+        return [
+            (name, file, line)
+            for name, file, line, how in self.unfilled()
+            if any(name == o or name.startswith(f"{o}.") for o in owns) and (file in judged or not judged)
+            and (how != "empty" or name.split(".")[-1] in WRITTEN or "predict" in name)
+        ]  # fmt: skip
+
+    def place(self, name: str) -> tuple[str, int]:
+        there = self.layout.locate([name], self.judged.values())
+        return there[1:] if there else ("", 0)
+
+    # -------------------------------------------------------------------------------------------- config and flags
+
+    def config(self, rate: str = "hidden_dropout_prob", **sizes: Any) -> Any:
+        """A config of these sizes with every name that BERTs ask for: their own BertConfig where it takes them.
+
+        rate: which of the two dropout rates a config gets that has only one, as bert-base's are the same.
+        """
         sizes = {**SHAPE, **sizes}
         values = {**OTHERS, **sizes}
         try:
-            config = self.get("config", "BertConfig")(**sizes)
-            assert all(getattr(config, name) == value for name, value in sizes.items())
-        except Exception:
-            return SimpleNamespace(**values)
+            cls = self.get("config", "BertConfig")
+            names = inspect.signature(cls).parameters
+            same = {n: k for k, form in SAME.items() for n in names if re.fullmatch(form, n) and n not in sizes}
+            if "attention_probs_dropout_prob" not in {*names, *same.values()}:
+                same |= {n: rate for n, k in same.items() if k == "hidden_dropout_prob"}
+            own = {n: sizes[k] for n, k in same.items()}
+            takes_all = any(p.kind is p.VAR_KEYWORD for p in names.values())
+            config = cls(**own, **{k: v for k, v in sizes.items() if takes_all or k in names})
+        except Exception:  # absent, unfinished, or of another kind
+            config = Settings(**values)
         for name, value in values.items():
-            if not hasattr(config, name):
+            if name in sizes or not hasattr(config, name):
                 with contextlib.suppress(AttributeError):  # a frozen config of theirs has all that theirs asks for
                     setattr(config, name, value)
+        return self.answering(config)
+
+    def answering(self, config: Any) -> Any:
+        """The same config, which looks in their sources for a name that it lacks, and else says so."""
+        known, project = type(config), self
+        if not hasattr(known, "__getattr__"):
+
+            def __getattr__(self: Any, name: str) -> Any:
+                return project.setting(name)
+
+            answering = type(known.__name__, (known,), {"__getattr__": __getattr__, "__module__": __name__})
+            with contextlib.suppress(TypeError):  # one with slots
+                object.__setattr__(config, "__class__", answering)
         return config
+
+    def setting(self, name: str) -> Any:
+        """The value of a config's field that their sources set somewhere, or that is a flag of theirs."""
+        if is_magic(name):
+            raise AttributeError(name)
+        for file, value in self._assigned(name):
+            try:
+                return eval(compile(ast.Expression(value), str(file), "eval"), vars(self.load(file)))
+            except Exception:
+                continue
+        if (value := getattr(self.flags(), name, self)) is not self:
+            return value
+        raise NoAttribute(
+            f"it reads `config.{name}`, which the course's config does not have and no line of yours sets",
+            f"Give `{name}` a default in the config's class.",
+        )
+
+    def _assigned(self, name: str) -> Iterator[tuple[Path, ast.expr]]:
+        """(file, expression) of what is assigned to a config's field of that name."""
+        for file in self.imports.reached or self.sources:
+            for node in nodes(file):
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+                    if node.targets[0].attr == name and re.search(r"(?i)conf|cfg", ast.unparse(node.targets[0].value)):
+                        yield file, node.value
+                elif isinstance(node, ast.Call) and re.search(r"(?i)conf|namespace|dict", ast.unparse(node.func)):
+                    yield from ((file, k.value) for k in node.keywords if k.arg == name)
+                elif isinstance(node, ast.Dict):
+                    pairs = zip(node.keys, node.values, strict=True)
+                    yield from ((file, v) for k, v in pairs if isinstance(k, ast.Constant) and k.value == name)
+
+    def flags(self, file: Path | None = None) -> Flags:
+        """What the parser of a script of theirs gives without arguments, with the course's flags beside it."""
+        course = {
+            "seed": 11711, "epochs": 1, "option": "finetune", "fine_tune_mode": "full-model", "use_gpu": False,
+            "batch_size": 2, "hidden_dropout_prob": 0.3, "lr": 1e-5, "filepath": "model.pt", "local_files_only": True,
+        }  # fmt: skip
+        values: dict[str, Any] = {}
+        scripts = [file] if file else []
+        for script in [*scripts, *(f for f in self.imports.entries if f not in scripts)]:
+            values = {**vars(self.replay.parser(script)), **values}
+        choice = {"option": "finetune", "fine_tune_mode": "full-model", "use_gpu": False, "batch_size": 2}
+        return Flags(**{**course, **values, **{k: v for k, v in choice.items() if k in values}})

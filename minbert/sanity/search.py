@@ -1,13 +1,14 @@
 """Looking through somebody's project for what has no fixed name: techniques are called by many."""
 
-import importlib
+import ast
 import re
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from minbert.sanity.core import Absent
-from minbert.sanity.project import Project, definitions, parsed
+from minbert.sanity.core import Absent, CannotCheck
+from minbert.sanity.project import Project
+from minbert.sanity.source import definitions
 
 
 def named(project: Project, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
@@ -16,10 +17,9 @@ def named(project: Project, wanted: Callable[[str], bool]) -> Iterator[tuple[str
     Only files that define one are imported, and the object is the outermost: for `PCGrad.pc_backward`, the class.
     """
     for file in project.sources:
-        tops = dict.fromkeys(name.partition(".")[0] for name, _ in definitions(parsed(file)) if wanted(name))
+        tops = dict.fromkeys(name.partition(".")[0] for name, _ in definitions(file) if wanted(name))
         if tops:
-            dotted = ".".join(file.relative_to(project.root).with_suffix("").parts)
-            module = importlib.import_module(dotted.removesuffix(".__init__"))
+            module = project.load(file)
             yield from ((name, getattr(module, name)) for name in tops if hasattr(module, name))
 
 
@@ -39,3 +39,17 @@ def says(project: Project, pattern: str, *, near: str = "") -> bool:
         if near in text and re.search(pattern, text):
             return True
     return False
+
+
+def unlike(project: Project, pattern: str, known: str) -> None:
+    """Raise CannotCheck if a class or function of theirs seems to be a technique in a form of its own, else Absent.
+
+    pattern: found in its name or its docstring. known: the forms that the check does know.
+    """
+    for file in project.sources:
+        for name, node in definitions(file):
+            told = f"{name.rpartition('.')[2]}\n{ast.get_docstring(node) or ''}"
+            if re.search(pattern, told) and not re.match(r"(train|test|main|get_args|evaluate)", name):
+                place = f"{file.relative_to(project.root)}:{node.lineno}"
+                raise CannotCheck(f"{name} ({place}) has a form of its own; the check knows {known}")
+    raise Absent(f"no {known}")

@@ -16,8 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minbert.bert import BertSelfAttention
+from minbert.config import BertConfig
 from minbert.sanity import core
-from minbert.sanity.core import DROPPED, CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.core import DROPPED, CannotCheck, Part, Pieces, Probe, group
+from minbert.sanity.evidence import record_probe, same_values
+from minbert.sanity.forms import Forms, called_as, forms
 
 B, T, C, H = 2, 5, 8, 2
 D = C // H
@@ -80,58 +84,49 @@ def reference(pieces: Pieces) -> Attention:
 
 
 def find(project: Any) -> nn.Module:
-    theirs = built(project)
-    if takes_boolean(project, theirs):
-        token = token_is(project)
-        theirs.register_forward_pre_hook(lambda module, inputs: (inputs[0], (inputs[1] == 0) == token))
-    return theirs
+    """Their attention, called as their own layer calls it, with the mask that their own model makes."""
+    seen = seen_in(project)
+    theirs, right = built(project, seen), evaluated(reference(RIGHT))
+    if masks_differently(project, seen, right):
+        return called_as(theirs, seen.attention, lambda mask: seen.masks((mask[:, 0, 0] == 0).long().tolist()))
+    return called_as(theirs, seen.attention)
 
 
-def built(project: Any) -> nn.Module:
-    """Their BertSelfAttention with the right weights."""
+def seen_in(project: Any) -> Forms:
+    return forms(project, hidden_size=C, num_attention_heads=H)
+
+
+def built(project: Any, seen: Forms) -> nn.Module:
+    """Their BertSelfAttention, or whichever class their layer has in its place, with the right weights."""
     config = project.config(
-        hidden_size=C, num_attention_heads=H, attention_probs_dropout_prob=P, hidden_dropout_prob=0.2
-    )
-    theirs = project.get("bert", "BertSelfAttention")(config)
+        hidden_size=C, num_attention_heads=H, attention_probs_dropout_prob=P, hidden_dropout_prob=0.2,
+        rate="attention_probs_dropout_prob",
+    )  # fmt: skip
+    theirs = project.used("BertSelfAttention", seen.seen.get("attention"))(config)
     if not isinstance(theirs, nn.Module):
         raise CannotCheck("BertSelfAttention is not an nn.Module")
     return core.copy_by_name(reference(RIGHT), theirs).eval()
 
 
-# Some projects hand the layers a boolean mask, and fill by it: right too, where both sides agree.
+def masks_differently(project: Any, seen: Forms, right: Tensor | None = None) -> bool:
+    """Whether their model gives its layers another mask than the course's, with which their attention is right.
 
-
-@torch.no_grad()
-def takes_boolean(project: Any, theirs: nn.Module) -> bool:
-    """Whether their attention fails on an additive mask, works on a boolean one, and gets such a one in their model."""
-    x, mask = core.seeded("attention input", B, T, C), additive(TOKENS)
+    A boolean mask is one, which both sides must read alike. A mask that is merely wrong is the model's fault.
+    """
+    if seen.additive():
+        return False
+    right = evaluated(reference(RIGHT)) if right is None else right
     try:
-        theirs(x, mask)
-    except (TypeError, RuntimeError):
-        with contextlib.suppress(Exception):
-            if token_is(project) is not None:
-                theirs(x, mask == 0)
-                return True
-    return False
-
-
-@torch.no_grad()
-def token_is(project: Any) -> bool | None:
-    """What a token is in the boolean mask that their BertModel gives its layers; None where it is not boolean."""
-    seen = []
-
-    class Layer(nn.Module):
-        def forward(self, hidden_states: Tensor, attention_mask: Tensor, *others: Any) -> Tensor:
-            seen.append(attention_mask)
-            return hidden_states
-
-    with contextlib.suppress(Exception):  # still to be written, perhaps; what is wrong in it is another part's matter
-        model = project.get("bert", "BertModel")(project.config(hidden_size=C, num_attention_heads=H)).eval()
-        model.bert_layers = nn.ModuleList([Layer()])
-        model(torch.tensor([[1, 2, 3]]), torch.tensor([[1, 1, 0]]))
-    if not seen or seen[0].dtype != torch.bool:
-        return None
-    return bool(seen[0].flatten()[0])
+        theirs = built(project, seen)
+        mask = seen.masks(TOKENS)
+        with contextlib.suppress(TypeError, RuntimeError):
+            evaluated(called_as(built(project, seen), seen.attention))
+            found = evaluated(called_as(theirs, seen.attention, lambda _: mask))
+            return found.shape == right.shape and torch.allclose(found, right, atol=1e-5, rtol=1e-4)
+        evaluated(called_as(theirs, seen.attention, lambda _: mask))
+    except Exception:
+        return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -166,24 +161,28 @@ def look_up(module: nn.Module) -> Tensor:
     return with_weights(module, keys, keys, value, x, additive([[1, 1, 1, 0]]))[0, :, :4]
 
 
+def width(module: nn.Module) -> int:
+    return module.query.in_features
+
+
 @torch.no_grad()
 def evaluated(module: nn.Module) -> Tensor:
     module.eval()
-    return module(core.seeded("attention input", B, T, C), additive(TOKENS))
+    return module(core.seeded("attention input", B, T, width(module)), additive(TOKENS))
 
 
 @torch.no_grad()
 def unpadded(module: nn.Module) -> Tensor:
     module.eval()
-    return module(core.seeded("unpadded input", 1, 3, C), additive([[1, 1, 1]]))
+    return module(core.seeded("unpadded input", 1, 3, width(module)), additive([[1, 1, 1]]))
 
 
 @torch.no_grad()
 def pads_changed(module: nn.Module) -> Tensor:
     module.eval()
-    x = core.seeded("attention input", B, T, C)
+    x = core.seeded("attention input", B, T, width(module))
     other = x.clone()
-    other[1, 3:] += core.seeded("other pads", 2, C, scale=3.0)
+    other[1, 3:] += core.seeded("other pads", 2, width(module), scale=3.0)
     mask = additive(TOKENS)
     return (module(other, mask) - module(x, mask))[1, :3]
 
@@ -192,7 +191,7 @@ def pads_changed(module: nn.Module) -> Tensor:
 def trained(module: nn.Module) -> Tensor:
     module.train()
     try:
-        return module(core.seeded("attention input", B, T, C), additive(TOKENS))
+        return module(core.seeded("attention input", B, T, width(module)), additive(TOKENS))
     finally:
         module.eval()
 
@@ -206,10 +205,23 @@ def dropped_values(module: nn.Module) -> Tensor:
     module.train()
     try:
         DROPPED.clear()
-        module(core.seeded("unpadded input", 1, 3, C), additive([[1, 1, 1]]))
-        return torch.tensor(float(sum(math.prod(shape) for shape in DROPPED) == 3 * C))
+        module(core.seeded("unpadded input", 1, 3, width(module)), additive([[1, 1, 1]]))
+        return torch.tensor(float(sum(math.prod(shape) for shape in DROPPED) == 3 * width(module)))
     finally:
         module.eval()
+
+
+def right_at_base(project: Any, only_failures: bool) -> bool:
+    """Whether theirs gives what the right one gives at bert-base's sizes, in all probes that any size will do for."""
+    sizes = {"hidden_size": 768, "num_attention_heads": 12, "attention_probs_dropout_prob": P}
+    seen = forms(project, hidden_size=768, num_attention_heads=12)
+    config = project.config(rate="attention_probs_dropout_prob", **sizes)
+    theirs = project.used("BertSelfAttention", seen.seen.get("attention"))(config)
+    right = core.fill(BertSelfAttention(BertConfig(**sizes)), scale=0.05)
+    core.copy_by_name(right, called_as(theirs, seen.attention))
+    probes = [probe for probe in PROBES if probe.run is not look_up]
+    outcomes = [[record_probe(probe, module) for probe in probes] for module in (right, theirs)]
+    return all(same_values(a, b) for a, b in zip(*outcomes, strict=True))
 
 
 def reached(
@@ -246,30 +258,25 @@ def reached(
 
 
 def learns(module: nn.Module) -> dict[str, Tensor]:
-    x = core.seeded("attention input", B, T, C)
+    x = core.seeded("attention input", B, T, width(module))
     return reached(module, ("query", "key", "value"), lambda: module(x * 1, additive(TOKENS)), x)
 
 
 PROBES = (
-    Probe(
-        "the probabilities of one head", look_up,
-        "Head 0's values are one-hot, so its output is the row of probabilities: rows are four tokens, the last a pad.",
-    ),
-    Probe("the output, in evaluation", evaluated, "Two random sentences, the second with two pads at its end."),
-    Probe("a sentence without pads", unpadded, "Three random tokens, nothing masked."),
-    Probe(
-        "what a pad's content changes", pads_changed,
-        "The pads' vectors are changed; shown is by how much the real tokens' outputs move.",
-    ),
-    Probe(
-        "the output, in training", trained,
-        f"As in evaluation, with dropout on and made visible: rate {P} multiplies what it falls on by {core.kappa(P)}.",
-    ),
-    Probe(
-        "what the dropout falls on", dropped_values,
-        "1 where as many numbers go through dropout as there are features, 0 where as many as probabilities.",
-    ),
-    Probe("what gradients reach", learns, "Whether a loss of the output has a gradient in each matrix and the input."),
+    Probe("the probabilities of one head", look_up,
+          "Head 0's values are one-hot, so its output is the rows of probabilities of four tokens, the last a pad."),
+    Probe("the output, in evaluation", evaluated,
+          "Two random sentences, the second with two pads at its end."),
+    Probe("a sentence without pads", unpadded,
+          "Three random tokens, nothing masked."),
+    Probe("what a pad's content changes", pads_changed,
+          "The pads' vectors are changed; shown is by how much the real tokens' outputs move."),
+    Probe("the output, in training", trained,
+          f"As in evaluation, with dropout on and visible: rate {P} multiplies what it falls on by {core.kappa(P)}."),
+    Probe("what the dropout falls on", dropped_values,
+          "1 where as many numbers go through dropout as there are features, 0 where as many as probabilities."),
+    Probe("what gradients reach", learns,
+          "Whether a loss of the output has a gradient in each matrix and the input."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes
@@ -287,229 +294,125 @@ def upside_down(scores: Tensor, mask: Tensor, low: float = -1e9) -> Tensor:
 
 
 MISTAKES = (
-    Mistake(
-        "scores are not divided by √D", {"scale": no_change},
-        "Without it scores grow with the width of a head, the softmax saturates and its gradients vanish. "
-        "Divide the scores by the square root of the head's width.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "scores are divided by √C, not √D", {"scale": lambda s: s / math.sqrt(C)},
-        "D is the width of one head, C/H; with the whole hidden size the attention is too flat. "
-        "Use attention_head_size, or key.shape[-1] after the split into heads.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "scores are divided by D, without the root", {"scale": lambda s: s / D},
-        "A sum of D products of unit variance has a standard deviation of √D, not D; the attention becomes too flat. "
-        "Divide by math.sqrt of the head's width.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "scores are multiplied by √D", {"scale": lambda s: s * math.sqrt(D)},
-        "The scaling is there to make scores smaller; multiplied, the softmax picks one token. Divide by √D.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "scores are divided by √H", {"scale": lambda s: s / math.sqrt(H)},
-        "What is summed over in QKᵀ is the width of a head, D, not the number of heads. Divide by √D.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "scores are divided by √T", {"scale": lambda s: s / math.sqrt(s.shape[-1])},
-        "The last axis of the scores is the sentence's length; take D from the queries or keys before multiplying.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "the mask has the wrong sign", {"mask": lambda s, m: s - m},
-        "Every token then attends to the pads and to nothing else. The mask is already negative at pads: add it.",
-        EQUATION, SOURCE, ATTENTION, also=({"mask": upside_down}, {"mask": lambda s, m: upside_down(s, m, -math.inf)}),
-    ),
-    Mistake(
-        "the mask is not used", {"mask": no_change},
-        "Real tokens attend to pads, so a sentence's vectors depend on its neighbours in the batch. "
-        "Add attention_mask to the scores before the softmax.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "the mask is multiplied, not added", {"mask": lambda s, m: s * m},
-        "The mask is 0 at tokens and a large negative number at pads: a product forgets every score. Add it.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "the mask comes after the softmax", {"mask": no_change, "mask probabilities": lambda p, m: p * (m == 0)},
-        "Zeroed after the softmax, the rows no longer sum to 1, and longer padding makes outputs smaller. "
-        "Add the mask to the scores, then take the softmax.",
-        EQUATION, SOURCE, ATTENTION,
-        also=({"mask": no_change, "mask probabilities": lambda p, m: p + m},),
-    ),
-    Mistake(
-        "pads are set to zero before the softmax", {"mask": lambda s, m: s.masked_fill(m != 0, 0.0)},
-        "A score of 0 is not a probability of 0: e⁰ = 1. Fill with −∞, or add the mask as it is.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "softmax over the wrong axis", {"softmax": lambda s: s.softmax(dim=-2)},
-        "Each query's row must sum to 1, over the keys. With (B, H, T, T) scores, queries in rows, that is dim=-1.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "softmax over the heads", {"softmax": lambda s: s.softmax(dim=1)},
-        "The heads attend each by itself; the softmax runs over the keys, the last axis: dim=-1.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "softmax over the batch", {"softmax": lambda s: s.softmax(dim=0)},
-        "Sentences must not compete with one another; the softmax runs over the keys, the last axis: dim=-1.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "no softmax", {"softmax": no_change},
-        "The scores must become probabilities, each row a sum of 1. Apply softmax over the last axis.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "query and key are swapped", {"product": lambda q, k: k @ q.transpose(-2, -1)},
-        "Row t of the scores must belong to the query of token t. Compute QKᵀ, not KQᵀ. "
-        "Mind the order of the arguments: attention(key, query, value, …).",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "query and value are swapped", {"roles": lambda q, k, v: (v, k, q)},
-        "Queries and keys make the scores, and the values are what is averaged. "
-        "Mind the order of the arguments: attention(key, query, value, …).",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "key and value are swapped", {"roles": lambda q, k, v: (q, v, k)},
-        "Queries and keys make the scores, and the values are what is averaged. "
-        "Mind the order of the arguments: attention(key, query, value, …).",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "the key layer is used for the queries", {"roles": lambda q, k, v: (k, k, v)},
-        "KKᵀ is symmetric: what a token asks for is then what it answers to. Use the query layer for Q.",
-        EQUATION, HEADS, FORWARD,
-    ),
-    Mistake(
-        "the query layer is used for the keys", {"roles": lambda q, k, v: (q, q, v)},
-        "QQᵀ is symmetric: what a token asks for is then what it answers to. Use the key layer for K.",
-        EQUATION, HEADS, FORWARD,
-    ),
-    Mistake(
-        "the value layer is used for the queries", {"roles": lambda q, k, v: (v, k, v)},
-        "The query layer is never used then, and never trained. Use it for Q.", EQUATION, HEADS, FORWARD,
-    ),
-    Mistake(
-        "the value layer is used for the keys", {"roles": lambda q, k, v: (q, v, v)},
-        "The key layer is never used then, and never trained. Use it for K.", EQUATION, HEADS, FORWARD,
-    ),
-    Mistake(
-        "the query layer is used for the values", {"roles": lambda q, k, v: (q, k, q)},
-        "The value layer is never used then, and never trained. Use it for V.", EQUATION, HEADS, FORWARD,
-    ),
-    Mistake(
-        "the key layer is used for the values", {"roles": lambda q, k, v: (q, k, k)},
-        "The value layer is never used then, and never trained. Use it for V.", EQUATION, HEADS, FORWARD,
-    ),
-    Mistake(
-        "the probabilities are transposed before they weigh the values",
-        {"weigh": lambda p, v: p.transpose(-2, -1) @ v},
-        "Row t of the probabilities says where token t looks: P·V, not Pᵀ·V.",
-        EQUATION, SOURCE, ATTENTION,
-    ),
-    Mistake(
-        "heads are merged without the transpose", {"merge": lambda x: x.reshape(x.shape[0], x.shape[2], -1)},
-        "(B, H, T, D) viewed as (B, T, C) mixes tokens with heads. Go back to (B, T, H, D) first: "
-        "transpose(1, 2), contiguous(), then view.",
-        "MultiHead = Concat(head₁, …, head_H)", HEADS, MERGE,
-    ),
-    Mistake(
-        "heads are merged as (D, H), not (H, D)", {"merge": lambda x: x.permute(0, 2, 3, 1).flatten(2)},
-        "Concatenated heads stand one after the other: head 0 fills the columns 0 … D−1. Merge from (B, T, H, D).",
-        "MultiHead = Concat(head₁, …, head_H)", HEADS, MERGE,
-    ),
-    Mistake(
-        "heads are split as (D, H), not (H, D)", {"split": lambda x: x.view(*x.shape[:2], D, H).permute(0, 3, 1, 2)},
-        "Head 0 is the columns 0 … D−1 of the projection, as the pretrained weights have it. "
-        "View as (B, T, H, D), then transpose(1, 2).",
-        "headᵢ = Attention(QWᵢ, KWᵢ, VWᵢ)", HEADS, PROJECT,
-        also=(
-            {
-                "split": lambda x: x.view(*x.shape[:2], D, H).permute(0, 3, 1, 2),
-                "merge": lambda x: x.permute(0, 2, 3, 1).flatten(2),
-            },
-        ),
-    ),
-    Mistake(
-        "heads are split without the transpose", {"split": lambda x: x.reshape(x.shape[0], H, x.shape[1], D)},
-        "(B, T, C) viewed as (B, H, T, D) mixes tokens with heads. View as (B, T, H, D), then transpose(1, 2).",
-        "headᵢ = Attention(QWᵢ, KWᵢ, VWᵢ)", HEADS, PROJECT,
-    ),
-    Mistake(
-        "there is only one head", {"split": lambda x: x[:, None], "scale": lambda s: s / math.sqrt(C)},
-        "Each head attends by itself with a width of D = C/H. View the projections as (B, T, H, D) first.",
-        "headᵢ = Attention(QWᵢ, KWᵢ, VWᵢ)", HEADS, PROJECT,
-        also=({"split": lambda x: x[:, None]},),
-    ),
-    Mistake(
-        "no dropout on the attention probabilities", {"drop": no_change},
-        "BERT is fine-tuned with dropout on the attention probabilities; without it a model overfits sooner. "
-        "self.dropout(probabilities) goes between the softmax and the product with V.",
-        DROPPING, AS_BERT, ATTENTION,
-    ),
-    Mistake(
-        "attention dropout is active in evaluation", {"drop": lambda p, training: dropout(p, True)},
-        "Predictions then depend on chance. Use the nn.Dropout module, or F.dropout(…, training=self.training).",
-        DROPPING, "Srivastava et al. 2014, §4", ATTENTION,
-    ),
-    Mistake(
-        "attention dropout is active in evaluation only", {"drop": lambda p, training: dropout(p, not training)},
-        "It is the other way round: dropout belongs to training. F.dropout(…, training=self.training).",
-        DROPPING, "Srivastava et al. 2014, §4", ATTENTION,
-    ),
-    Mistake(
-        "dropout falls on the scores, before the softmax", {"drop": no_change, "drop scores": dropout},
-        "A dropped score becomes 0, which is no lack of attention: e⁰ = 1. Drop probabilities, after the softmax.",
-        DROPPING, AS_BERT, ATTENTION,
-    ),
-    Mistake(
-        "dropout falls on the attention's output, not on the probabilities",
-        {"drop": no_change, "drop values": dropout},
-        "The layer already drops outputs, after its dense layer. Here it is the probabilities that are dropped, "
-        "so that a token is now and then not looked at.",
-        DROPPING, AS_BERT, ATTENTION,
-    ),
-    Mistake(
-        "attention dropout falls twice", {"drop": lambda p, training: dropout(dropout(p, training), training)},
-        "One dropout, on the probabilities, at the configured rate.",
-        DROPPING, AS_BERT, ATTENTION,
-        also=({"drop values": dropout}, {"drop scores": dropout}),
-    ),
-    Mistake(
-        "attention dropout uses the hidden layers' rate", {"drop": lambda p, training: F.dropout(p, 0.2, training)},
-        "The config has two rates: attention_probs_dropout_prob for the probabilities, hidden_dropout_prob elsewhere.",
-        DROPPING, AS_BERT, ("BertSelfAttention.__init__",),
-    ),
-    Mistake(
-        "the residual is added inside the attention", {"after": lambda y, x: y + x},
-        "The layer adds its input itself, in add_norm; here it would count twice.",
-        EQUATION, HEADS, MERGE,
-    ),
-    Mistake(
-        "the gradient is cut off in the attention (detach, .data or no_grad)",
-        {"weigh": lambda p, v: p.detach() @ v},
-        "All outputs are right, but the query and key layers get no gradient and never learn. "
-        "Multiply the probabilities themselves, without detach().",
-        LEARNING, TUNED, ATTENTION,
-    ),
-    Mistake(
-        "the forward pass runs without gradients (no_grad)", {"out": lambda y: y.detach()},
-        "All outputs are right, but nothing in the attention learns. Keep torch.no_grad() for evaluation loops.",
-        LEARNING, TUNED, FORWARD,
-    ),
+    *group(EQUATION, SOURCE, ATTENTION,
+        ("scores are not divided by √D", {"scale": no_change},
+         "Without it scores grow with the width of a head, the softmax saturates and its gradients vanish. Divide the "
+         "scores by the square root of the head's width."),
+        ("scores are divided by √C, not √D", {"scale": lambda s: s / math.sqrt(C)},
+         "D is the width of one head, C/H; with the whole hidden size the attention is too flat. Use "
+         "attention_head_size, or key.shape[-1] after the split into heads."),
+        ("scores are divided by D, without the root", {"scale": lambda s: s / D},
+         "A sum of D products of unit variance has a standard deviation of √D, not D; the attention becomes too flat. "
+         "Divide by math.sqrt of the head's width."),
+        ("scores are multiplied by √D", {"scale": lambda s: s * math.sqrt(D)},
+         "The scaling is there to make scores smaller; multiplied, the softmax picks one token. Divide by √D."),
+        ("scores are divided by √H", {"scale": lambda s: s / math.sqrt(H)},
+         "What is summed over in QKᵀ is the width of a head, D, not the number of heads. Divide by √D."),
+        ("scores are divided by √T", {"scale": lambda s: s / math.sqrt(s.shape[-1])},
+         "The last axis of the scores is the sentence's length; take D from the queries or keys before multiplying."),
+        ("the mask has the wrong sign",
+         ({"mask": lambda s, m: s - m}, {"mask": upside_down}, {"mask": lambda s, m: upside_down(s, m, -math.inf)}),
+         "Every token then attends to the pads and to nothing else. The mask is already negative at pads: add it."),
+        ("the mask is not used", {"mask": no_change},
+         "Real tokens attend to pads, so a sentence's vectors depend on its neighbours in the batch. Add "
+         "attention_mask to the scores before the softmax."),
+        ("the mask is multiplied, not added", {"mask": lambda s, m: s * m},
+         "The mask is 0 at tokens and a large negative number at pads: a product forgets every score. Add it."),
+        ("the mask comes after the softmax",
+         ({"mask": no_change, "mask probabilities": lambda p, m: p * (m == 0)},
+          {"mask": no_change, "mask probabilities": lambda p, m: p + m}),
+         "Zeroed after the softmax, the rows no longer sum to 1, and longer padding makes outputs smaller. Add the "
+         "mask to the scores, then take the softmax."),
+        ("pads are set to zero before the softmax", {"mask": lambda s, m: s.masked_fill(m != 0, 0.0)},
+         "A score of 0 is not a probability of 0: e⁰ = 1. Fill with −∞, or add the mask as it is."),
+        ("softmax over the wrong axis", {"softmax": lambda s: s.softmax(dim=-2)},
+         "Each query's row must sum to 1, over the keys. With (B, H, T, T) scores, queries in rows, that is dim=-1."),
+        ("softmax over the heads", {"softmax": lambda s: s.softmax(dim=1)},
+         "The heads attend each by itself; the softmax runs over the keys, the last axis: dim=-1."),
+        ("softmax over the batch", {"softmax": lambda s: s.softmax(dim=0)},
+         "Sentences must not compete with one another; the softmax runs over the keys, the last axis: dim=-1."),
+        ("no softmax", {"softmax": no_change},
+         "The scores must become probabilities, each row a sum of 1. Apply softmax over the last axis."),
+        ("query and key are swapped", {"product": lambda q, k: k @ q.transpose(-2, -1)},
+         "Row t of the scores must belong to the query of token t. Compute QKᵀ, not KQᵀ. Mind the order of the "
+         "arguments: attention(key, query, value, …)."),
+        ("query and value are swapped", {"roles": lambda q, k, v: (v, k, q)},
+         "Queries and keys make the scores, and the values are what is averaged. Mind the order of the arguments: "
+         "attention(key, query, value, …)."),
+        ("key and value are swapped", {"roles": lambda q, k, v: (q, v, k)},
+         "Queries and keys make the scores, and the values are what is averaged. Mind the order of the arguments: "
+         "attention(key, query, value, …).")),
+    *group(EQUATION, HEADS, FORWARD,
+        ("the key layer is used for the queries", {"roles": lambda q, k, v: (k, k, v)},
+         "KKᵀ is symmetric: what a token asks for is then what it answers to. Use the query layer for Q."),
+        ("the query layer is used for the keys", {"roles": lambda q, k, v: (q, q, v)},
+         "QQᵀ is symmetric: what a token asks for is then what it answers to. Use the key layer for K."),
+        ("the value layer is used for the queries", {"roles": lambda q, k, v: (v, k, v)},
+         "The query layer is never used then, and never trained. Use it for Q."),
+        ("the value layer is used for the keys", {"roles": lambda q, k, v: (q, v, v)},
+         "The key layer is never used then, and never trained. Use it for K."),
+        ("the query layer is used for the values", {"roles": lambda q, k, v: (q, k, q)},
+         "The value layer is never used then, and never trained. Use it for V."),
+        ("the key layer is used for the values", {"roles": lambda q, k, v: (q, k, k)},
+         "The value layer is never used then, and never trained. Use it for V.")),
+    *group(EQUATION, SOURCE, ATTENTION,
+        ("the probabilities are transposed before they weigh the values",
+         {"weigh": lambda p, v: p.transpose(-2, -1) @ v},
+         "Row t of the probabilities says where token t looks: P·V, not Pᵀ·V.")),
+    *group("MultiHead = Concat(head₁, …, head_H)", HEADS, MERGE,
+        ("heads are merged without the transpose", {"merge": lambda x: x.reshape(x.shape[0], x.shape[2], -1)},
+         "(B, H, T, D) viewed as (B, T, C) mixes tokens with heads. Go back to (B, T, H, D) first: transpose(1, 2), "
+         "contiguous(), then view."),
+        ("heads are merged as (D, H), not (H, D)", {"merge": lambda x: x.permute(0, 2, 3, 1).flatten(2)},
+         "Concatenated heads stand one after the other: head 0 fills the columns 0 … D−1. Merge from (B, T, H, D).")),
+    *group("headᵢ = Attention(QWᵢ, KWᵢ, VWᵢ)", HEADS, PROJECT,
+        ("heads are split as (D, H), not (H, D)",
+         ({"split": lambda x: x.view(*x.shape[:2], D, H).permute(0, 3, 1, 2)},
+          {"split": lambda x: x.view(*x.shape[:2], D, H).permute(0, 3, 1, 2),
+           "merge": lambda x: x.permute(0, 2, 3, 1).flatten(2)}),
+         "Head 0 is the columns 0 … D−1 of the projection, as the pretrained weights have it. View as (B, T, H, D), "
+         "then transpose(1, 2)."),
+        ("heads are split without the transpose", {"split": lambda x: x.reshape(x.shape[0], H, x.shape[1], D)},
+         "(B, T, C) viewed as (B, H, T, D) mixes tokens with heads. View as (B, T, H, D), then transpose(1, 2)."),
+        ("there is only one head",
+         ({"split": lambda x: x[:, None], "scale": lambda s: s / math.sqrt(C)}, {"split": lambda x: x[:, None]}),
+         "Each head attends by itself with a width of D = C/H. View the projections as (B, T, H, D) first.")),
+    *group(DROPPING, AS_BERT, ATTENTION,
+        ("no dropout on the attention probabilities", {"drop": no_change},
+         "BERT is fine-tuned with dropout on the attention probabilities; without it a model overfits sooner. "
+         "self.dropout(probabilities) goes between the softmax and the product with V.")),
+    *group(DROPPING, "Srivastava et al. 2014, §4", ATTENTION,
+        ("attention dropout is active in evaluation", {"drop": lambda p, training: dropout(p, True)},
+         "Predictions then depend on chance. Use the nn.Dropout module, or F.dropout(…, training=self.training)."),
+        ("attention dropout is active in evaluation only", {"drop": lambda p, training: dropout(p, not training)},
+         "It is the other way round: dropout belongs to training. F.dropout(…, training=self.training).")),
+    *group(DROPPING, AS_BERT, ATTENTION,
+        ("dropout falls on the scores, before the softmax", {"drop": no_change, "drop scores": dropout},
+         "A dropped score becomes 0, which is no lack of attention: e⁰ = 1. Drop probabilities, after the softmax."),
+        ("dropout falls on the attention's output, not on the probabilities",
+         {"drop": no_change, "drop values": dropout},
+         "The layer already drops outputs, after its dense layer. Here it is the probabilities that are dropped, so "
+         "that a token is now and then not looked at."),
+        ("attention dropout falls twice",
+         ({"drop": lambda p, training: dropout(dropout(p, training), training)}, {"drop values": dropout},
+          {"drop scores": dropout}),
+         "One dropout, on the probabilities, at the configured rate."),
+        ("attention dropout uses the hidden layers' rate", {"drop": lambda p, training: F.dropout(p, 0.2, training)},
+         "The config has two rates: attention_probs_dropout_prob for the probabilities, hidden_dropout_prob elsewhere.",
+         ("BertSelfAttention.__init__",))),
+    *group(EQUATION, HEADS, MERGE,
+        ("the residual is added inside the attention", {"after": lambda y, x: y + x},
+         "The layer adds its input itself, in add_norm; here it would count twice.")),
+    *group(LEARNING, TUNED, ATTENTION,
+        ("the gradient is cut off in the attention (detach, .data or no_grad)", {"weigh": lambda p, v: p.detach() @ v},
+         "All outputs are right, but the query and key layers get no gradient and never learn. Multiply the "
+         "probabilities themselves, without detach()."),
+        ("the forward pass runs without gradients (no_grad)", {"out": lambda y: y.detach()},
+         "All outputs are right, but nothing in the attention learns. Keep torch.no_grad() for evaluation loops.",
+         FORWARD)),
 )  # fmt: skip
 
 FILLED = tuple({"mask": lambda s, m, low=low: s.masked_fill(m < 0, low)} for low in (-math.inf, -1e9))
 
-PART = Part("attention", "self-attention", RIGHT, reference, find, PROBES, MISTAKES, also_right=FILLED)
+PART = Part("attention", "self-attention", RIGHT, reference, find, PROBES, MISTAKES, also_right=FILLED,
+            owns=("BertSelfAttention",), at_base=right_at_base)  # fmt: skip

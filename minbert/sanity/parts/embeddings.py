@@ -6,6 +6,7 @@
 `embed` makes of token ids, and of token types where it takes them. The starter's takes none: there they are all 0.
 """
 
+import contextlib
 import inspect
 import math
 from collections.abc import Callable
@@ -15,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from minbert.sanity import core
-from minbert.sanity.core import DROPPED, Mistake, Part, Pieces, Probe
+from minbert.sanity.core import DROPPED, Part, Pieces, Probe, group
+from minbert.sanity.forms import IDS, Forms, first, runs_at_base
 from minbert.sanity.parts import layer
 from minbert.sanity.parts.attention import TUNED, C, no_change, reached
 from minbert.sanity.parts.layer import EPS, P_ATTENTION, drop, norm, plain_norm, unbiased
 
-WORDS, POSITIONS, TYPES = 11, 10, 2
-IDS = [[2, 5, 7, 5, 3], [2, 9, 3, 0, 0]]
+TABLES = ("word_embedding", "pos_embedding", "tk_type_embedding")
+WORDS, POSITIONS, TYPES = 11, 512, 2
 TYPE_IDS = [[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]
 
 RIGHT: Pieces = {
@@ -35,6 +37,7 @@ RIGHT: Pieces = {
     "norm": norm,
     "drop": drop,
     "out": no_change,
+    "extra": False,  # whether a table that BERT does not have is added
 }
 
 
@@ -60,33 +63,48 @@ class Embeddings(nn.Module):
 
 
 class Embedder:
-    """The subject: a BertModel, its way to embed, and whether that takes token types."""
+    """The subject: a BertModel, its way to embed, whether that takes token types, and whether it adds other tables."""
 
-    def __init__(self, model: nn.Module, embed: Callable, takes_types: bool):
-        self.model, self.embed, self.takes_types = model, embed, takes_types
+    def __init__(self, model: nn.Module, embed: Callable, takes_types: bool, extra: bool):
+        self.model, self.embed, self.takes_types, self.extra = model, embed, takes_types, extra
 
 
 def reference(pieces: Pieces) -> Embedder:
     module = core.fill(Embeddings(pieces)).eval()
-    return Embedder(module, module.embed, pieces["takes types"])
+    return Embedder(module, module.embed, pieces["takes types"], pieces["extra"])
 
 
 def takes_types(function: Callable) -> bool:
     """Whether a function of token ids takes token types as well."""
-    return any("type" in name for name in inspect.signature(function).parameters)
+    return "token_type_ids" in inspect.signature(function).parameters
 
 
 def find(project: Any) -> Embedder:
     model = project.get("bert", "BertModel")(layer.sizes(project))
     core.copy_by_name(reference(RIGHT).model, model).eval()
     if not hasattr(model, "embed"):
-        raise core.CannotCheck("BertModel has no method `embed`: keep the starter's names")
-    return Embedder(model, model.embed, takes_types(model.embed))
+        raise core.CannotCheck("BertModel has no method `embed`", "Keep the starter's names.")
+    form = Forms(model).embed
+
+    def embed(input_ids: Tensor, *types: Tensor) -> Tensor:
+        if types:
+            return first(model.embed(input_ids, token_type_ids=types[0]))
+        args, options = form.inputs(input_ids)
+        return first(model.embed(*args, **options))
+
+    ids, others = torch.tensor(IDS), [m for name, m in model.named_children() if name not in TABLES]
+    tables = [m for other in others for m in other.modules() if isinstance(m, nn.Embedding)]
+    extra = False
+    if tables:
+        with contextlib.suppress(Exception), torch.no_grad():  # what fails here fails in the probes
+            before = embed(ids)
+            for table in tables:  # from here on they add nothing, so that the rest can be judged
+                table.weight.zero_()
+            extra = bool((embed(ids) - before).abs().max() > 1e-6)
+    return Embedder(model, embed, takes_types(model.embed), extra)
 
 
 # ------------------------------------------------------------------------------------------------ probes
-
-TABLES = ("word_embedding", "pos_embedding", "tk_type_embedding")
 
 
 @torch.no_grad()
@@ -153,6 +171,8 @@ PROBES = (
     ),
     Probe("how often dropout falls", how_often, "Counted in tensors of the output's size (B, T, C)."),
     Probe("what gradients reach", learns, "Whether a loss of the output has a gradient in each table and in the norm."),
+    Probe("whether other tables are added", lambda s: torch.tensor(s.extra),
+          "Tables that BERT does not have, as the model starts with them, against the same tables of zeros."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes
@@ -168,112 +188,69 @@ def positions(index: Callable[[Tensor], Tensor]) -> Pieces:
 
 
 MISTAKES = (
-    Mistake(
-        "words are left out", {"sum": lambda w, p, t: p + t},
-        "word_embedding(input_ids) is a part of the sum.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "positions are left out", {"sum": lambda w, p, t: w + t},
-        "Without them attention cannot tell the order of words. Add pos_embedding of 0 … T−1.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "token types are left out", {"sum": lambda w, p, t: w + p},
-        "The weights were trained with them; even where every type is 0, row 0 of tk_type_embedding is added.",
-        SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "only words are embedded", {"sum": lambda w, p, t: w},
-        "Add the embeddings of position and token type as well.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "positions begin at 1", positions(lambda ids: torch.arange(1, ids.shape[1] + 1)),
-        "[CLS] stands at position 0: positions are 0 … T−1.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "positions begin at 2, after the padding's", positions(lambda ids: torch.arange(2, ids.shape[1] + 2)),
-        "That is RoBERTa's numbering; BERT's positions are 0 … T−1.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "every token has position 0", positions(torch.zeros_like),
-        "Positions are 0 … T−1: position_ids[:, :seq_length].", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "positions run backwards", positions(lambda ids: torch.arange(ids.shape[1]).flip(0)),
-        "[CLS] stands at position 0: positions are 0 … T−1.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "positions are looked up by token id", positions(lambda ids: ids),
-        "pos_embedding takes positions, 0 … T−1, not input_ids.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "token types are 1 where none are given",
-        {"type": lambda table, ids, types: table(torch.ones_like(ids) if types is None else types)},
-        "A single sentence is sentence A, type 0.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "token types are taken, and ignored", {"type": lambda table, ids, types: table(torch.zeros_like(ids))},
-        "The second sentence of a pair has type 1: look up token_type_ids.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "no LayerNorm", {"norm": lambda x, ln: x},
-        "The sum is normalised before the first layer: embed_layer_norm.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "LayerNorm of the words alone",
-        {"words' norm": norm, "norm": lambda x, ln: x},
-        "The norm is taken of the sum of all three embeddings.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "LayerNorm eps is 1e-5, not 1e-12", {"norm": lambda x, ln: norm(x, ln, 1e-5)},
-        "PyTorch's default is not BERT's. nn.LayerNorm(hidden_size, eps=config.layer_norm_eps).",
-        "LN(x) = γ·(x − μ)/√(σ² + ε) + β, ε = 1e-12", "Ba et al. 2016, §3; BERT's config: layer_norm_eps", INIT,
-    ),
-    Mistake(
-        "LayerNorm divides by the unbiased variance", {"norm": unbiased},
-        "The variance of C numbers is their mean squared deviation: divide by C, not by C − 1.",
-        "σ² = Σ(xᵢ − μ)²/C", "Ba et al. 2016, eq. 3", (*INIT, *EMBED),
-    ),
-    Mistake(
-        "LayerNorm without its weight and bias", {"norm": plain_norm},
-        "γ and β are trained numbers: F.layer_norm needs them as weight and bias. Call embed_layer_norm itself.",
-        "LN(x) = γ·(x − μ)/√(σ² + ε) + β", "Ba et al. 2016, eq. 4", EMBED,
-    ),
-    Mistake(
-        "the sum is multiplied by √C, and not normalised", {"norm": lambda x, ln: x * C**0.5},
-        "The original Transformer scales its embeddings; BERT normalises them instead.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "words are multiplied by √C", {"word": lambda table, ids: table(ids) * C**0.5},
-        "The original Transformer scales its embeddings; BERT does not.", SUM, SOURCE, EMBED,
-    ),
-    Mistake(
-        "no dropout on the embeddings", {"drop": no_change},
-        "BERT drops a tenth of the embeddings in training: embed_dropout comes last.",
-        SUM, "Devlin et al. 2019, §A.2", EMBED,
-    ),
-    Mistake(
-        "dropout before the LayerNorm", {"drop": no_change, "before norm": drop},
-        "The norm comes first, then embed_dropout.", SUM, "Devlin et al. 2019, §A.2", EMBED,
-    ),
-    Mistake(
-        "dropout falls twice", {"drop": layer.by_p(layer.P, 2)},
-        "One dropout, after the norm.", SUM, "Devlin et al. 2019, §A.2", EMBED,
-    ),
-    Mistake(
-        "dropout is active in evaluation", {"drop": lambda x, training: drop(x, True)},
-        "Predictions then depend on chance. Use the module embed_dropout, or F.dropout(…, training=self.training).",
-        SUM, "Srivastava et al. 2014, §4", EMBED,
-    ),
-    Mistake(
-        "dropout has the attention's rate", {"drop": layer.by_p(P_ATTENTION)},
-        "The config has two rates: hidden_dropout_prob here, attention_probs_dropout_prob in the attention.",
-        SUM, "Devlin et al. 2019, §A.2", INIT,
-    ),
-    Mistake(
-        "the forward pass runs without gradients (no_grad)", {"out": lambda x: x.detach()},
-        "All outputs are right, but the embeddings never learn. Keep torch.no_grad() for evaluation loops.",
-        "∂loss/∂W ≠ 0 for every table W", TUNED, EMBED,
-    ),
+    *group(SUM, SOURCE, EMBED,
+        ("words are left out", {"sum": lambda w, p, t: p + t},
+         "word_embedding(input_ids) is a part of the sum."),
+        ("positions are left out", {"sum": lambda w, p, t: w + t},
+         "Without them attention cannot tell the order of words. Add pos_embedding of 0 … T−1."),
+        ("token types are left out", {"sum": lambda w, p, t: w + p},
+         "The weights were trained with them; even where every type is 0, row 0 of tk_type_embedding is added."),
+        ("only words are embedded", {"sum": lambda w, p, t: w},
+         "Add the embeddings of position and token type as well."),
+        ("positions begin at 1", positions(lambda ids: torch.arange(1, ids.shape[1] + 1)),
+         "[CLS] stands at position 0: positions are 0 … T−1."),
+        ("positions begin at 2, after the padding's", positions(lambda ids: torch.arange(2, ids.shape[1] + 2)),
+         "That is RoBERTa's numbering; BERT's positions are 0 … T−1."),
+        ("every token has position 0", positions(torch.zeros_like),
+         "Positions are 0 … T−1: position_ids[:, :seq_length]."),
+        ("positions run backwards", positions(lambda ids: torch.arange(ids.shape[1]).flip(0)),
+         "[CLS] stands at position 0: positions are 0 … T−1."),
+        ("positions are looked up by token id", positions(lambda ids: ids),
+         "pos_embedding takes positions, 0 … T−1, not input_ids."),
+        ("token types are 1 where none are given",
+         {"type": lambda table, ids, types: table(torch.ones_like(ids) if types is None else types)},
+         "A single sentence is sentence A, type 0."),
+        ("token types are taken, and ignored", {"type": lambda table, ids, types: table(torch.zeros_like(ids))},
+         "The second sentence of a pair has type 1: look up token_type_ids."),
+        ("no LayerNorm", {"norm": lambda x, ln: x},
+         "The sum is normalised before the first layer: embed_layer_norm."),
+        ("LayerNorm of the words alone", {"words' norm": norm, "norm": lambda x, ln: x},
+         "The norm is taken of the sum of all three embeddings.")),
+    *group("LN(x) = γ·(x − μ)/√(σ² + ε) + β, ε = 1e-12", "Ba et al. 2016, §3; BERT's config: layer_norm_eps", INIT,
+        ("LayerNorm eps is 1e-5, not 1e-12", {"norm": lambda x, ln: norm(x, ln, 1e-5)},
+         "PyTorch's default is not BERT's. nn.LayerNorm(hidden_size, eps=config.layer_norm_eps).")),
+    *group("σ² = Σ(xᵢ − μ)²/C", "Ba et al. 2016, eq. 3", (*INIT, *EMBED),
+        ("LayerNorm divides by the unbiased variance", {"norm": unbiased},
+         "The variance of C numbers is their mean squared deviation: divide by C, not by C − 1.")),
+    *group("LN(x) = γ·(x − μ)/√(σ² + ε) + β", "Ba et al. 2016, eq. 4", EMBED,
+        ("LayerNorm without its weight and bias", {"norm": plain_norm},
+         "γ and β are trained numbers: F.layer_norm needs them as weight and bias. Call embed_layer_norm itself.")),
+    *group(SUM, SOURCE, EMBED,
+        ("the sum is multiplied by √C, and not normalised", {"norm": lambda x, ln: x * C**0.5},
+         "The original Transformer scales its embeddings; BERT normalises them instead."),
+        ("words are multiplied by √C", {"word": lambda table, ids: table(ids) * C**0.5},
+         "The original Transformer scales its embeddings; BERT does not.")),
+    *group(SUM, "Devlin et al. 2019, §A.2", EMBED,
+        ("no dropout on the embeddings", {"drop": no_change},
+         "BERT drops a tenth of the embeddings in training: embed_dropout comes last."),
+        ("dropout before the LayerNorm", {"drop": no_change, "before norm": drop},
+         "The norm comes first, then embed_dropout."),
+        ("dropout falls twice", {"drop": layer.by_p(layer.P, 2)},
+         "One dropout, after the norm.")),
+    *group(SUM, "Srivastava et al. 2014, §4", EMBED,
+        ("dropout is active in evaluation", {"drop": lambda x, training: drop(x, True)},
+         "Predictions then depend on chance. Use the module embed_dropout, or F.dropout(…, training=self.training).")),
+    *group(SUM, "Devlin et al. 2019, §A.2", INIT,
+        ("dropout has the attention's rate", {"drop": layer.by_p(P_ATTENTION)},
+         "The config has two rates: hidden_dropout_prob here, attention_probs_dropout_prob in the attention.")),
+    *group(SUM, SOURCE, EMBED,
+        ("another table is added that BERT's weights do not have", {"extra": True},
+         "It begins with random numbers, which disturb every pretrained vector from the first step on. Let it begin "
+         "with zeros: nn.init.zeros_(table.weight).")),
+    *group("∂loss/∂W ≠ 0 for every table W", TUNED, EMBED,
+        ("the forward pass runs without gradients (no_grad)", {"out": lambda x: x.detach()},
+         "All outputs are right, but the embeddings never learn. Keep torch.no_grad() for evaluation loops.")),
 )  # fmt: skip
 
-PART = Part("embeddings", "embeddings", RIGHT, reference, find, PROBES, MISTAKES, also_right=({"takes types": False},))
+PART = Part("embeddings", "embeddings", RIGHT, reference, find, PROBES, MISTAKES,
+            also_right=({"takes types": False},), owns=("BertModel.embed",), at_base=runs_at_base)  # fmt: skip

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.sanity import core
-from minbert.sanity.core import DROPPED, CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.core import DROPPED, CannotCheck, Mistake, Part, Pieces, Probe, group
+from minbert.sanity.forms import Instead, called_as, runs_at_base
 from minbert.sanity.parts import attention
 from minbert.sanity.parts.attention import B, C, H, T, no_change
 
@@ -105,12 +106,18 @@ def sizes(project: Any, **others: int) -> Any:
 
 
 def find(project: Any) -> nn.Module:
-    theirs = project.get("bert", "BertLayer")(sizes(project))
+    """Their layer, called as their own model calls it, with the right attention in it."""
+    seen = attention.seen_in(project)
+    theirs = project.used("BertLayer", seen.seen.get("layer"))(sizes(project))
     if not isinstance(getattr(theirs, "self_attention", None), nn.Module):
-        raise CannotCheck("BertLayer has no module `self_attention`: keep the starter's names")
-    right = reference(RIGHT)
-    theirs.self_attention = attention.Attention(attention.RIGHT)
-    return core.copy_by_name(right, theirs).eval()
+        raise CannotCheck("BertLayer has no module `self_attention`", "Keep the starter's names.")
+    right = Attention(attention.RIGHT).stand_for(theirs.self_attention, seen.attention)
+    theirs.self_attention = right
+    return called_as(core.copy_by_name(reference(RIGHT), theirs).eval(), seen.layer)
+
+
+class Attention(Instead, attention.Attention):
+    """The right attention in the place of theirs."""
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -253,178 +260,113 @@ def by_p(rate: float, often: int = 1) -> Callable[[Tensor, bool], Tensor]:
     return dropout
 
 
-def either(
-    name: str, pieces: Pieces, why: str, equation: str, source: str, where: tuple[str, ...], also: tuple = ()
-) -> tuple[Mistake, ...]:
-    """A mistake in add_norm shows in both sub-layers; written out twice, it may be made in one of them only."""
+def either(equation: str, source: str, where: tuple[str, ...], *rows: tuple) -> tuple[Mistake, ...]:
+    """Mistakes in add_norm show in both sub-layers; where it is written out twice, one may be made in either alone."""
 
-    def at(*which: int) -> Callable[[Pieces], Pieces]:
-        return lambda p: {f"{k} {piece}": value for k in which for piece, value in p.items()}
+    def at(which: tuple[int, ...], pieces: Pieces) -> Pieces:
+        return {f"{k} {piece}": value for k in which for piece, value in pieces.items()}
 
     places = {"": (1, 2), " (after the attention only)": (1,), " (after the feed-forward only)": (2,)}
     return tuple(
-        Mistake(name + only, at(*which)(pieces), why, equation, source, where, tuple(map(at(*which), also)))
+        mistake
+        for name, pieces, why, *rest in rows
         for only, which in places.items()
+        for forms in [tuple(at(which, form) for form in (pieces if isinstance(pieces, tuple) else (pieces,)))]
+        for mistake in group(equation, source, where, (name + only, forms, why, *rest))
     )
 
 
 MISTAKES = (
-    *either(
-        "LayerNorm before the sub-layer, not after the residual",
-        {"enter": norm, "norm": lambda x, ln: x},
-        "That is pre-LN, as in GPT-2; BERT's weights were trained with the norm after the residual. "
-        "Give the sub-layer x itself and normalise the sum.",
-        CLOSING, RESIDUAL, ADD_NORM,
-    ),
-    *either(
-        "LayerNorm before the residual is added", {"before residual": norm, "norm": lambda x, ln: x},
-        "The norm is taken of the sum, LN(x + …), not of the sub-layer's output alone.",
-        CLOSING, RESIDUAL, ADD_NORM,
-    ),
-    *either(
-        "no LayerNorm", {"norm": lambda x, ln: x},
-        "The sum of input and sub-layer must be normalised; without it the numbers grow from layer to layer.",
-        CLOSING, RESIDUAL, ADD_NORM,
-    ),
-    *either(
-        "LayerNorm eps is 1e-5, not 1e-12", {"norm": lambda x, ln: norm(x, ln, 1e-5)},
-        "PyTorch's default is not BERT's. nn.LayerNorm(hidden_size, eps=config.layer_norm_eps).",
-        "LN(x) = γ·(x − μ)/√(σ² + ε) + β, ε = 1e-12", "Ba et al. 2016, §3; BERT's config: layer_norm_eps", INIT,
-    ),
-    *either(
-        "LayerNorm divides by the unbiased variance", {"norm": unbiased},
-        "The variance of a layer's C numbers is their mean squared deviation: divide by C, not by C − 1. "
-        "torch.var needs unbiased=False.",
-        "σ² = Σ(xᵢ − μ)²/C", "Ba et al. 2016, eq. 3", (*INIT, *ADD_NORM),
-    ),
-    *either(
-        "LayerNorm without its weight and bias", {"norm": plain_norm},
-        "γ and β are trained numbers: F.layer_norm needs them as weight and bias. Call the nn.LayerNorm module itself.",
-        "LN(x) = γ·(x − μ)/√(σ² + ε) + β", "Ba et al. 2016, eq. 4", ADD_NORM,
-    ),
-    *either(
-        "no residual", {"residual": second},
-        "The sub-layer's input must be added to its output before the norm, or gradients and information are lost.",
-        CLOSING, RESIDUAL, ADD_NORM,
-    ),
-    *either(
-        "no dropout in the sub-layer", {"drop": no_change},
-        "Fine-tuning drops a tenth of each sub-layer's output; without it a model overfits sooner. "
-        "dropout(dense(output)), before the residual is added.",
-        CLOSING, DROPOUT, ADD_NORM,
-    ),
-    *either(
-        "dropout after the residual is added", {"drop": no_change, "after residual": drop},
-        "The residual must pass untouched: LN(x + dropout(dense(…))). Dropping the sum drops the input as well.",
-        CLOSING, DROPOUT, ADD_NORM,
-    ),
-    *either(
-        "dropout after the LayerNorm", {"drop": no_change, "after norm": drop},
-        "The residual and the norm must not be dropped: LN(x + dropout(dense(…))).",
-        CLOSING, DROPOUT, ADD_NORM,
-    ),
-    *either(
-        "dropout before the dense layer", {"drop": no_change, "before dense": drop},
-        "The dense layer's output is what is dropped, bias and all: dropout(dense(output)).",
-        CLOSING, DROPOUT, ADD_NORM,
-    ),
-    *either(
-        "dropout is active in evaluation", {"drop": lambda x, training: drop(x, True)},
-        "Predictions then depend on chance. Use the nn.Dropout modules, or F.dropout(…, training=self.training).",
-        CLOSING, "Srivastava et al. 2014, §4", ADD_NORM,
-    ),
-    *either(
-        "dropout falls twice", {"drop": by_p(P, 2)},
-        "One dropout a sub-layer, on the dense layer's output.",
-        CLOSING, DROPOUT, ADD_NORM, also=({"before dense": drop},),
-    ),
-    *either(
-        "dropout has the attention's rate", {"drop": by_p(P_ATTENTION)},
-        "The config has two rates: hidden_dropout_prob here, attention_probs_dropout_prob for the probabilities.",
-        CLOSING, DROPOUT, INIT,
-    ),
-    Mistake(
-        "the attention's dense layer is not used", {"1 dense": lambda y, dense: y},
-        "The merged heads pass through one more linear layer, W^O. add_norm applies dense_layer to the output.",
-        "MultiHead = Concat(head₁, …, head_H)·W^O", "Vaswani et al. 2017, §3.2.2", ADD_NORM,
-    ),
-    Mistake(
-        "the dense layer is applied to the input, not to the sub-layer's output", {"arguments": lambda x, y: (y, x)},
-        "add_norm(input, output, …): input is the residual and is left alone; output passes dense and dropout.",
-        CLOSING, RESIDUAL, ADD_NORM,
-    ),
-    Mistake(
-        "the attention's residual is its own output", {"arguments": lambda x, y: (y, y)},
-        "The residual is what the attention read, hidden_states.", CLOSING, RESIDUAL, FORWARD,
-    ),
-    Mistake(
-        "the second residual is taken from the layer's input", {"second residual from": lambda x, y: x},
-        "The feed-forward's residual is what it read, the attention's normalised output, not the layer's input.",
-        "x″ = LN(x' + dropout(FFN(x')))", RESIDUAL, FORWARD,
-    ),
-    Mistake(
-        "the feed-forward reads the layer's input", {"thinks about": lambda x, y: x},
-        "It must read what the attention's add_norm gave.", "x″ = LN(x' + dropout(FFN(x')))", RESIDUAL, FORWARD,
-    ),
-    Mistake(
-        "the feed-forward and its residual read the layer's input",
-        {"thinks about": lambda x, y: x, "second residual from": lambda x, y: x},
-        "The attention is computed and thrown away. The feed-forward reads what the attention's add_norm gave.",
-        "x″ = LN(x' + dropout(FFN(x')))", RESIDUAL, FORWARD,
-    ),
-    Mistake(
-        "the two LayerNorms are swapped", {"norms": lambda a, b: (b, a)},
-        "attention_layer_norm closes the attention, out_layer_norm the feed-forward.", CLOSING, RESIDUAL, FORWARD,
-    ),
-    Mistake(
-        "attention_layer_norm is used twice", {"norms": lambda a, b: (a, a)},
-        "attention_layer_norm closes the attention, out_layer_norm the feed-forward.", CLOSING, RESIDUAL, FORWARD,
-    ),
-    Mistake(
-        "out_layer_norm is used twice", {"norms": lambda a, b: (b, b)},
-        "attention_layer_norm closes the attention, out_layer_norm the feed-forward.", CLOSING, RESIDUAL, FORWARD,
-    ),
-    Mistake(
-        "GELU by its tanh approximation", {"activation": lambda x: F.gelu(x, approximate="tanh")},
-        "BERT's weights were trained with the exact one; GPT-2's with the approximation. F.gelu(x).",
-        "GELU(x) = x·Φ(x)", FFN, FORWARD,
-    ),
-    Mistake(
-        "ReLU instead of GELU", {"activation": F.relu},
-        "BERT thinks with the exact GELU: F.gelu(x), the starter's interm_af.", "GELU(x) = x·Φ(x)", FFN, FORWARD,
-    ),
-    Mistake(
-        "x·σ(1.702x) instead of GELU", {"activation": lambda x: x * torch.sigmoid(1.702 * x)},
-        "That is its sigmoid approximation; BERT has the exact GELU: F.gelu(x).", "GELU(x) = x·Φ(x)", FFN, FORWARD,
-    ),
-    Mistake(
-        "SiLU instead of GELU", {"activation": F.silu},
-        "BERT thinks with the exact GELU: F.gelu(x).", "GELU(x) = x·Φ(x)", FFN, FORWARD,
-    ),
-    Mistake(
-        "tanh instead of GELU", {"activation": torch.tanh},
-        "BERT thinks with the exact GELU: F.gelu(x).", "GELU(x) = x·Φ(x)", FFN, FORWARD,
-    ),
-    Mistake(
-        "no activation in the feed-forward", {"activation": no_change},
-        "Two linear layers with nothing between them are one linear layer. Apply GELU after interm_dense.",
-        THINKING, FFN, FORWARD,
-    ),
-    Mistake(
-        "GELU is applied twice", {"activation": lambda x: F.gelu(F.gelu(x))},
-        "Once, between interm_dense and out_dense.", THINKING, FFN, FORWARD,
-    ),
-    Mistake(
-        "GELU after the second dense layer", {"2 dense": lambda y, dense: F.gelu(dense(y)), "activation": no_change},
-        "The activation stands between the two dense layers.", THINKING, FFN, FORWARD,
-        also=({"2 dense": lambda y, dense: F.gelu(dense(y))},),
-    ),
-    Mistake(
-        "the forward pass runs without gradients (no_grad)", {"out": lambda x: x.detach()},
-        "All outputs are right, but neither this layer nor those below it learn. "
-        "Keep torch.no_grad() for evaluation loops.",
-        "∂loss/∂W ≠ 0 for every weight W", attention.TUNED, FORWARD,
-    ),
+    *either(CLOSING, RESIDUAL, ADD_NORM,
+        ("LayerNorm before the sub-layer, not after the residual", {"enter": norm, "norm": lambda x, ln: x},
+         "That is pre-LN, as in GPT-2; BERT's weights were trained with the norm after the residual. Give the "
+         "sub-layer x itself and normalise the sum."),
+        ("LayerNorm before the residual is added", {"before residual": norm, "norm": lambda x, ln: x},
+         "The norm is taken of the sum, LN(x + …), not of the sub-layer's output alone."),
+        ("no LayerNorm", {"norm": lambda x, ln: x},
+         "The sum of input and sub-layer must be normalised; without it the numbers grow from layer to layer.")),
+    *either("LN(x) = γ·(x − μ)/√(σ² + ε) + β, ε = 1e-12", "Ba et al. 2016, §3; BERT's config: layer_norm_eps", INIT,
+        ("LayerNorm eps is 1e-5, not 1e-12", {"norm": lambda x, ln: norm(x, ln, 1e-5)},
+         "PyTorch's default is not BERT's. nn.LayerNorm(hidden_size, eps=config.layer_norm_eps).")),
+    *either("σ² = Σ(xᵢ − μ)²/C", "Ba et al. 2016, eq. 3", (*INIT, *ADD_NORM),
+        ("LayerNorm divides by the unbiased variance", {"norm": unbiased},
+         "The variance of a layer's C numbers is their mean squared deviation: divide by C, not by C − 1. torch.var "
+         "needs unbiased=False.")),
+    *either("LN(x) = γ·(x − μ)/√(σ² + ε) + β", "Ba et al. 2016, eq. 4", ADD_NORM,
+        ("LayerNorm without its weight and bias", {"norm": plain_norm},
+         "γ and β are trained numbers: F.layer_norm needs them as weight and bias. Call the nn.LayerNorm module "
+         "itself.")),
+    *either(CLOSING, RESIDUAL, ADD_NORM,
+        ("no residual", {"residual": second},
+         "The sub-layer's input must be added to its output before the norm, or gradients and information are lost.")),
+    *either(CLOSING, DROPOUT, ADD_NORM,
+        ("no dropout in the sub-layer", {"drop": no_change},
+         "Fine-tuning drops a tenth of each sub-layer's output; without it a model overfits sooner. "
+         "dropout(dense(output)), before the residual is added."),
+        ("dropout after the residual is added", {"drop": no_change, "after residual": drop},
+         "The residual must pass untouched: LN(x + dropout(dense(…))). Dropping the sum drops the input as well."),
+        ("dropout after the LayerNorm", {"drop": no_change, "after norm": drop},
+         "The residual and the norm must not be dropped: LN(x + dropout(dense(…)))."),
+        ("dropout before the dense layer", {"drop": no_change, "before dense": drop},
+         "The dense layer's output is what is dropped, bias and all: dropout(dense(output)).")),
+    *either(CLOSING, "Srivastava et al. 2014, §4", ADD_NORM,
+        ("dropout is active in evaluation", {"drop": lambda x, training: drop(x, True)},
+         "Predictions then depend on chance. Use the nn.Dropout modules, or F.dropout(…, training=self.training).")),
+    *either(CLOSING, DROPOUT, ADD_NORM,
+        ("dropout falls twice", ({"drop": by_p(P, 2)}, {"before dense": drop}),
+         "One dropout a sub-layer, on the dense layer's output."),
+        ("dropout has the attention's rate", {"drop": by_p(P_ATTENTION)},
+         "The config has two rates: hidden_dropout_prob here, attention_probs_dropout_prob for the probabilities.",
+         INIT)),
+    *group("MultiHead = Concat(head₁, …, head_H)·W^O", "Vaswani et al. 2017, §3.2.2", ADD_NORM,
+        ("the attention's dense layer is not used", {"1 dense": lambda y, dense: y},
+         "The merged heads pass through one more linear layer, W^O. add_norm applies dense_layer to the output.")),
+    *group(CLOSING, RESIDUAL, ADD_NORM,
+        ("the dense layer is applied to the input, not to the sub-layer's output", {"arguments": lambda x, y: (y, x)},
+         "add_norm(input, output, …): input is the residual and is left alone; output passes dense and dropout."),
+        ("the attention's residual is its own output", {"arguments": lambda x, y: (y, y)},
+         "The residual is what the attention read, hidden_states.", FORWARD)),
+    *group("x″ = LN(x' + dropout(FFN(x')))", RESIDUAL, FORWARD,
+        ("the second residual is taken from the layer's input", {"second residual from": lambda x, y: x},
+         "The feed-forward's residual is what it read, the attention's normalised output, not the layer's input."),
+        ("the feed-forward reads the layer's input", {"thinks about": lambda x, y: x},
+         "It must read what the attention's add_norm gave."),
+        ("the feed-forward and its residual read the layer's input",
+         {"thinks about": lambda x, y: x, "second residual from": lambda x, y: x},
+         "The attention is computed and thrown away. The feed-forward reads what the attention's add_norm gave.")),
+    *group(CLOSING, RESIDUAL, FORWARD,
+        ("the two LayerNorms are swapped", {"norms": lambda a, b: (b, a)},
+         "attention_layer_norm closes the attention, out_layer_norm the feed-forward."),
+        ("attention_layer_norm is used twice", {"norms": lambda a, b: (a, a)},
+         "attention_layer_norm closes the attention, out_layer_norm the feed-forward."),
+        ("out_layer_norm is used twice", {"norms": lambda a, b: (b, b)},
+         "attention_layer_norm closes the attention, out_layer_norm the feed-forward.")),
+    *group("GELU(x) = x·Φ(x)", FFN, FORWARD,
+        ("GELU by its tanh approximation", {"activation": lambda x: F.gelu(x, approximate="tanh")},
+         "BERT's weights were trained with the exact one; GPT-2's with the approximation. F.gelu(x)."),
+        ("ReLU instead of GELU", {"activation": F.relu},
+         "BERT thinks with the exact GELU: F.gelu(x), the starter's interm_af."),
+        ("x·σ(1.702x) instead of GELU", {"activation": lambda x: x * torch.sigmoid(1.702 * x)},
+         "That is its sigmoid approximation; BERT has the exact GELU: F.gelu(x)."),
+        ("SiLU instead of GELU", {"activation": F.silu},
+         "BERT thinks with the exact GELU: F.gelu(x)."),
+        ("tanh instead of GELU", {"activation": torch.tanh},
+         "BERT thinks with the exact GELU: F.gelu(x).")),
+    *group(THINKING, FFN, FORWARD,
+        ("no activation in the feed-forward", {"activation": no_change},
+         "Two linear layers with nothing between them are one linear layer. Apply GELU after interm_dense."),
+        ("GELU is applied twice", {"activation": lambda x: F.gelu(F.gelu(x))},
+         "Once, between interm_dense and out_dense."),
+        ("GELU after the second dense layer",
+         ({"2 dense": lambda y, dense: F.gelu(dense(y)), "activation": no_change},
+          {"2 dense": lambda y, dense: F.gelu(dense(y))}),
+         "The activation stands between the two dense layers.")),
+    *group("∂loss/∂W ≠ 0 for every weight W", attention.TUNED, FORWARD,
+        ("the forward pass runs without gradients (no_grad)", {"out": lambda x: x.detach()},
+         "All outputs are right, but neither this layer nor those below it learn. Keep torch.no_grad() for evaluation "
+         "loops.")),
 )  # fmt: skip
 
-PART = Part("layer", "encoder layer", RIGHT, reference, find, PROBES, MISTAKES)
+PART = Part(
+    "layer", "encoder layer", RIGHT, reference, find, PROBES, MISTAKES, owns=("BertLayer",), at_base=runs_at_base
+)

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe, fill, seeded
-from minbert.sanity.search import named, optional, says
+from minbert.sanity.core import Absent, CannotCheck, Part, Pieces, Probe, fill, group, seeded
+from minbert.sanity.search import named, optional, says, unlike
 
 IN, OUT = 7, 5  # so that a factor's shape, with ranks 2 and 3, says which one it is
 
@@ -94,6 +94,9 @@ class Reference:
         """W, as it is in the module now."""
         return linear.weight
 
+    def scaled(self):
+        """Raise Absent where there is no scale."""
+
     def must_freeze(self) -> bool:
         """Whether it is LoRA's own task to freeze the layer."""
         return True
@@ -140,6 +143,8 @@ def arguments(LoRA: type) -> dict[str, str]:
 class Theirs(Reference):
     """A class around a linear layer, or one that stands beside it."""
 
+    promised = False
+
     def __init__(self, LoRA: type, names: Mapping[str, str], freezes: bool):
         self.LoRA, self.names, self.freezes = LoRA, names, freezes
 
@@ -152,7 +157,17 @@ class Theirs(Reference):
             alpha = r  # nothing to scale with
         values = {"linear": linear, "in": IN, "out": OUT, "r": r, "alpha": alpha, "dropout": dropout}
         made = self.LoRA(**{self.names[k]: v for k, v in values.items() if k in self.names})
+        if isinstance(made, nn.Linear) and "linear" not in self.names:  # it is the layer itself
+            with torch.no_grad():
+                made.weight.copy_(linear.weight)
+                made.bias.copy_(linear.bias)
+            linear.weight, linear.bias = made.weight, made.bias
+            return made
         return made if "linear" in self.names else Beside(linear, made)
+
+    def scaled(self):
+        if "alpha" not in self.names:
+            raise Absent("it has no α to scale with")
 
     def use(self, module, name):
         raise Absent("one adapter a layer")
@@ -192,7 +207,8 @@ def find(project: Any) -> Reference:
     classes = {name: c for name, c in named(project, lambda n: re.fullmatch(r"\w*[Ll]o[Rr][Aa]\w*", n)) if _is_layer(c)}
     usable = {n: (c, a) for n, c in classes.items() if "r" in (a := arguments(c)) and _complete(c, a)}
     if not classes:
-        raise Absent("no function add_lora(module, rank, alpha), and no class with LoRA in its name")
+        unlike(project, r"(?i)lora(?![a-z])|low.rank adapt|Hu et al",
+               "functions add_lora(module, rank, alpha) and modules with LoRA in their names")  # fmt: skip
     if not usable:
         raise CannotCheck(
             f"{', '.join(classes)}: the check knows classes with the arguments (linear, rank, alpha) or "
@@ -204,7 +220,8 @@ def find(project: Any) -> Reference:
     probe = Theirs(LoRA, names, False).make(nn.Linear(IN, OUT), 2, 2.0)
     base = [p for p in probe.parameters() if p.shape == (OUT, IN)]
     freezes = any(not p.requires_grad for p in base) or not says(project, r"requires_grad\w*\s*(\(|=)\s*False")
-    return Theirs(LoRA, names, freezes and "linear" in names)
+    own = "linear" in names or issubclass(LoRA, nn.Linear)
+    return Theirs(LoRA, names, freezes and own)
 
 
 def _is_layer(value: Any) -> bool:
@@ -256,6 +273,7 @@ def learners(s) -> Tensor:
 
 
 def scales(s) -> dict[str, Tensor]:
+    s.scaled()
     found = {}
     for r, alpha in ((2, 2.0), (2, 6.0), (3, 6.0)):
         base = linear()
@@ -280,12 +298,14 @@ def trained(s, part: str) -> Tensor:
 
 
 def with_dropout(s) -> Tensor:
+    s.scaled()
     base = linear()
     before = base(x())
     return learned(s.make(base, 2, 4.0, dropout=0.5), 2).train()(x()) - before
 
 
 def merged(s) -> dict[str, Tensor]:
+    s.scaled()
     base = linear()
     before, W = base(x()), base.weight.detach().clone()
     module = learned(s.make(base, 2, 4.0), 2).eval()
@@ -336,11 +356,8 @@ PROBES = (
 FORWARD = "y = W·x + b + (α/r)·B·A·x"
 START = "ΔW = B·A = 0 at the start:  A ~ N(0, σ²),  B = 0"
 WHERE = ("LoRALinear.forward", "LoRALayer.forward", "LinearWithLoRA.forward", "LoRA.forward")
+HU = "Hu et al. 2022, §4.1"
 MADE = tuple(name.replace("forward", "__init__") for name in ("LoRALinear.forward", "LoRALayer.forward", *WHERE))
-
-
-def mistake(name: str, equation: str, why: str, *forms: Pieces, where: tuple[str, ...] = WHERE) -> Mistake:
-    return Mistake(name, forms[0], why, equation, "Hu et al. 2022, §4.1", where, also=forms[1:])
 
 
 def scale(wrong: Callable) -> list[Pieces]:
@@ -353,52 +370,44 @@ def random(factor: nn.Parameter) -> nn.Parameter:
 
 
 MISTAKES = (
-    mistake("both factors start random", START,
-            "The pretrained model is disturbed before it has learned anything. Start B with zeros.",
-            {"start B": random}, where=MADE),
-    mistake("both factors start at zero", START,
-            "The gradient of each factor is a product with the other: with both at zero nothing ever learns. Start A "
-            "random.",
-            {"start A": nn.init.zeros_}, where=MADE),
-    mistake("the scale α/r is left out", FORWARD,
-            "Without it r changes how large an update is, and α does nothing. Multiply B·A·x by α/r.",
-            *scale(lambda r, alpha: 1.0)),
-    mistake("multiplied by α, but not divided by r", FORWARD,
-            "The scale is α/r, so that the learning rate need not be found again for every r.",
-            *scale(lambda r, alpha: alpha)),
-    mistake("divided by r, but not multiplied by α", FORWARD,
-            "The scale is α/r.",
-            *scale(lambda r, alpha: 1 / r)),
-    mistake("the scale is r/α", FORWARD,
-            "It is the other way round: α/r.",
-            *scale(lambda r, alpha: r / alpha)),
-    mistake("divided by √r", FORWARD,
-            "α/√r is another method (rank-stabilised LoRA); the paper's is α/r. If you meant it, say so.",
-            *scale(lambda r, alpha: alpha / r**0.5)),
-    mistake("the pretrained matrix trains too", "W₀ is frozen and does not receive gradient updates",
-            "LoRA's point is that W stays: set `requires_grad = False` for it, and give the optimizer only A and B.",
-            {"weight trains": True}, {"weight trains": True, "bias trains": True}, where=MADE),
-    mistake("the pretrained bias trains too", "W₀ is frozen and does not receive gradient updates",
-            "b belongs to the pretrained layer: set `requires_grad = False` for it as well.",
-            {"bias trains": True}, where=MADE),
-    mistake("the frozen layer's input is dropped out too", "y = W·x + b + (α/r)·B·A·dropout(x)",
-            "LoRA's dropout is for the adapter alone: W sees x as it is.",
-            {"base": lambda x, dropout: dropout(x)}),
-    mistake("LoRA's dropout is left out", "y = W·x + b + (α/r)·B·A·dropout(x)",
-            "A rate is asked for and not used: drop out x before A.",
-            {"adapter": lambda x, dropout: x}),
-    mistake("merges without α/r", "W ← W + (α/r)·B·A",
-            "The merged matrix must answer as the two paths did: scale B·A as in the forward pass.",
-            {"merged scale": lambda r, alpha: 1.0}, where=("LoRALinear.merged", "LoRALinear.merge", "LoRALayer.merge")),
-    mistake("adds the adapter to a merged layer again", "W ← W + (α/r)·B·A",
-            "After merging, W·x holds the adapter's share already: return it as it is.",
-            {"merged adapter": 1.0}),
-    mistake("unmerging does not bring W back", "W ← W - (α/r)·B·A",
-            "Keep W when merging, or take out exactly what was added.",
-            {"kept": lambda weight: weight}, where=("LoRALinear.unmerge", "LoRALayer.unmerge", "unmerge_lora")),
-    mistake("the first adapter always answers", "y = W·x + b + (α/r)·Bᵢ·Aᵢ·x for the task i in use",
-            "A layer with an adapter a task must use the one that was asked for.",
-            {"switch": lambda names, name: names[0]}, where=("LoRALinear.use", "use_lora")),
+    *group(START, HU, MADE,
+        ("both factors start random", {"start B": random},
+         "The pretrained model is disturbed before it has learned anything. Start B with zeros."),
+        ("both factors start at zero", {"start A": nn.init.zeros_},
+         "The gradient of each factor is a product with the other: with both at zero nothing ever learns. Start A "
+         "random.")),
+    *group(FORWARD, HU, WHERE,
+        ("the scale α/r is left out", (*scale(lambda r, alpha: 1.0),),
+         "Without it r changes how large an update is, and α does nothing. Multiply B·A·x by α/r."),
+        ("multiplied by α, but not divided by r", (*scale(lambda r, alpha: alpha),),
+         "The scale is α/r, so that the learning rate need not be found again for every r."),
+        ("divided by r, but not multiplied by α", (*scale(lambda r, alpha: 1 / r),),
+         "The scale is α/r."),
+        ("the scale is r/α", (*scale(lambda r, alpha: r / alpha),),
+         "It is the other way round: α/r."),
+        ("divided by √r", (*scale(lambda r, alpha: alpha / r**0.5),),
+         "α/√r is another method (rank-stabilised LoRA); the paper's is α/r. If you meant it, say so.")),
+    *group("W₀ is frozen and does not receive gradient updates", HU, MADE,
+        ("the pretrained matrix trains too", ({"weight trains": True}, {"weight trains": True, "bias trains": True}),
+         "LoRA's point is that W stays: set `requires_grad = False` for it, and give the optimizer only A and B."),
+        ("the pretrained bias trains too", {"bias trains": True},
+         "b belongs to the pretrained layer: set `requires_grad = False` for it as well.")),
+    *group("y = W·x + b + (α/r)·B·A·dropout(x)", HU, WHERE,
+        ("the frozen layer's input is dropped out too", {"base": lambda x, dropout: dropout(x)},
+         "LoRA's dropout is for the adapter alone: W sees x as it is."),
+        ("LoRA's dropout is left out", {"adapter": lambda x, dropout: x},
+         "A rate is asked for and not used: drop out x before A.")),
+    *group("W ← W + (α/r)·B·A", HU, ("LoRALinear.merged", "LoRALinear.merge", "LoRALayer.merge"),
+        ("merges without α/r", {"merged scale": lambda r, alpha: 1.0},
+         "The merged matrix must answer as the two paths did: scale B·A as in the forward pass."),
+        ("adds the adapter to a merged layer again", {"merged adapter": 1.0},
+         "After merging, W·x holds the adapter's share already: return it as it is.", WHERE)),
+    *group("W ← W - (α/r)·B·A", HU, ("LoRALinear.unmerge", "LoRALayer.unmerge", "unmerge_lora"),
+        ("unmerging does not bring W back", {"kept": lambda weight: weight},
+         "Keep W when merging, or take out exactly what was added.")),
+    *group("y = W·x + b + (α/r)·Bᵢ·Aᵢ·x for the task i in use", HU, ("LoRALinear.use", "use_lora"),
+        ("the first adapter always answers", {"switch": lambda names, name: names[0]},
+         "A layer with an adapter a task must use the one that was asked for.")),
 )  # fmt: skip
 
 PART = Part(

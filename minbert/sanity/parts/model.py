@@ -8,7 +8,6 @@
 place of theirs, so that what is wrong in those does not spoil this.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.sanity import core
-from minbert.sanity.core import CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.core import CannotCheck, Part, Pieces, Probe, group
+from minbert.sanity.forms import IDS, MASK, Instead, both, runs_at_base
 from minbert.sanity.parts import attention, embeddings, layer
 from minbert.sanity.parts.attention import C
 
-LAYERS = 3
+LAYERS = 12  # as bert-base has
 
 RIGHT: Pieces = {
     "extended": lambda mask: (1.0 - mask[:, None, None, :].float()) * -10000.0,  # (B, T) → (B, 1, 1, T)
@@ -69,32 +69,44 @@ class Whole:
 
 def reference(pieces: Pieces) -> Whole:
     model = core.fill(Model(pieces)).eval()
+    with torch.no_grad():  # so little a layer that twelve of them leave the tokens apart
+        for name, p in model.bert_layers.named_parameters():
+            p.mul_(0.3) if "dense" in name else p.copy_((p - 1) * 0.2 + 1) if name.endswith("norm.weight") else None
     return Whole(model, list(range(LAYERS)) if pieces["own layers"] else [0] * LAYERS)
 
 
 def find(project: Any) -> Whole:
-    config = layer.sizes(project, num_hidden_layers=LAYERS)
-    theirs = project.get("bert", "BertModel")(config)
+    """Their model with right layers and right embeddings, each called and answering as their own."""
+    theirs = project.get("bert", "BertModel")(layer.sizes(project, num_hidden_layers=LAYERS))
     if len(getattr(theirs, "bert_layers", ())) != LAYERS:
-        raise CannotCheck(f"BertModel has no list `bert_layers` of config.num_hidden_layers = {LAYERS} layers")
+        raise CannotCheck(
+            f"BertModel has no list `bert_layers` of config.num_hidden_layers = {LAYERS} layers",
+            "Keep the starter's names.",
+        )
     built = [id(one) for one in theirs.bert_layers]
-    right = reference(RIGHT).model
-    boolean = False
-    with contextlib.suppress(Exception):  # theirs may be absent, or still to be written
-        boolean = attention.takes_boolean(project, attention.built(project))
-    kind = FromBoolean if boolean else layer.Layer
-    theirs.bert_layers = nn.ModuleList(kind(layer.RIGHT) for _ in range(LAYERS))
-    theirs.embed = lambda input_ids, token_type_ids=None, **others: embeddings.Embeddings.embed(
-        _Tables(theirs), input_ids, token_type_ids
+    seen = attention.seen_in(project)
+    change = as_additive if attention.masks_differently(project, seen) else lambda mask: mask
+    theirs.bert_layers = nn.ModuleList(
+        Layer(layer.RIGHT).stand_for(old, seen.layer, change) for old in theirs.bert_layers
     )
-    return Whole(core.copy_by_name(right, theirs).eval(), built)
+
+    def embed(*args: Any, **options: Any) -> Tensor:
+        given = {**dict(enumerate(args)), **options}
+        types = given.get("token_type_ids")
+        return embeddings.Embeddings.embed(_Tables(theirs), given[seen.embed.x], types)
+
+    theirs.embed = embed
+    return Whole(core.copy_by_name(reference(RIGHT).model, theirs).eval(), built)
 
 
-class FromBoolean(layer.Layer):
-    """The right layer for a model that gives its layers a boolean mask; the first token of a sentence is no pad."""
+class Layer(Instead, layer.Layer):
+    """The right layer in the place of one of theirs."""
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-        return super().forward(hidden_states, (attention_mask != attention_mask[..., :1]) * -10000.0)
+
+def as_additive(mask: Tensor) -> Tensor:
+    """The course's mask out of theirs, whatever theirs is: the first token of a sentence is no pad."""
+    mask = mask[:, None, None, :] if mask.dim() == 2 else mask
+    return (mask != mask[..., :1]) * -10000.0
 
 
 class _Tables:
@@ -109,9 +121,6 @@ class _Tables:
 
 # ------------------------------------------------------------------------------------------------ probes
 
-IDS = [[2, 5, 7, 5, 3], [2, 9, 3, 0, 0]]
-MASK = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
-
 
 @torch.no_grad()
 def outputs(subject: Whole, ids: list[list[int]] = IDS, training: bool = False) -> dict[str, Tensor]:
@@ -124,7 +133,8 @@ def outputs(subject: Whole, ids: list[list[int]] = IDS, training: bool = False) 
         subject.model.eval()
     if found is None:
         raise core.NotWritten("BertModel.forward returns None")
-    return {"last_hidden_state": found["last_hidden_state"][mask.bool()], "pooler_output": found["pooler_output"]}
+    last, pooled = both(found)
+    return {"last_hidden_state": last[mask.bool()], "pooler_output": pooled}
 
 
 def hidden(subject: Whole) -> Tensor:
@@ -167,9 +177,9 @@ OWNERS = (
 def learns(subject: Whole) -> dict[str, Tensor]:
     """Of either output."""
     found = {}
-    for output in ("last_hidden_state", "pooler_output"):
+    for which, output in enumerate(("last_hidden_state", "pooler_output")):
         names = attention.reached(
-            subject.model, OWNERS, lambda name=output: subject.model(torch.tensor(IDS), torch.tensor(MASK))[name]
+            subject.model, OWNERS, lambda n=which: both(subject.model(torch.tensor(IDS), torch.tensor(MASK)))[n]
         )
         found |= {f"{output} → {name}": value for name, value in names.items()}
     return found
@@ -212,145 +222,83 @@ def shape(change: Callable[[Tensor], Tensor]) -> Pieces:
 
 
 MISTAKES = (
-    Mistake(
-        "every layer has the same weights", {"own layers": False},
-        "[BertLayer(config)] * n is one layer n times. Write [BertLayer(config) for _ in range(n)].",
-        STACK, SOURCE, ("BertModel.__init__",),
-    ),
-    Mistake(
-        "only the first layer is run", {"layers": lambda layers: [layers[0]]},
-        "Every layer reads what the one before it gave; the loop must run to its end before `return`.",
-        STACK, SOURCE, ENCODE,
-    ),
-    Mistake(
-        "the first layer is left out", {"layers": lambda layers: list(layers)[1:]},
-        "Every layer of bert_layers is run, in order.", STACK, SOURCE, ENCODE,
-    ),
-    Mistake(
-        "the first layer is run over and over", {"layers": lambda layers: [layers[0]] * len(layers)},
-        "Every layer of bert_layers is run once, in order.", STACK, SOURCE, ENCODE,
-    ),
-    Mistake(
-        "the layers are run backwards", {"layers": lambda layers: list(layers)[::-1]},
-        "Every layer of bert_layers is run once, in order.", STACK, SOURCE, ENCODE,
-    ),
-    Mistake(
-        "every layer reads the embeddings", {"layer's input": lambda embedded, x: embedded},
-        "A layer reads what the one before it gave: hidden_states = layer(hidden_states, mask).", STACK, SOURCE, ENCODE,
-    ),
-    Mistake(
-        "the embeddings are added to every layer's input",
-        {"layer's input": lambda embedded, x: x if x is embedded else x + embedded},
-        "The residuals are inside the layers; between them nothing is added.", STACK, SOURCE, ENCODE,
-    ),
-    Mistake(
-        "the hidden state is that of the last but one layer", {"last": lambda embedded, outputs: outputs[-2]},
-        "last_hidden_state is what the last layer gives.", STACK, SOURCE, ENCODE,
-    ),
-    Mistake(
-        "the hidden state is the embeddings", {"last": lambda embedded, outputs: embedded},
-        "last_hidden_state is what the last layer gives.", STACK, SOURCE, ENCODE,
-    ),
-    Mistake(
-        "the layers get no mask", shape(lambda m: m * 0),
-        "Without it real tokens attend to pads, and a sentence's vectors depend on its neighbours in the batch.",
-        MASKING, MASKED, EXTENDED,
-    ),
-    Mistake(
-        "the mask is upside down", shape(lambda m: m * -10000.0),
-        "It must be 0 at tokens and hugely negative at pads; here it hides the tokens and shows the pads. "
-        "Mind the 1 − attention_mask.",
-        MASKING, MASKED, EXTENDED, also=tuple(shape(lambda m, big=big: m * -big) for big in HUGE),
-    ),
-    Mistake(
-        "the mask stays 1 and 0", shape(lambda m: m),
-        "The layers add it to the scores: 1 and 0 hardly matter there. (1 − mask)·(−10000) does.",
-        MASKING, MASKED, EXTENDED,
-    ),
-    Mistake(
-        "the mask has the wrong sign", shape(lambda m: (1 - m) * 10000.0),
-        "Pads must get a hugely negative number, so that the softmax gives them nothing.", MASKING, MASKED, EXTENDED,
-        also=tuple(shape(lambda m, big=big: (1 - m) * big) for big in HUGE),
-    ),
-    Mistake(
-        "no tanh in the pooler", {"squash": lambda u: u},
-        "The pooler's weights were trained with it: pooler_af, after pooler_dense.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "ReLU in the pooler", {"squash": torch.relu}, "The pooler has a tanh: pooler_af.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "GELU in the pooler", {"squash": F.gelu}, "The pooler has a tanh: pooler_af.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "sigmoid in the pooler", {"squash": torch.sigmoid}, "The pooler has a tanh: pooler_af.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "tanh is applied twice in the pooler", {"squash": lambda u: u.tanh().tanh()},
-        "Once, after pooler_dense.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "no dense layer in the pooler", {"dense": lambda u, dense: u},
-        "pooler_dense comes before the tanh.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "tanh before the pooler's dense layer",
-        {"dense": lambda u, dense: dense(u.tanh()), "squash": lambda u: u},
-        "First pooler_dense, then the tanh.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "neither dense layer nor tanh in the pooler", {"dense": lambda u, dense: u, "squash": lambda u: u},
-        "The first token's vector passes pooler_dense and the tanh.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "the last token is pooled instead of [CLS]", {"token": lambda x, mask: x[:, -1]},
-        "[CLS] is the first token, and the last may be a pad: hidden_states[:, 0].", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "the last token before the pads is pooled instead of [CLS]",
-        {"token": lambda x, mask: x[torch.arange(len(x)), mask.sum(1) - 1]},
-        "[CLS] is the first token: hidden_states[:, 0].", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "the second token is pooled instead of [CLS]", {"token": lambda x, mask: x[:, 1]},
-        "[CLS] is the first token: hidden_states[:, 0].", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "the mean of all tokens is pooled, pads and all", {"token": lambda x, mask: x.mean(1)},
-        "The pooler reads [CLS] alone, hidden_states[:, 0]; a mean over pads depends on the batch besides.",
-        POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "the mean of the real tokens is pooled instead of [CLS]", {"token": mean},
-        "A fine sentence vector, but not what the pooler's weights were trained on: hidden_states[:, 0].",
-        POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "the maximum over the tokens is pooled instead of [CLS]", {"token": lambda x, mask: x.amax(1)},
-        "The pooler reads [CLS] alone: hidden_states[:, 0].", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "the embeddings are pooled, not the last layer's output", {"pooled from": lambda embedded, outputs: embedded},
-        "Before the layers [CLS] knows nothing of its sentence. Pool last_hidden_state.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "dropout on the pooled vector", {"drop": layer.drop},
-        "BERT's pooler has none; a classifier's own dropout comes after it.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "dropout on the pooled vector, active in evaluation", {"drop": lambda u, training: layer.drop(u, True)},
-        "BERT's pooler has none, and in evaluation there must be none at all.", POOL, SOURCE, FORWARD,
-    ),
-    Mistake(
-        "the forward pass runs without gradients (no_grad)", {"out": lambda x: x.detach()},
-        "All outputs are right, but fine-tuning changes nothing in BERT. Keep torch.no_grad() for evaluation loops, "
-        "and freeze parameters with requires_grad.",
-        "∂loss/∂W ≠ 0 for every weight W", attention.TUNED, ("BertModel.forward", "BertModel.encode"),
-        also=(
-            {"last": lambda embedded, outputs: outputs[-1].detach(),
-             "pooled from": lambda embedded, outputs: outputs[-1].detach()},
-        ),
-    ),
+    *group(STACK, SOURCE, ENCODE,
+        ("every layer has the same weights", {"own layers": False},
+         "[BertLayer(config)] * n is one layer n times. Write [BertLayer(config) for _ in range(n)].",
+         ("BertModel.__init__",)),
+        ("only the first layer is run", {"layers": lambda layers: [layers[0]]},
+         "Every layer reads what the one before it gave; the loop must run to its end before `return`."),
+        ("the first layer is left out", {"layers": lambda layers: list(layers)[1:]},
+         "Every layer of bert_layers is run, in order."),
+        ("the first layer is run over and over", {"layers": lambda layers: [layers[0]] * len(layers)},
+         "Every layer of bert_layers is run once, in order."),
+        ("the layers are run backwards", {"layers": lambda layers: list(layers)[::-1]},
+         "Every layer of bert_layers is run once, in order."),
+        ("every layer reads the embeddings", {"layer's input": lambda embedded, x: embedded},
+         "A layer reads what the one before it gave: hidden_states = layer(hidden_states, mask)."),
+        ("the embeddings are added to every layer's input",
+         {"layer's input": lambda embedded, x: x if x is embedded else x + embedded},
+         "The residuals are inside the layers; between them nothing is added."),
+        ("the hidden state is that of the last but one layer", {"last": lambda embedded, outputs: outputs[-2]},
+         "last_hidden_state is what the last layer gives."),
+        ("the hidden state is the embeddings", {"last": lambda embedded, outputs: embedded},
+         "last_hidden_state is what the last layer gives.")),
+    *group(MASKING, MASKED, EXTENDED,
+        ("the layers get no mask", shape(lambda m: m * 0),
+         "Without it real tokens attend to pads, and a sentence's vectors depend on its neighbours in the batch."),
+        ("the mask is upside down",
+         (shape(lambda m: m * -10000.0), *tuple(shape(lambda m, big=big: m * -big) for big in HUGE)),
+         "It must be 0 at tokens and hugely negative at pads; here it hides the tokens and shows the pads. Mind the 1 "
+         "− attention_mask."),
+        ("the mask stays 1 and 0", shape(lambda m: m),
+         "The layers add it to the scores: 1 and 0 hardly matter there. (1 − mask)·(−10000) does."),
+        ("the mask has the wrong sign",
+         (shape(lambda m: (1 - m) * 10000.0), *tuple(shape(lambda m, big=big: (1 - m) * big) for big in HUGE)),
+         "Pads must get a hugely negative number, so that the softmax gives them nothing.")),
+    *group(POOL, SOURCE, FORWARD,
+        ("no tanh in the pooler", {"squash": lambda u: u},
+         "The pooler's weights were trained with it: pooler_af, after pooler_dense."),
+        ("ReLU in the pooler", {"squash": torch.relu},
+         "The pooler has a tanh: pooler_af."),
+        ("GELU in the pooler", {"squash": F.gelu},
+         "The pooler has a tanh: pooler_af."),
+        ("sigmoid in the pooler", {"squash": torch.sigmoid},
+         "The pooler has a tanh: pooler_af."),
+        ("tanh is applied twice in the pooler", {"squash": lambda u: u.tanh().tanh()},
+         "Once, after pooler_dense."),
+        ("no dense layer in the pooler", {"dense": lambda u, dense: u},
+         "pooler_dense comes before the tanh."),
+        ("tanh before the pooler's dense layer", {"dense": lambda u, dense: dense(u.tanh()), "squash": lambda u: u},
+         "First pooler_dense, then the tanh."),
+        ("neither dense layer nor tanh in the pooler", {"dense": lambda u, dense: u, "squash": lambda u: u},
+         "The first token's vector passes pooler_dense and the tanh."),
+        ("the last token is pooled instead of [CLS]", {"token": lambda x, mask: x[:, -1]},
+         "[CLS] is the first token, and the last may be a pad: hidden_states[:, 0]."),
+        ("the last token before the pads is pooled instead of [CLS]",
+         {"token": lambda x, mask: x[torch.arange(len(x)), mask.sum(1) - 1]},
+         "[CLS] is the first token: hidden_states[:, 0]."),
+        ("the second token is pooled instead of [CLS]", {"token": lambda x, mask: x[:, 1]},
+         "[CLS] is the first token: hidden_states[:, 0]."),
+        ("the mean of all tokens is pooled, pads and all", {"token": lambda x, mask: x.mean(1)},
+         "The pooler reads [CLS] alone, hidden_states[:, 0]; a mean over pads depends on the batch besides."),
+        ("the mean of the real tokens is pooled instead of [CLS]", {"token": mean},
+         "A fine sentence vector, but not what the pooler's weights were trained on: hidden_states[:, 0]."),
+        ("the maximum over the tokens is pooled instead of [CLS]", {"token": lambda x, mask: x.amax(1)},
+         "The pooler reads [CLS] alone: hidden_states[:, 0]."),
+        ("the embeddings are pooled, not the last layer's output", {"pooled from": lambda embedded, outputs: embedded},
+         "Before the layers [CLS] knows nothing of its sentence. Pool last_hidden_state."),
+        ("dropout on the pooled vector", {"drop": layer.drop},
+         "BERT's pooler has none; a classifier's own dropout comes after it."),
+        ("dropout on the pooled vector, active in evaluation", {"drop": lambda u, training: layer.drop(u, True)},
+         "BERT's pooler has none, and in evaluation there must be none at all.")),
+    *group("∂loss/∂W ≠ 0 for every weight W", attention.TUNED, ("BertModel.forward", "BertModel.encode"),
+        ("the forward pass runs without gradients (no_grad)",
+         ({"out": lambda x: x.detach()},
+          {"last": lambda embedded, outputs: outputs[-1].detach(),
+           "pooled from": lambda embedded, outputs: outputs[-1].detach()}),
+         "All outputs are right, but fine-tuning changes nothing in BERT. Keep torch.no_grad() for evaluation loops, "
+         "and freeze parameters with requires_grad.")),
 )  # fmt: skip
 
-PART = Part("model", "whole model and pooler", RIGHT, reference, find, PROBES, MISTAKES)
+PART = Part("model", "whole model and pooler", RIGHT, reference, find, PROBES, MISTAKES,
+            owns=("BertModel.encode", "BertModel.forward", "BertModel.__init__"), at_base=runs_at_base)  # fmt: skip

@@ -10,6 +10,7 @@ corrected, and the decay may use the old p or the new one: all four are right.
 """
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minbert.sanity.core import CannotCheck, Mistake, Part, Pieces, Probe
+from minbert.sanity.core import Absent, CannotCheck, Part, Pieces, Probe, group
 
 RIGHT: Pieces = {
     "group": lambda group, first: group,  # where the step's lr and the others come from
-    "t": lambda own, steps, all: own,  # this parameter's updates so far; the optimizer's steps; all updates of all
+    # this parameter's updates so far; the optimizer's steps; all updates of all, and those since a state was made
+    "t": lambda own, steps, all, since: own,
+    "corrects": lambda asked: asked,  # whether the bias is corrected, where it is asked for or not
+    "uncorrected": lambda lr: lr,
+    "asks for a GPU": False,
     "kept": True,  # m and v live on from step to step
     "without gradient": lambda p, lr, decay: None,
     "gradient": lambda g, p, decay: g,
@@ -48,53 +53,65 @@ class AdamW:
         groups = groups if isinstance(groups[0], dict) else [{"params": groups}]
         self.pieces, self.param_groups = pieces, [{**options, **group} for group in groups]
         self.state: dict[Tensor, dict[str, Any]] = {}
-        self.steps = self.updates = 0
+        self.steps = self.updates = self.since = 0
 
     @torch.no_grad()
     def step(self):
         do = self.pieces
         self.steps += 1
-        for group in self.param_groups:
-            group = do["group"](group, self.param_groups[0])
-            lr, eps, decay = group["lr"], group["eps"], group["weight_decay"]
-            beta1, beta2 = do["betas"](*group["betas"])
-            for p in group["params"]:
+        for own in self.param_groups:
+            options = do["group"](own, self.param_groups[0])
+            lr, eps, decay = options["lr"], options["eps"], options["weight_decay"]
+            beta1, beta2 = do["betas"](*options["betas"])
+            for p in options["params"]:
                 if p.grad is None:
                     do["without gradient"](p, lr, decay)
                     continue
-                self.updates += 1
                 s = self.state.get(p)
+                self.updates, self.since = self.updates + 1, (self.since + 1 if s else 1)
                 if s is None or not do["kept"]:
                     t = s["t"] if s else 0
                     s = self.state[p] = {"t": t, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
                 s["t"] += 1
-                t = do["t"](s["t"], self.steps, self.updates)
+                t = do["t"](s["t"], self.steps, self.updates, self.since)
                 g, old = do["gradient"](p.grad, p, decay), p.clone()
                 s["m"], s["v"] = do["m"](s["m"], g, beta1), do["v"](s["v"], g, beta2)
-                c1, c2 = do["c1"](beta1, t), do["c2"](beta2, t)
-                rate = do["rate"](lr, c1)
+                corrects = do["corrects"](options.get("correct_bias", True))
+                c1, c2 = (do["c1"](beta1, t), do["c2"](beta2, t)) if corrects else (1.0, 1.0)
+                rate = do["rate"](lr, c1) if corrects else do["uncorrected"](lr)
                 new = do["step"](p, rate, s["m"], do["root"](s["v"], eps, c2))
                 p.copy_(do["decayed"](old, new, do["decays with"](lr, rate, c2) * decay))
 
 
-Maker = Callable[..., Any]  # parameters, options → an optimizer
+class Maker:
+    """The subject: makes an optimizer of parameters and options. asked: how often its steps asked for a GPU so far."""
+
+    def __init__(self, make: Callable, asked: Callable[[], int], takes_correct_bias: bool):
+        self.make, self.asked, self.takes_correct_bias = make, asked, takes_correct_bias
+
+    def __call__(self, params: Any, **options: Any) -> Any:
+        if not self.takes_correct_bias:
+            options.pop("correct_bias", None)
+        return self.make(params, **options)
 
 
 def reference(pieces: Pieces) -> Maker:
-    return lambda params, **options: AdamW(pieces, params, **options)
+    calls = itertools.count() if pieces["asks for a GPU"] else itertools.repeat(0)
+    return Maker(lambda params, **options: AdamW(pieces, params, **options), lambda: next(calls), True)
 
 
 def find(project: Any) -> Maker:
     theirs = project.get("optimizer", "AdamW")
     if not isinstance(theirs, type):
         raise CannotCheck("AdamW is not a class")
-    always = {"correct_bias": True} if "correct_bias" in inspect.signature(theirs.__init__).parameters else {}
-    return lambda params, **options: theirs(params, **options, **always)
+    takes = inspect.signature(theirs.__init__).parameters
+    takes_correct_bias = "correct_bias" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    return Maker(theirs, lambda: project.cpu.asked if project.cpu else 0, takes_correct_bias)
 
 
 # ------------------------------------------------------------------------------------------------ probes
 
-OPTIONS = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0}
+OPTIONS = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0, "correct_bias": True}
 
 
 def parameter(*numbers: float) -> nn.Parameter:
@@ -141,7 +158,7 @@ def sequence(make: Maker) -> Tensor:
     return torch.stack(rows)
 
 
-def late(make: Maker) -> Tensor:
+def late(make: Maker) -> dict[str, Tensor]:
     """A parameter that gets its first gradient at the third step moves as at a first step; rows are steps."""
     p, q, rows = parameter(1.0, 1.0), parameter(2.0, 2.0), []
     optimizer = make([p, q], **{**OPTIONS, "lr": 0.1, "betas": (0.8, 0.95)})
@@ -150,8 +167,26 @@ def late(make: Maker) -> Tensor:
         if k >= 2:
             gradient(q, 0.3, 0.9)
         optimizer.step()
-        rows.append(q.detach().clone())
-    return torch.stack(rows)
+        rows.append(torch.stack([q.detach().clone(), p.detach().clone()]))
+    late, early = torch.stack(rows).unbind(dim=1)
+    return {"the late one": late, "the other": early}
+
+
+def uncorrected(make: Maker) -> Tensor:
+    """0 if a step without the correction is −m/(√v + ε), or if the correction is always on; 1: no step; 2: another."""
+    if not make.takes_correct_bias:
+        raise Absent("it has no correct_bias")
+    g = (1.0, -2.0, 0.1)
+    step, corrected = (one_step(make, (1.0, 1.0, 1.0), g, correct_bias=asked) for asked in (False, True))
+    m, v = ((1 - b) * torch.tensor(g) ** k for k, b in enumerate(OPTIONS["betas"], start=1))
+    right = any(torch.allclose(step, x, rtol=1e-5) for x in (-m / (v.sqrt() + OPTIONS["eps"]), corrected))
+    return torch.tensor(0.0 if right else 2.0 if step.any() else 1.0)
+
+
+def on_a_gpu(make: Maker) -> Tensor:
+    before = make.asked()
+    one_step(make, (1.0, 1.0), (1.0, -1.0))
+    return torch.tensor(make.asked() > before)
 
 
 def no_gradient(make: Maker) -> Tensor:
@@ -190,32 +225,26 @@ def in_double(run: Callable[[Maker], Any]) -> Callable[[Maker], Any]:
 
 
 PROBES = (
-    Probe(
-        "a first step, divided by the learning rate", first,
-        "Gradients 1, −2, 0.1, 0.001, no decay: whatever the gradient's size, a first step is about −lr·sign(g).",
-    ),
-    Probe(
-        "a first step for tiny gradients, divided by the learning rate", tiny_gradient,
-        "Gradients 1e-4 and 1e-5 with ε = 1e-6: what counts is where ε is added.",
-    ),
-    Probe(
-        "weight decay alone, divided by the learning rate", decay_alone,
-        "Gradient 0, p = (3, 30, −3), λ = 0.1: the step is −lr·λ·p.",
-    ),
-    Probe(
-        "weight decay beside a gradient, divided by the learning rate", decay_and_gradient,
-        "p = (3, 30), g = (0.5, −0.5), λ = 0.1.",
-    ),
-    Probe("three steps", sequence, "lr 0.1, β = (0.8, 0.95), gradients that change; rows are p after each step."),
-    Probe(
-        "a parameter that starts late", late,
-        "Its first gradient comes at the third step; rows are its value after each of four steps.",
-    ),
-    Probe("a parameter without a gradient", no_gradient, "p = (2, −2) has .grad None and λ = 0.1: it must not move."),
-    Probe(
-        "two parameter groups", groups,
-        "Each with its lr and λ; the first group's lr is lowered between the two steps.",
-    ),
+    Probe("a first step, divided by the learning rate", first,
+          "Gradients 1, −2, 0.1, 0.001, no decay: whatever the gradient's size, a first step is about −lr·sign(g)."),
+    Probe("a first step for tiny gradients, divided by the learning rate", tiny_gradient,
+          "Gradients 1e-4 and 1e-5 with ε = 1e-6: what counts is where ε is added."),
+    Probe("weight decay alone, divided by the learning rate", decay_alone,
+          "Gradient 0, p = (3, 30, −3), λ = 0.1: the step is −lr·λ·p."),
+    Probe("weight decay beside a gradient, divided by the learning rate", decay_and_gradient,
+          "p = (3, 30), g = (0.5, −0.5), λ = 0.1."),
+    Probe("three steps", sequence,
+          "lr 0.1, β = (0.8, 0.95), gradients that change; rows are p after each step."),
+    Probe("a parameter that starts late", late,
+          "Its first gradient comes at the third step of the other; rows are its value after each of four steps."),
+    Probe("a parameter without a gradient", no_gradient,
+          "p = (2, −2) has .grad None and λ = 0.1: it must not move."),
+    Probe("two parameter groups", groups,
+          "Each with its lr and λ; the first group's lr is lowered between the two steps."),
+    Probe("a first step with correct_bias=False", uncorrected,
+          "0: the step is −m/(√v + ε), or the correction is always on; 1: nothing moves; 2: something else."),
+    Probe("whether the state asks for a GPU", on_a_gpu,
+          "A step of parameters that are on the CPU."),
 )  # fmt: skip
 PROBES = tuple(Probe(probe.name, in_double(probe.run), probe.says) for probe in PROBES)
 
@@ -234,187 +263,155 @@ def zero_division(lr: float, c1: float) -> Tensor:
     return lr / torch.tensor(c1, dtype=torch.float64)
 
 
+def unbound(lr: float) -> float:
+    raise UnboundLocalError("the step size is set only where the bias is corrected")
+
+
+class Anew:
+    """One count for all, of the optimizer's steps, that a new state sets back to 1."""
+
+    def __init__(self):
+        self.start = 0
+
+    def __call__(self, own: int, steps: int, all: int, since: int) -> int:
+        self.start = steps - 1 if own == 1 or steps <= self.start else self.start
+        return steps - self.start
+
+
 def decays(p: Tensor, lr: float, decay: float):
     p.mul_(1 - lr * decay)
 
 
 MISTAKES = (
-    Mistake(
-        "coupled weight decay: λp is added to the gradient (L2)",
-        {"gradient": lambda g, p, decay: g + decay * p, "decays with": lambda lr, rate, c2: 0.0},
-        "In the gradient it is divided by √v̂ like the rest, and large weights hardly decay more than small ones. "
-        "Decay p by itself, after the update.",
-        DECAY, ADAMW, STEP,
-    ),
-    Mistake(
-        "weight decay without the learning rate", {"decays with": lambda lr, rate, c2: 1.0},
-        "The decay must shrink with the learning rate: multiply λ·p by lr.", DECAY, ADAMW, STEP,
-    ),
-    Mistake(
-        "no weight decay", {"decays with": lambda lr, rate, c2: 0.0},
-        "group['weight_decay'] is not used: subtract lr·λ·p.", DECAY, ADAMW, STEP,
-    ),
-    Mistake(
-        "weight decay with the bias-corrected step size",
-        {"decays with": lambda lr, rate, c2: rate * math.sqrt(c2)},
-        "α_t belongs to the gradient's step; the weights decay by the plain learning rate.", DECAY, ADAMW, STEP,
-    ),
-    Mistake(
-        "weight decay has the wrong sign", {"decays with": lambda lr, rate, c2: -lr},
-        "Weights must shrink, not grow: subtract lr·λ·p.", DECAY, ADAMW, STEP,
-    ),
-    Mistake(
-        "weight decay falls twice", {"decays with": lambda lr, rate, c2: 2 * lr},
-        "Once a step.", DECAY, ADAMW, STEP,
-        also=({"gradient": lambda g, p, decay: g + decay * p},),
-    ),
-    Mistake(
-        "weight decay by λ·sign(p), as L1", {"decayed": lambda old, new, amount: new - amount * new.sign()},
-        "The decay is proportional to the weight: subtract lr·λ·p.", DECAY, ADAMW, STEP,
-        also=({"decayed": lambda old, new, amount: new - amount * old.sign()},),
-    ),
-    Mistake(
-        "weight decay by lr·λ, whatever p", {"decayed": lambda old, new, amount: new - amount},
-        "The decay is proportional to the weight: subtract lr·λ·p.", DECAY, ADAMW, STEP,
-    ),
-    Mistake(
-        "parameters without a gradient decay too", {"without gradient": decays},
-        "A parameter that took no part in the step must stay as it is: `continue` before anything else.",
-        DECAY, ADAMW, STEP,
-    ),
-    Mistake(
-        "no bias correction", {"c1": lambda beta1, t: 1.0, "c2": lambda beta2, t: 1.0},
-        "m and v begin at 0 and are too small at first, v more than m: the first steps are too long. "
-        "Use lr·√(1−β₂ᵗ)/(1−β₁ᵗ).",
-        CORRECTED, ADAM, STEP,
-    ),
-    Mistake(
-        "only m is corrected for its bias", {"c2": lambda beta2, t: 1.0},
-        "v begins at 0 as well: √(1−β₂ᵗ) is missing.", CORRECTED, ADAM, STEP,
-    ),
-    Mistake(
-        "only v is corrected for its bias", {"c1": lambda beta1, t: 1.0},
-        "m begins at 0 as well: the division by 1−β₁ᵗ is missing.", CORRECTED, ADAM, STEP,
-    ),
-    Mistake(
-        "the root is missing on 1−β₂ᵗ", {"root": lambda v, eps, c2: (v.sqrt() + eps) / c2},
-        "v̂ stands under a root, so its correction does too: α_t = lr·√(1−β₂ᵗ)/(1−β₁ᵗ).",
-        "α_t = α·√(1−β₂ᵗ)/(1−β₁ᵗ)", "Kingma & Ba 2015, end of §2", STEP,
-        also=({"root": lambda v, eps, c2: v.sqrt() / c2 + eps},),
-    ),
-    Mistake(
-        "there is a root on 1−β₁ᵗ", {"c1": lambda beta1, t: math.sqrt(1 - beta1**t)},
-        "m stands under no root: α_t = lr·√(1−β₂ᵗ)/(1−β₁ᵗ).",
-        "α_t = α·√(1−β₂ᵗ)/(1−β₁ᵗ)", "Kingma & Ba 2015, end of §2", STEP,
-    ),
-    Mistake(
-        "the bias correction is upside down",
-        {"c1": lambda beta1, t: 1 / (1 - beta1**t), "c2": lambda beta2, t: 1 / (1 - beta2**t)},
-        "m̂ = m/(1−β₁ᵗ): the means are too small and must be made larger.", CORRECTED, ADAM, STEP,
-    ),
-    Mistake(
-        "the bias correction has β₂², not β₂ᵗ", {"c2": lambda beta2, t: 1 - beta2**2},
-        "The 2 of β₂ is its name; the power is t, the number of steps: 1 − beta2 ** t.", CORRECTED, ADAM, STEP,
-        also=({"c1": lambda beta1, t: 1 - beta1**1, "c2": lambda beta2, t: 1 - beta2**2},),
-    ),
-    Mistake(
-        "the bias correction uses β·t, not βᵗ",
-        {"c1": lambda beta1, t: 1 - beta1 * t, "c2": lambda beta2, t: 1 - beta2 * t},
-        "β is raised to the power t: 1 − beta1 ** t.", CORRECTED, ADAM, STEP,
-    ),
-    Mistake(
-        "β₁ and β₂ are swapped", {"betas": lambda beta1, beta2: (beta2, beta1)},
-        "betas = (β₁, β₂): the first is for m, the second for v.", f"{MEAN}, {SQUARE}", ADAM, STEP,
-    ),
-    Mistake(
-        "β₁ is used for both means", {"betas": lambda beta1, beta2: (beta1, beta1)},
-        "v has its own rate, β₂.", f"{MEAN}, {SQUARE}", ADAM, STEP,
-    ),
-    Mistake(
-        "eps is inside the root", {"root": lambda v, eps, c2: (v + eps).sqrt() / math.sqrt(c2)},
-        "√(v + ε) is about √ε = 1e-3 for small gradients, and swallows their steps. Add ε after the root.",
-        UPDATE, ADAM, STEP, also=({"root": lambda v, eps, c2: (v / c2 + eps).sqrt()},),
-    ),
-    Mistake(
-        "no eps", {"root": lambda v, eps, c2: v.sqrt() / math.sqrt(c2) + 1e-300},
-        "Where a gradient has always been 0 this is 0/0. Add ε to the root.", UPDATE, ADAM, STEP,
-        also=({"root": lambda v, eps, c2: v.sqrt() / math.sqrt(c2)},),
-    ),
-    Mistake(
-        "no root over v", {"root": lambda v, eps, c2: v / c2 + eps},
-        "The step is divided by the root of the mean square, √v̂.", UPDATE, ADAM, STEP,
-        also=({"root": lambda v, eps, c2: (v + eps) / math.sqrt(c2)}, {"root": lambda v, eps, c2: (v + eps) / c2}),
-    ),
-    Mistake(
-        "t begins at 0", {"t": lambda own, steps, all: own - 1},
-        "Then 1−βᵗ is 0 at the first step, and divided by. Count first, then correct: state['step'] += 1.",
-        CORRECTED, ADAM, STEP,
-        also=({"t": lambda own, steps, all: own - 1, "rate": zero_division},),
-    ),
-    Mistake(
-        "t is one ahead", {"t": lambda own, steps, all: own + 1},
-        "At the first step t is 1: begin at 0 and add 1 once.", CORRECTED, ADAM, STEP,
-    ),
-    Mistake(
-        "t stays 1", {"t": lambda own, steps, all: 1},
-        "Each step must add 1 to the parameter's state['step'].", CORRECTED, ADAM, STEP,
-    ),
-    Mistake(
-        "t is shared between the parameters", {"t": lambda own, steps, all: all},
-        "It counts each parameter's own updates: keep it in self.state[p].", CORRECTED, ADAM, STEP,
-        also=({"t": lambda own, steps, all: steps},),
-    ),
-    Mistake(
-        "the state is made new at every step", {"kept": False},
-        "m and v are running means and must live on: make them only where self.state[p] is still empty.",
-        f"{MEAN}, {SQUARE}", ADAM, STEP,
-        also=({"kept": False, "t": lambda own, steps, all: 1},),
-    ),
-    Mistake(
-        "m lacks the factor 1−β₁", {"m": lambda m, g, beta1: beta1 * m + g},
-        "A running mean adds (1−β₁)·g; without the factor it is a sum, ten times too large.", MEAN, ADAM, STEP,
-    ),
-    Mistake(
-        "m has its weights swapped", {"m": lambda m, g, beta1: (1 - beta1) * m + beta1 * g},
-        "The old mean gets β₁, the new gradient 1−β₁.", MEAN, ADAM, STEP,
-    ),
-    Mistake(
-        "no momentum: m is the gradient", {"m": lambda m, g, beta1: (1 - beta1) * g},
-        "The old mean must stay in it: β₁·m.", MEAN, ADAM, STEP, also=({"m": lambda m, g, beta1: g},),
-    ),
-    Mistake(
-        "v lacks the factor 1−β₂", {"v": lambda v, g, beta2: beta2 * v + g * g},
-        "A running mean adds (1−β₂)·g²; without the factor steps are far too short.", SQUARE, ADAM, STEP,
-    ),
-    Mistake(
-        "v has its weights swapped", {"v": lambda v, g, beta2: (1 - beta2) * v + beta2 * g * g},
-        "The old mean gets β₂, the new square 1−β₂.", SQUARE, ADAM, STEP,
-    ),
-    Mistake(
-        "v does not keep its old value", {"v": lambda v, g, beta2: (1 - beta2) * g * g},
-        "The old mean must stay in it: β₂·v.", SQUARE, ADAM, STEP, also=({"v": lambda v, g, beta2: g * g},),
-    ),
-    Mistake(
-        "the gradient is not squared in v", {"v": lambda v, g, beta2: beta2 * v + (1 - beta2) * g},
-        "v is the mean of g², or its root has no meaning.", SQUARE, ADAM, STEP,
-        also=({"v": lambda v, g, beta2: beta2 * v + (1 - beta2) * g.abs()},),
-    ),
-    Mistake(
-        "the gradient's step has the wrong sign", {"step": lambda p, rate, m, root: p + rate * m / root},
-        "Descend: subtract.", UPDATE, ADAM, STEP,
-    ),
-    Mistake(
-        "the learning rate is not used", {"rate": lambda lr, c1: 1.0 / c1},
-        "Multiply the step by group['lr'].", UPDATE, ADAM, STEP,
-    ),
-    Mistake(
-        "every group uses the first group's options",
-        {"group": lambda group, first: {**first, "params": group["params"]}},
-        "Take lr, betas, eps and weight_decay from the group that the loop is at.", UPDATE, ADAM, STEP,
-    ),
+    *group(DECAY, ADAMW, STEP,
+        ("coupled weight decay: λp is added to the gradient (L2)",
+         {"gradient": lambda g, p, decay: g + decay * p, "decays with": lambda lr, rate, c2: 0.0},
+         "In the gradient it is divided by √v̂ like the rest, and large weights hardly decay more than small ones. "
+         "Decay p by itself, after the update."),
+        ("weight decay without the learning rate", {"decays with": lambda lr, rate, c2: 1.0},
+         "The decay must shrink with the learning rate: multiply λ·p by lr."),
+        ("no weight decay", {"decays with": lambda lr, rate, c2: 0.0},
+         "group['weight_decay'] is not used: subtract lr·λ·p."),
+        ("weight decay with the bias-corrected step size", {"decays with": lambda lr, rate, c2: rate * math.sqrt(c2)},
+         "α_t belongs to the gradient's step; the weights decay by the plain learning rate."),
+        ("weight decay has the wrong sign", {"decays with": lambda lr, rate, c2: -lr},
+         "Weights must shrink, not grow: subtract lr·λ·p."),
+        ("weight decay falls twice",
+         ({"decays with": lambda lr, rate, c2: 2 * lr}, {"gradient": lambda g, p, decay: g + decay * p}),
+         "Once a step."),
+        ("weight decay by λ·sign(p), as L1",
+         ({"decayed": lambda old, new, amount: new - amount * new.sign()},
+          {"decayed": lambda old, new, amount: new - amount * old.sign()}),
+         "The decay is proportional to the weight: subtract lr·λ·p."),
+        ("weight decay by lr·λ, whatever p", {"decayed": lambda old, new, amount: new - amount},
+         "The decay is proportional to the weight: subtract lr·λ·p."),
+        ("parameters without a gradient decay too", {"without gradient": decays},
+         "A parameter that took no part in the step must stay as it is: `continue` before anything else.")),
+    *group(CORRECTED, ADAM, STEP,
+        ("no bias correction", {"c1": lambda beta1, t: 1.0, "c2": lambda beta2, t: 1.0},
+         "m and v begin at 0 and are too small at first, v more than m: the first steps are too long. Use "
+         "lr·√(1−β₂ᵗ)/(1−β₁ᵗ)."),
+        ("only m is corrected for its bias", {"c2": lambda beta2, t: 1.0},
+         "v begins at 0 as well: √(1−β₂ᵗ) is missing."),
+        ("only v is corrected for its bias", {"c1": lambda beta1, t: 1.0},
+         "m begins at 0 as well: the division by 1−β₁ᵗ is missing.")),
+    *group("α_t = α·√(1−β₂ᵗ)/(1−β₁ᵗ)", "Kingma & Ba 2015, end of §2", STEP,
+        ("the root is missing on 1−β₂ᵗ",
+         ({"root": lambda v, eps, c2: (v.sqrt() + eps) / c2}, {"root": lambda v, eps, c2: v.sqrt() / c2 + eps}),
+         "v̂ stands under a root, so its correction does too: α_t = lr·√(1−β₂ᵗ)/(1−β₁ᵗ)."),
+        ("there is a root on 1−β₁ᵗ", {"c1": lambda beta1, t: math.sqrt(1 - beta1**t)},
+         "m stands under no root: α_t = lr·√(1−β₂ᵗ)/(1−β₁ᵗ).")),
+    *group(CORRECTED, ADAM, STEP,
+        ("the bias correction is upside down",
+         {"c1": lambda beta1, t: 1 / (1 - beta1**t), "c2": lambda beta2, t: 1 / (1 - beta2**t)},
+         "m̂ = m/(1−β₁ᵗ): the means are too small and must be made larger."),
+        ("the bias correction has β₂², not β₂ᵗ",
+         ({"c2": lambda beta2, t: 1 - beta2**2},
+          {"c1": lambda beta1, t: 1 - beta1**1, "c2": lambda beta2, t: 1 - beta2**2}),
+         "The 2 of β₂ is its name; the power is t, the number of steps: 1 − beta2 ** t."),
+        ("the bias correction uses β·t, not βᵗ",
+         {"c1": lambda beta1, t: 1 - beta1 * t, "c2": lambda beta2, t: 1 - beta2 * t},
+         "β is raised to the power t: 1 − beta1 ** t.", STEP, "ValueError")),
+    *group(f"{MEAN}, {SQUARE}", ADAM, STEP,
+        ("β₁ and β₂ are swapped", {"betas": lambda beta1, beta2: (beta2, beta1)},
+         "betas = (β₁, β₂): the first is for m, the second for v."),
+        ("β₁ is used for both means", {"betas": lambda beta1, beta2: (beta1, beta1)},
+         "v has its own rate, β₂.")),
+    *group(UPDATE, ADAM, STEP,
+        ("eps is inside the root",
+         ({"root": lambda v, eps, c2: (v + eps).sqrt() / math.sqrt(c2)},
+          {"root": lambda v, eps, c2: (v / c2 + eps).sqrt()}),
+         "√(v + ε) is about √ε = 1e-3 for small gradients, and swallows their steps. Add ε after the root."),
+        ("no eps",
+         ({"root": lambda v, eps, c2: v.sqrt() / math.sqrt(c2) + 1e-300},
+          {"root": lambda v, eps, c2: v.sqrt() / math.sqrt(c2)}),
+         "Where a gradient has always been 0 this is 0/0. Add ε to the root."),
+        ("no root over v",
+         ({"root": lambda v, eps, c2: v / c2 + eps}, {"root": lambda v, eps, c2: (v + eps) / math.sqrt(c2)},
+          {"root": lambda v, eps, c2: (v + eps) / c2}),
+         "The step is divided by the root of the mean square, √v̂.")),
+    *group(CORRECTED, ADAM, STEP,
+        ("t begins at 0",
+         ({"t": lambda own, steps, all, since: own - 1},
+          {"t": lambda own, steps, all, since: own - 1, "rate": zero_division}),
+         "Then 1−βᵗ is 0 at the first step, and divided by. Count first, then correct: state['step'] += 1.",
+         STEP, "ZeroDivisionError"),
+        ("t is one ahead", {"t": lambda own, steps, all, since: own + 1},
+         "At the first step t is 1: begin at 0 and add 1 once."),
+        ("t stays 1", {"t": lambda own, steps, all, since: 1},
+         "Each step must add 1 to the parameter's state['step']."),
+        ("t is shared between the parameters",
+         ({"t": lambda own, steps, all, since: all}, {"t": lambda own, steps, all, since: steps}),
+         "It counts each parameter's own updates: keep it in self.state[p]."),
+        ("t starts anew whenever another parameter's state is made",
+         ({"t": lambda own, steps, all, since: since}, {"t": Anew()}),
+         "A parameter that joins later, such as a head's, sets the count back for all. Keep t in self.state[p].")),
+    *group("p ← p − α·m/(√v + ε) without correction", ADAM, STEP,
+        ("correct_bias=False is not handled: no step is taken",
+         ({"uncorrected": lambda lr: 0.0}, {"uncorrected": unbound}),
+         "Without the correction the step size is lr itself. Set it before the `if`, and correct it inside.",
+         STEP, "UnboundLocalError")),
+    *group(CORRECTED, ADAM, STEP,
+        ("correct_bias is read the wrong way round", {"corrects": lambda asked: not asked},
+         "Correct the bias where group['correct_bias'] is true.")),
+    *group(f"{MEAN}, {SQUARE}", ADAM, STEP,
+        ("the state is put on the GPU, wherever the parameter is", {"asks for a GPU": True},
+         "On a machine without one this fails, and on one with several it may be another. torch.zeros_like(p) is on "
+         "p's own device."),
+        ("the state is made new at every step",
+         ({"kept": False}, {"kept": False, "t": lambda own, steps, all, since: 1}),
+         "m and v are running means and must live on: make them only where self.state[p] is still empty.")),
+    *group(MEAN, ADAM, STEP,
+        ("m lacks the factor 1−β₁", {"m": lambda m, g, beta1: beta1 * m + g},
+         "A running mean adds (1−β₁)·g; without the factor it is a sum, ten times too large."),
+        ("m has its weights swapped", {"m": lambda m, g, beta1: (1 - beta1) * m + beta1 * g},
+         "The old mean gets β₁, the new gradient 1−β₁."),
+        ("no momentum: m is the gradient", ({"m": lambda m, g, beta1: (1 - beta1) * g}, {"m": lambda m, g, beta1: g}),
+         "The old mean must stay in it: β₁·m.")),
+    *group(SQUARE, ADAM, STEP,
+        ("v lacks the factor 1−β₂", {"v": lambda v, g, beta2: beta2 * v + g * g},
+         "A running mean adds (1−β₂)·g²; without the factor steps are far too short."),
+        ("v has its weights swapped", {"v": lambda v, g, beta2: (1 - beta2) * v + beta2 * g * g},
+         "The old mean gets β₂, the new square 1−β₂."),
+        ("v does not keep its old value",
+         ({"v": lambda v, g, beta2: (1 - beta2) * g * g}, {"v": lambda v, g, beta2: g * g}),
+         "The old mean must stay in it: β₂·v."),
+        ("the gradient is not squared in v",
+         ({"v": lambda v, g, beta2: beta2 * v + (1 - beta2) * g},
+          {"v": lambda v, g, beta2: beta2 * v + (1 - beta2) * g.abs()}),
+         "v is the mean of g², or its root has no meaning.")),
+    *group(UPDATE, ADAM, STEP,
+        ("the gradient's step has the wrong sign", {"step": lambda p, rate, m, root: p + rate * m / root},
+         "Descend: subtract."),
+        ("the learning rate is not used",
+         ({"rate": lambda lr, c1: 1.0 / c1, "uncorrected": lambda lr: 1.0}, {"rate": lambda lr, c1: 1.0 / c1}),
+         "Multiply the step by group['lr']."),
+        ("every group uses the first group's options",
+         {"group": lambda group, first: {**first, "params": group["params"]}},
+         "Take lr, betas, eps and weight_decay from the group that the loop is at.")),
 )  # fmt: skip
 
 PART = Part(
     "optimizer", "AdamW", RIGHT, reference, find, PROBES, MISTAKES,
-    also_right=(TEXTBOOK, FROM_OLD, {**TEXTBOOK, **FROM_OLD}), atol=1e-7, rtol=1e-5,
+    also_right=(TEXTBOOK, FROM_OLD, {**TEXTBOOK, **FROM_OLD}), owns=("AdamW",), atol=1e-7, rtol=1e-5,
 )  # fmt: skip

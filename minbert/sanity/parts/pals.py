@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.config import BertConfig
-from minbert.sanity.core import Absent, Mistake, Part, Pieces, Probe, seeded
-from minbert.sanity.search import optional
+from minbert.sanity.core import Part, Pieces, Probe, group, seeded
+from minbert.sanity.search import optional, unlike
 
 L, C, H, SIZE = 2, 8, 2, 4  # layers, hidden size, heads; the inner width of the added layers
 CONFIG = BertConfig(
@@ -144,9 +144,10 @@ class Theirs(Reference):
 def find(project: Any) -> Theirs:
     """A package like ours; nothing else is known to look for."""
     pals = optional(project, "pals", "add_pals", "add_low_rank", "use_task")
-    bert = optional(project, "bert", "BertModel")
+    bert = optional(project, "bert", "BertModel") if pals else None
     if pals is None or bert is None or not hasattr(bert.BertModel, "encode"):
-        raise Absent("no pals.py with add_pals(bert, tasks, size), add_low_rank(…) and use_task(bert, task)")
+        unlike(project, r"(^|_)[Pp][Aa][Ll]s?(?![a-z])|[Pp]rojected_?[ ]?[Aa]ttention|Stickland",
+               "a pals.py with add_pals(bert, tasks, size), add_low_rank(…) and use_task(bert, task)")  # fmt: skip
     return Theirs(bert, pals)
 
 
@@ -214,11 +215,8 @@ PROBES = (
 # ------------------------------------------------------------------------------------------------ mistakes
 
 LAYER, INNER = "h' = LN(ffn_out + attn_out + TS(h))", "TS(h) = V_D·g(V_E·h)"
+PAPER = "Stickland & Murray 2019, §3"
 JOINED = ("BertLayer.forward",)
-
-
-def mistake(name: str, equation: str, why: str, *forms: Pieces, where: tuple[str, ...]) -> Mistake:
-    return Mistake(name, forms[0], why, equation, "Stickland & Murray 2019, §3", where, also=forms[1:])
 
 
 def sharing(pal: bool, low_rank: bool) -> Pieces:
@@ -234,49 +232,46 @@ def identity(module: Any, x: Tensor, mask: Tensor) -> Tensor:
 
 
 MISTAKES = (
-    mistake("TS looks at the attention's output", LAYER,
-            "It stands beside the whole layer: give it h, what goes into the layer.",
-            {"place": lambda h, mask, TS: norm((a := norm(h + tokens_mean(h, mask))) + TS(a, mask))}, where=JOINED),
-    mistake("TS is added after the last LayerNorm", LAYER,
-            "It joins the sum inside the last LayerNorm, beside the feed-forward network's output.",
-            {"place": lambda h, mask, TS: norm(norm(h + tokens_mean(h, mask))) + TS(h, mask)}, where=JOINED),
-    mistake("TS is added to the layer's input", LAYER,
-            "It stands beside the layer, not in front of it.",
-            {"place": lambda h, mask, TS: norm(norm((x := h + TS(h, mask)) + tokens_mean(x, mask)))}, where=JOINED),
-    mistake("TS is added to the attention's input", LAYER,
-            "h + SA(h + TS(h)) is printed in a report; the paper and its code add TS(h) beside the layer.",
-            {"place": lambda h, mask, TS: norm(norm(h + tokens_mean(h + TS(h, mask), mask)))}, where=JOINED),
-    mistake("TS is added before the first LayerNorm", LAYER,
-            "It joins the sum inside the last LayerNorm of the layer, not inside the attention's.",
-            {"place": lambda h, mask, TS: norm(norm(h + tokens_mean(h, mask) + TS(h, mask)))}, where=JOINED),
-    mistake("the task's layer is never used", LAYER,
-            "Nothing of TS(h) reaches the output. Add it beside the feed-forward network's output.",
-            {"place": lambda h, mask, TS: norm(norm(h + tokens_mean(h, mask)))}, where=JOINED),
-    mistake("a PAL's V_E and V_D are not shared over the layers", INNER,
-            "A task has one V_E and one V_D for all its layers; only q, k and v are each layer's own. Make the pair "
-            "once, before the loop over the layers.",
-            sharing(False, False), where=("add_pals",)),
-    mistake("a low-rank layer's V_E and V_D are shared over the layers", INNER,
-            "Low-rank layers have a pair in every layer. Make it inside the loop over the layers.",
-            sharing(True, True), where=("add_low_rank",)),
-    mistake("all tasks have the same layer", "TS of the task i is TSᵢ",
-            "One task's loss then moves the others' layer. Make one for each task.",
-            {"of each task": False}, where=("_add", "add_pals")),
-    mistake("the first task's layer always answers", "TS of the task i is TSᵢ",
-            "The layer that answers must be the one of the task whose batch it is.",
-            {"use": lambda tasks, task: tasks[0]}, where=("use_task", "TaskTable.forward")),
-    mistake("V_D does not start at zero", INNER,
-            "The pretrained model is disturbed before it has learned anything. Start V_D with zeros.",
-            {"start": lambda p: nn.init.normal_(p)}, where=("_pair", "add_pals")),
-    mistake("a PAL's attention looks at pads", "softmax(QKᵀ/√D + mask)·V",
-            "It is attention as in BERT: give it the layer's mask.",
-            {"mask": torch.zeros_like}, where=("PAL.forward",)),
-    mistake("a PAL without attention", INNER,
-            "g is multi-head attention between V_E and V_D; without it this is a low-rank layer.",
-            inner(pal=identity), where=("PAL.forward",)),
-    mistake("a low-rank layer with a GELU that was not asked for", INNER,
-            "g is the identity unless asked otherwise.",
-            inner(low_rank=lambda module, x, mask: F.gelu(x)), where=("LowRank.forward",)),
+    *group(LAYER, PAPER, JOINED,
+        ("TS looks at the attention's output",
+         {"place": lambda h, mask, TS: norm((a := norm(h + tokens_mean(h, mask))) + TS(a, mask))},
+         "It stands beside the whole layer: give it h, what goes into the layer."),
+        ("TS is added after the last LayerNorm",
+         {"place": lambda h, mask, TS: norm(norm(h + tokens_mean(h, mask))) + TS(h, mask)},
+         "It joins the sum inside the last LayerNorm, beside the feed-forward network's output."),
+        ("TS is added to the layer's input",
+         {"place": lambda h, mask, TS: norm(norm((x := h + TS(h, mask)) + tokens_mean(x, mask)))},
+         "It stands beside the layer, not in front of it."),
+        ("TS is added to the attention's input",
+         {"place": lambda h, mask, TS: norm(norm(h + tokens_mean(h + TS(h, mask), mask)))},
+         "h + SA(h + TS(h)) is printed in a report; the paper and its code add TS(h) beside the layer."),
+        ("TS is added before the first LayerNorm",
+         {"place": lambda h, mask, TS: norm(norm(h + tokens_mean(h, mask) + TS(h, mask)))},
+         "It joins the sum inside the last LayerNorm of the layer, not inside the attention's."),
+        ("the task's layer is never used", {"place": lambda h, mask, TS: norm(norm(h + tokens_mean(h, mask)))},
+         "Nothing of TS(h) reaches the output. Add it beside the feed-forward network's output.")),
+    *group(INNER, PAPER, ("add_pals",),
+        ("a PAL's V_E and V_D are not shared over the layers", sharing(False, False),
+         "A task has one V_E and one V_D for all its layers; only q, k and v are each layer's own. Make the pair once, "
+         "before the loop over the layers."),
+        ("a low-rank layer's V_E and V_D are shared over the layers", sharing(True, True),
+         "Low-rank layers have a pair in every layer. Make it inside the loop over the layers.", ("add_low_rank",))),
+    *group("TS of the task i is TSᵢ", PAPER, ("_add", "add_pals"),
+        ("all tasks have the same layer", {"of each task": False},
+         "One task's loss then moves the others' layer. Make one for each task."),
+        ("the first task's layer always answers", {"use": lambda tasks, task: tasks[0]},
+         "The layer that answers must be the one of the task whose batch it is.", ("use_task", "TaskTable.forward"))),
+    *group(INNER, PAPER, ("_pair", "add_pals"),
+        ("V_D does not start at zero", {"start": lambda p: nn.init.normal_(p)},
+         "The pretrained model is disturbed before it has learned anything. Start V_D with zeros.")),
+    *group("softmax(QKᵀ/√D + mask)·V", PAPER, ("PAL.forward",),
+        ("a PAL's attention looks at pads", {"mask": torch.zeros_like},
+         "It is attention as in BERT: give it the layer's mask.")),
+    *group(INNER, PAPER, ("PAL.forward",),
+        ("a PAL without attention", inner(pal=identity),
+         "g is multi-head attention between V_E and V_D; without it this is a low-rank layer."),
+        ("a low-rank layer with a GELU that was not asked for", inner(low_rank=lambda module, x, mask: F.gelu(x)),
+         "g is the identity unless asked otherwise.", ("LowRank.forward",))),
 )  # fmt: skip
 
 PART = Part(

@@ -14,13 +14,15 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe
-from minbert.sanity.search import named, optional
+from minbert.sanity.core import Absent, CannotCheck, Part, Pieces, Probe, group
+from minbert.sanity.evidence import NoAttribute
+from minbert.sanity.search import named, optional, unlike
 
 # The worked examples. Three tasks: with the orders 1-2-3 the sum is (-.389, .222, 1.778).
 THREE = ((1.0, 0, 0), (-1.0, 1, 0), (-0.5, -1, 1))
@@ -104,8 +106,8 @@ class Reference:
 class Theirs:
     """Somebody's PCGrad: `update` puts into `.grad` of the parameters what should be there after T losses."""
 
-    def __init__(self, update: Callable[[list[nn.Parameter], list[Tensor]], None], heads: bool):
-        self.update, self.has_heads = update, heads
+    def __init__(self, update: Callable[[list[nn.Parameter], list[Tensor]], None], heads: bool, promised: bool = False):
+        self.update, self.has_heads, self.promised = update, heads, promised
 
     def sums(self, gradients):
         random.seed(0)
@@ -144,7 +146,7 @@ def find(project) -> Theirs:
                 taken.append(module.take_gradients(parameters))
             module.give_gradients(taken, module.pcgrad, memory)
 
-        return Theirs(ours, heads=True)
+        return Theirs(ours, heads=True, promised=True)
 
     for _, PCGrad in named(project, lambda name: name.endswith(".pc_backward")):
         return Theirs(partial(wrapped, PCGrad), heads=True)
@@ -154,7 +156,8 @@ def find(project) -> Theirs:
             needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
             if len(needed) == 1:
                 return Theirs(partial(called, function), heads=False)
-    raise Absent("no function pcgrad(gradients), and no class PCGrad(optimizer) with pc_backward(losses)")
+    unlike(project, r"(?i)pc_?grad|pc_?backward|project_?conflict|gradient[ _]?surgery|Yu et al",
+           "functions pcgrad(gradients) and classes PCGrad(optimizer) with pc_backward(losses)")  # fmt: skip
 
 
 def wrapped(PCGrad: type, parameters: list[nn.Parameter], losses: list[Tensor]):
@@ -174,6 +177,9 @@ class Parameters:
 
     def step(self, closure: Callable | None = None):
         pass
+
+    def __getattr__(self, name: str) -> Any:
+        raise NoAttribute(f"it asks the optimizer for `{name}`, and the check's stand-in for it has none")
 
 
 def called(function: Callable, parameters: list[nn.Parameter], losses: list[Tensor]):
@@ -228,67 +234,53 @@ SOURCE = "Yu et al. 2020, Algorithm 1"
 WHERE = ("PCGrad._project_conflicting", "PCGrad.pc_backward", "pcgrad", "project_conflicting", "gradient_surgery")
 
 
-def mistake(name: str, why: str, *forms: Pieces, where: tuple[str, ...] = WHERE) -> Mistake:
-    return Mistake(name, forms[0], why, EQUATION, SOURCE, where, also=forms[1:])
-
-
 def mean(g: Tensor) -> Tensor:
     return g.mean(dim=0)
 
 
 MISTAKES = (
-    mistake("projects against gradients that are projected already",
-            "gⱼ must be the gradient as it came from task j; yours was changed by an earlier round. Keep a copy of all "
-            "gradients before the loop and project against the copies.",
-            {"other": current}),
-    mistake("the order of the tasks is always the same",
-            "The result depends on the order, and the first task would always be served the same way. Draw a fresh "
-            "order for every task at every step (`random.shuffle` works in place; `torch.randperm` returns).",
-            {"orders": lambda T: [[tuple(j for j in range(T) if j != i) for i in range(T)]]}),
-    mistake("the mean of the gradients, not their sum",
-            "The update is the sum of the projected gradients. A mean makes every step, and the norm that clipping "
-            "sees, T times smaller.",
-            {"sum": mean}, {"sum": mean, "heads": lambda g, T: g / T}),
-    mistake("projects also where nothing is in conflict",
-            "Where gᵢ'·gⱼ ≥ 0 the tasks help one another and nothing may be taken away. Project only if gᵢ'·gⱼ < 0.",
-            {"conflict": lambda dot: True}),
-    mistake("projects where the tasks agree, and not where they oppose one another",
-            "The comparison is the wrong way round: the part to be taken out is there when gᵢ'·gⱼ < 0.",
-            {"conflict": lambda dot: dot > 0}),
-    mistake("divides by ‖gⱼ‖ instead of ‖gⱼ‖²",
-            "The part of gᵢ' along gⱼ is (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ: the norm is needed once for the length and once for the "
-            "direction.",
-            {"divisor": lambda g_j: g_j.norm()}),
-    mistake("does not divide by ‖gⱼ‖²",
-            "Without the divisor a long gⱼ takes far too much out of gᵢ'. Divide gᵢ'·gⱼ by gⱼ·gⱼ.",
-            {"divisor": lambda g_j: 1.0}),
-    mistake("looks at the first gᵢ each time instead of what is left of it",
-            "After one projection gᵢ' may oppose the next task where gᵢ did not, or no longer. Take the product with "
-            "gᵢ', the gradient with what was taken out of it so far.",
-            {"mine": original}),
-    mistake("adds the part that opposes instead of taking it out",
-            "gᵢ'·gⱼ is negative, so that minus it times gⱼ moves along gⱼ. With a plus the conflict doubles.",
-            {"take": lambda g_i, part: g_i + part}),
-    mistake("looks only at the tasks that come later",
-            "Every task must be compared with all others: j runs over all j ≠ i, not over j > i.",
-            {"orders": lambda T: [list(c) for c in itertools.product(
-                *[list(itertools.permutations(range(i + 1, T))) for i in range(T)])]},
-            {"orders": lambda T: [[tuple(range(i + 1, T)) for i in range(T)]]}),
-    mistake("projects every tensor by itself",
-            "A conflict is one of whole gradients: all shared parameters together are one vector. Flatten and "
-            "concatenate before taking products.",
-            {"chunks": lambda g: [slice(0, 1), slice(1, len(g))]}),
-    mistake("counts the heads' gradients in ‖gⱼ‖²",
-            "A head belongs to one task and cannot be in conflict; in ‖gⱼ‖² it only makes the projection too weak. "
-            "Project the parameters that all tasks share, and no others.",
-            {"with_heads": True}, where=("PCGrad._pack_grad", "give_gradients", *WHERE)),
-    mistake("divides the heads' gradients by the number of tasks",
-            "A head gets its gradient from one task and should keep it as it is.",
-            {"heads": lambda g, T: g / T}, where=("give_gradients", *WHERE)),
-    mistake("leaves the heads without a gradient",
-            "Parameters that only one task reaches are no part of the surgery, but they must still learn: give them "
-            "their own gradient.",
-            {"heads": lambda g, T: torch.zeros_like(g)}, where=("PCGrad._set_grad", "give_gradients", *WHERE)),
+    *group(EQUATION, SOURCE, WHERE,
+        ("projects against gradients that are projected already", {"other": current},
+         "gⱼ must be the gradient as it came from task j; yours was changed by an earlier round. Keep a copy of all "
+         "gradients before the loop and project against the copies."),
+        ("the order of the tasks is always the same",
+         {"orders": lambda T: [[tuple(j for j in range(T) if j != i) for i in range(T)]]},
+         "The result depends on the order, and the first task would always be served the same way. Draw a fresh order "
+         "for every task at every step (`random.shuffle` works in place; `torch.randperm` returns)."),
+        ("the mean of the gradients, not their sum", ({"sum": mean}, {"sum": mean, "heads": lambda g, T: g / T}),
+         "The update is the sum of the projected gradients. A mean makes every step, and the norm that clipping sees, "
+         "T times smaller."),
+        ("projects also where nothing is in conflict", {"conflict": lambda dot: True},
+         "Where gᵢ'·gⱼ ≥ 0 the tasks help one another and nothing may be taken away. Project only if gᵢ'·gⱼ < 0."),
+        ("projects where the tasks agree, and not where they oppose one another", {"conflict": lambda dot: dot > 0},
+         "The comparison is the wrong way round: the part to be taken out is there when gᵢ'·gⱼ < 0."),
+        ("divides by ‖gⱼ‖ instead of ‖gⱼ‖²", {"divisor": lambda g_j: g_j.norm()},
+         "The part of gᵢ' along gⱼ is (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ: the norm is needed once for the length and once for the "
+         "direction."),
+        ("does not divide by ‖gⱼ‖²", {"divisor": lambda g_j: 1.0},
+         "Without the divisor a long gⱼ takes far too much out of gᵢ'. Divide gᵢ'·gⱼ by gⱼ·gⱼ."),
+        ("looks at the first gᵢ each time instead of what is left of it", {"mine": original},
+         "After one projection gᵢ' may oppose the next task where gᵢ did not, or no longer. Take the product with gᵢ', "
+         "the gradient with what was taken out of it so far."),
+        ("adds the part that opposes instead of taking it out", {"take": lambda g_i, part: g_i + part},
+         "gᵢ'·gⱼ is negative, so that minus it times gⱼ moves along gⱼ. With a plus the conflict doubles."),
+        ("looks only at the tasks that come later",
+         ({"orders": lambda T: [list(c) for c in itertools.product(
+              *[list(itertools.permutations(range(i + 1, T))) for i in range(T)])]},
+          {"orders": lambda T: [[tuple(range(i + 1, T)) for i in range(T)]]}),
+         "Every task must be compared with all others: j runs over all j ≠ i, not over j > i."),
+        ("projects every tensor by itself", {"chunks": lambda g: [slice(0, 1), slice(1, len(g))]},
+         "A conflict is one of whole gradients: all shared parameters together are one vector. Flatten and concatenate "
+         "before taking products."),
+        ("counts the heads' gradients in ‖gⱼ‖²", {"with_heads": True},
+         "A head belongs to one task and cannot be in conflict; in ‖gⱼ‖² it only makes the projection too weak. "
+         "Project the parameters that all tasks share, and no others.",
+         ("PCGrad._pack_grad", "give_gradients", *WHERE)),
+        ("divides the heads' gradients by the number of tasks", {"heads": lambda g, T: g / T},
+         "A head gets its gradient from one task and should keep it as it is.", ("give_gradients", *WHERE)),
+        ("leaves the heads without a gradient", {"heads": lambda g, T: torch.zeros_like(g)},
+         "Parameters that only one task reaches are no part of the surgery, but they must still learn: give them their "
+         "own gradient.", ("PCGrad._set_grad", "give_gradients", *WHERE))),
 )  # fmt: skip
 
 PART = Part(

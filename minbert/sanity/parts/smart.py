@@ -17,8 +17,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from minbert.sanity.core import Absent, CannotCheck, Mistake, Part, Pieces, Probe
-from minbert.sanity.search import named, optional
+from minbert.sanity.core import Absent, CannotCheck, Part, Pieces, Probe, group
+from minbert.sanity.search import named, optional, unlike
 
 EPSILON = 0.01
 NOISE = 1e-14  # σ: nothing to be seen, but enough to know the way up from
@@ -181,6 +181,8 @@ class SmartLoss(Ours):
     Dropout, pads and weights are the caller's there: nothing can be said about them.
     """
 
+    promised = False
+
     def __init__(self, SMARTLoss: type, divergences: dict[str, Callable]):
         self.SMARTLoss, self.divergences = SMARTLoss, divergences
         names = list(inspect.signature(SMARTLoss).parameters)
@@ -221,7 +223,8 @@ def find(project) -> Ours:
     for _, value in named(project, lambda n: re.search(r"(?i)^smart\w*loss$|^smart$|^smart_?reg", n)):
         if inspect.isclass(value):
             return SmartLoss(value, divergences)
-    raise Absent("no function smoothness(model, x, divergence, …), and no class SMARTLoss(eval_fn, loss_fn, …)")
+    unlike(project, r"(?m)SMART|Smart(?![a-z])|^smart_|_smart(?![a-z])|[Ss]moothness.?[Ii]nduc|[Bb]regman|Jiang et al",
+           "functions smoothness(model, x, divergence, …) and classes SMARTLoss(eval_fn, loss_fn, …)")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -292,7 +295,7 @@ def gradients(s) -> dict[str, Tensor]:
     with same_noise():
         term = s.term(f, x, EPSILON, NOISE, 100 * EPSILON, 1)
     left = f.w.grad is not None and f.w.grad.any()
-    (g,) = torch.autograd.grad(term, f.w)
+    g = torch.autograd.grad(term, f.w)[0] if term.requires_grad else torch.zeros_like(f.w)
     return {"∂R_s/∂w / ε²": g / EPSILON**2, "left in w.grad": torch.as_tensor(left)}
 
 
@@ -348,10 +351,6 @@ TERM = "R_s = mean ℓ_s(f(x̃; θ), f(x; θ))"
 WHERE = ("smoothness", "SMARTLoss.forward", "SmartLoss.forward")
 
 
-def mistake(name: str, equation: str, why: str, *forms: Pieces, source: str = ALGORITHM, where=WHERE) -> Mistake:
-    return Mistake(name, forms[0], why, equation, source, where, also=forms[1:])
-
-
 @contextmanager
 def left_in_eval(model: nn.Module):
     model.eval()
@@ -393,92 +392,82 @@ def two_logits(kl: Callable) -> Callable:
 
 
 MISTAKES = (
-    mistake("dropout is left on in the term", TERM,
-            "Two passes with different dropout differ even at δ = 0, far more than a nudge of ε changes anything: the "
-            "term measures dropout. Put the model in evaluation for the term, and back afterwards.",
-            {"mode": lambda model: nullcontext()}, source="Jiang et al. 2020, §3.1"),
-    mistake("f(x) comes from a pass with dropout", TERM,
-            "The clean answer and the nudged one must be made alike: compute f(x) for this term without dropout too, "
-            "not from the training pass.",
-            {"clean mode": lambda mode, model: nullcontext()}, source="Jiang et al. 2020, §3.1"),
-    mistake("the model stays in evaluation afterwards", TERM,
-            "After the term every module must be in the mode that it was in, or the rest of the training runs without "
-            "dropout.",
-            {"mode": left_in_eval}, source="Jiang et al. 2020, §3.1", where=("exact", *WHERE)),
-    mistake("f(x) is detached in the term", TERM,
-            "Both answers depend on θ. With f(x) detached the gradient no longer falls with δ²: the term then pulls "
-            "f(x̃) towards a fixed target. Detach f(x) in the search for δ only.",
-            {"clean": lambda y: y.detach()}),
-    mistake("f(x̃) is detached in the term", TERM,
-            "Both answers depend on θ: detach neither in the last comparison.",
-            {"noisy": lambda y: y.detach()}),
-    mistake("the term is made of detached numbers", TERM,
-            "Nothing can be learned from a term without gradient. Leave the last comparison outside `no_grad` and "
-            "detach neither answer.",
-            {"clean": lambda y: y.detach(), "noisy": lambda y: y.detach()}),
-    mistake("δ is not brought back to ε", ASCENT,
-            "Π_ε is missing: after the step, cut every number of δ to [-ε, ε]. Otherwise the nudge is as long as η "
-            "makes it.",
-            {"bound": lambda delta, epsilon: delta}),
-    mistake("δ is scaled to a size of 1 instead of being cut to ε", ASCENT,
-            "δ/‖δ‖_∞ is as large as the embeddings themselves, whatever ε says; there ε only guards a division. "
-            "Normalise the gradient, take the step, then clamp δ to [-ε, ε]. (smart-pytorch and mt-dnn do this.)",
-            {"direction": plain, "bound": scaled},
-            {"bound": scaled}, {"direction": plain, "bound": lambda d, e: scaled(d, 0.0)}),
-    mistake("goes downhill: the wrong sign of the step", ASCENT,
-            "x̃ must look for the largest change, so δ moves along the gradient: a plus, not a minus.",
-            {"step": lambda delta, move: delta - move}),
-    mistake("the gradient is not normalised", ASCENT,
-            "Near x the gradient of ℓ_s is almost zero. Divide it by ‖g‖_∞ so that η says how far the step goes.",
-            {"direction": plain}),
-    mistake("only the gradient's sign is used", ASCENT,
-            "That is another method (FGSM). Algorithm 1 divides the gradient by its largest number, and the smaller "
-            "ones stay smaller.",
-            {"direction": torch.sign}),
-    mistake("the gradient is divided by its Euclidean norm", ASCENT,
-            "The ball of Algorithm 1 is one of ‖·‖_∞, and so is the norm that g is divided by: its largest number. "
-            "‖g‖₂ grows with the length of the sentence, and the step shrinks.",
-            {"direction": lambda g: g / g.norm(dim=(1, 2), keepdim=True)},
-            {"direction": lambda g: g / g.norm(dim=-1, keepdim=True)}),
-    mistake("starts at x itself, without noise", "δ ← N(0, σ²)",
-            "At δ = 0 the divergence is at its minimum and its gradient is zero, so that there is no way up. Start "
-            "from a little noise.",
-            {"start": zero}, {"start": zero, "direction": lambda g: g / g.abs().amax(dim=(1, 2), keepdim=True)}),
-    mistake("takes one step, whatever K is", ASCENT,
-            "The step is to be repeated K times, each from where the last one ended.",
-            {"steps": lambda K: 1}),
-    mistake("the search leaves its gradient in the weights", ASCENT,
-            "`loss.backward()` adds the search's gradient to every weight's `.grad`, and the optimizer follows it. Use "
-            "`torch.autograd.grad(loss, delta)`.",
-            {"gradient": backward}),
-    mistake("pads are nudged too", ASCENT,
-            "A pad is no part of the sentence. Multiply the noise and the step by the mask.",
-            {"keep": torch.ones_like}),
-    mistake("softmax over a single logit", "ℓ_s = KL(p‖q) + KL(q‖p),  p = (σ(a), 1 - σ(a))",
-            "The softmax of one number is 1 whatever the number, so that the term of the paraphrase task is always "
-            "zero. Use the divergence of two Bernoulli variables, with σ.",
-            {"yes or no": symmetric_kl}, source="Jiang et al. 2020, §3.1",
-            where=("bernoulli_symmetric_kl", "Task")),
-    mistake("the divergence of classes is one-sided", "ℓ_s = KL(p‖q) + KL(q‖p)",
-            "SMART takes the symmetric divergence: add the one the other way round.",
-            {"classes": one_sided}, {"classes": lambda a, b: one_sided(b, a)}, source="Jiang et al. 2020, §3.1",
-            where=("symmetric_kl", "sym_kl_loss", "sym_kl")),
-    mistake("the divergence of classes is averaged over the classes", "KL(p‖q) = Σ_k p_k (log p_k - log q_k)",
-            "A divergence is a sum over the classes. With `F.kl_div` use reduction=\"batchmean\", not \"mean\".",
-            {"classes": lambda a, b: symmetric_kl(a, b) / a.shape[-1]}, source="Jiang et al. 2020, §3.1",
-            where=("symmetric_kl", "sym_kl_loss", "sym_kl")),
-    mistake("the divergence of yes or no is one-sided", "ℓ_s = KL(p‖q) + KL(q‖p),  p = (σ(a), 1 - σ(a))",
-            "SMART takes the symmetric divergence: add the one the other way round.",
-            {"yes or no": two_logits(one_sided)}, {"yes or no": two_logits(lambda a, b: one_sided(b, a))},
-            source="Jiang et al. 2020, §3.1", where=("bernoulli_symmetric_kl",)),
-    mistake("β and 1 - β are exchanged", "θ̃ ← (1 - β)·θ + β·θ̃",
-            "β near 1 means a long memory: θ̃ keeps β of itself. Exchanged, θ̃ is nearly θ, and the term nearly zero.",
-            {"average": lambda mean, now, beta: beta * now + (1 - beta) * mean}, source="Jiang et al. 2020, §3.2",
-            where=("Proximal.update",)),
-    mistake("θ̃ is not a copy of θ", "θ̃ ← (1 - β)·θ + β·θ̃",
-            "Without `.clone()` θ̃ is the very tensor that the optimizer changes, and the term is always zero.",
-            {"average": lambda mean, now, beta: now}, source="Jiang et al. 2020, §3.2",
-            where=("Proximal.__init__",)),
+    *group(TERM, "Jiang et al. 2020, §3.1", WHERE,
+        ("dropout is left on in the term", {"mode": lambda model: nullcontext()},
+         "Two passes with different dropout differ even at δ = 0, far more than a nudge of ε changes anything: the "
+         "term measures dropout. Put the model in evaluation for the term, and back afterwards."),
+        ("f(x) comes from a pass with dropout", {"clean mode": lambda mode, model: nullcontext()},
+         "The clean answer and the nudged one must be made alike: compute f(x) for this term without dropout too, not "
+         "from the training pass."),
+        ("the model stays in evaluation afterwards", {"mode": left_in_eval},
+         "After the term every module must be in the mode that it was in, or the rest of the training runs without "
+         "dropout.", ("exact", *WHERE))),
+    *group(TERM, ALGORITHM, WHERE,
+        ("f(x) is detached in the term", {"clean": lambda y: y.detach()},
+         "Both answers depend on θ. With f(x) detached the gradient no longer falls with δ²: the term then pulls f(x̃) "
+         "towards a fixed target. Detach f(x) in the search for δ only."),
+        ("f(x̃) is detached in the term", {"noisy": lambda y: y.detach()},
+         "Both answers depend on θ: detach neither in the last comparison."),
+        ("the term is made of detached numbers", {"clean": lambda y: y.detach(), "noisy": lambda y: y.detach()},
+         "Nothing can be learned from a term without gradient. Leave the last comparison outside `no_grad` and detach "
+         "neither answer.")),
+    *group(ASCENT, ALGORITHM, WHERE,
+        ("δ is not brought back to ε", {"bound": lambda delta, epsilon: delta},
+         "Π_ε is missing: after the step, cut every number of δ to [-ε, ε]. Otherwise the nudge is as long as η makes "
+         "it."),
+        ("δ is scaled to a size of 1 instead of being cut to ε",
+         ({"direction": plain, "bound": scaled}, {"bound": scaled},
+          {"direction": plain, "bound": lambda d, e: scaled(d, 0.0)}),
+         "δ/‖δ‖_∞ is as large as the embeddings themselves, whatever ε says; there ε only guards a division. Normalise "
+         "the gradient, take the step, then clamp δ to [-ε, ε]. (smart-pytorch and mt-dnn do this.)"),
+        ("goes downhill: the wrong sign of the step", {"step": lambda delta, move: delta - move},
+         "x̃ must look for the largest change, so δ moves along the gradient: a plus, not a minus."),
+        ("the gradient is not normalised", {"direction": plain},
+         "Near x the gradient of ℓ_s is almost zero. Divide it by ‖g‖_∞ so that η says how far the step goes."),
+        ("only the gradient's sign is used", {"direction": torch.sign},
+         "That is another method (FGSM). Algorithm 1 divides the gradient by its largest number, and the smaller ones "
+         "stay smaller."),
+        ("the gradient is divided by its Euclidean norm",
+         ({"direction": lambda g: g / g.norm(dim=(1, 2), keepdim=True)},
+          {"direction": lambda g: g / g.norm(dim=-1, keepdim=True)}),
+         "The ball of Algorithm 1 is one of ‖·‖_∞, and so is the norm that g is divided by: its largest number. ‖g‖₂ "
+         "grows with the length of the sentence, and the step shrinks.")),
+    *group("δ ← N(0, σ²)", ALGORITHM, WHERE,
+        ("starts at x itself, without noise",
+         ({"start": zero}, {"start": zero, "direction": lambda g: g / g.abs().amax(dim=(1, 2), keepdim=True)}),
+         "At δ = 0 the divergence is at its minimum and its gradient is zero, so that there is no way up. Start from a "
+         "little noise.")),
+    *group(ASCENT, ALGORITHM, WHERE,
+        ("takes one step, whatever K is", {"steps": lambda K: 1},
+         "The step is to be repeated K times, each from where the last one ended."),
+        ("the search leaves its gradient in the weights", {"gradient": backward},
+         "`loss.backward()` adds the search's gradient to every weight's `.grad`, and the optimizer follows it. Use "
+         "`torch.autograd.grad(loss, delta)`."),
+        ("pads are nudged too", {"keep": torch.ones_like},
+         "A pad is no part of the sentence. Multiply the noise and the step by the mask.")),
+    *group("ℓ_s = KL(p‖q) + KL(q‖p),  p = (σ(a), 1 - σ(a))", "Jiang et al. 2020, §3.1",
+           ("bernoulli_symmetric_kl", "Task"),
+        ("softmax over a single logit", {"yes or no": symmetric_kl},
+         "The softmax of one number is 1 whatever the number, so that the term of the paraphrase task is always zero. "
+         "Use the divergence of two Bernoulli variables, with σ.")),
+    *group("ℓ_s = KL(p‖q) + KL(q‖p)", "Jiang et al. 2020, §3.1", ("symmetric_kl", "sym_kl_loss", "sym_kl"),
+        ("the divergence of classes is one-sided", ({"classes": one_sided}, {"classes": lambda a, b: one_sided(b, a)}),
+         "SMART takes the symmetric divergence: add the one the other way round.")),
+    *group("KL(p‖q) = Σ_k p_k (log p_k - log q_k)", "Jiang et al. 2020, §3.1",
+           ("symmetric_kl", "sym_kl_loss", "sym_kl"),
+        ("the divergence of classes is averaged over the classes",
+         {"classes": lambda a, b: symmetric_kl(a, b) / a.shape[-1]},
+         "A divergence is a sum over the classes. With `F.kl_div` use reduction=\"batchmean\", not \"mean\".")),
+    *group("ℓ_s = KL(p‖q) + KL(q‖p),  p = (σ(a), 1 - σ(a))", "Jiang et al. 2020, §3.1", ("bernoulli_symmetric_kl",),
+        ("the divergence of yes or no is one-sided",
+         ({"yes or no": two_logits(one_sided)}, {"yes or no": two_logits(lambda a, b: one_sided(b, a))}),
+         "SMART takes the symmetric divergence: add the one the other way round.")),
+    *group("θ̃ ← (1 - β)·θ + β·θ̃", "Jiang et al. 2020, §3.2", ("Proximal.update",),
+        ("β and 1 - β are exchanged", {"average": lambda mean, now, beta: beta * now + (1 - beta) * mean},
+         "β near 1 means a long memory: θ̃ keeps β of itself. Exchanged, θ̃ is nearly θ, and the term nearly zero."),
+        ("θ̃ is not a copy of θ", {"average": lambda mean, now, beta: now},
+         "Without `.clone()` θ̃ is the very tensor that the optimizer changes, and the term is always zero.",
+         ("Proximal.__init__",))),
 )  # fmt: skip
 
 PART = Part(

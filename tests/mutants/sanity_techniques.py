@@ -1,25 +1,12 @@
-"""The sanity check of the techniques, heads and evaluation against mistakes that are really made in files.
+"""How mistakes in the heads, in evaluation and in the techniques look in files: replaced text in right projects.
 
-`INJECTED` says which text to replace in a right project, and the one name that the check must give it. Right projects
-are our own package, and the ways in which course projects write these things (`RIGHT`). All are run in one process
-that forks, as the check's own child does.
+`INJECTED` says which text to replace, and the one name that the check must give it. Right projects are our own
+package, and the ways in which course projects write these things (`RIGHT`). It is used by test_sanity_techniques.py.
 """
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from tests.sanity.making import ROOT, changed, swap
 
-import pytest
-import torch
-
-from minbert.sanity import parts
-from minbert.sanity.judge import judge
-
-ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.xdist_group("techniques")  # one process: they share what is recorded once, in half a minute
-PARTS = {name: parts.load(name) for name in ("heads", "evaluation", "pcgrad", "smart", "lora", "pals")}
+PARTS = ("heads", "evaluation", "pcgrad", "smart", "lora", "pals")
 
 # ------------------------------------------------------------------------------------------------ right projects
 
@@ -146,11 +133,16 @@ class MultitaskBERT(nn.Module):
     def predict_similarity(self, ids1, mask1, ids2, mask2):
         return 5 * F.cosine_similarity(self(ids1, mask1), self(ids2, mask2), dim=1)
 
-def train_multitask(args, sts_train, model, batch):
+def train_multitask(args, sts_train, model, optimizer, batches):
     data = SentencePairDataset(sts_train, args, isRegression=True)
-    F.cross_entropy(model.predict_sentiment(*batch), batch)
-    F.binary_cross_entropy_with_logits(model.predict_paraphrase(*batch), batch)
-    F.mse_loss(model.predict_similarity(*batch), data)
+    model.train()
+    for batch in batches(data):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model.predict_sentiment(*batch[:2]), batch.labels)
+        loss += F.binary_cross_entropy_with_logits(model.predict_paraphrase(*batch), batch.labels)
+        loss += F.mse_loss(model.predict_similarity(*batch), data)
+        loss.backward()
+        optimizer.step()
 """
 CLASSIFIER = """
 import numpy as np
@@ -343,7 +335,9 @@ IN_STYLE = {"ours": tuple(PARTS), "course": ("heads", "evaluation"),
 
 # ------------------------------------------------------------------------------------------------ mistakes, as text
 
-TS = "(0 if self.adapter is None else self.adapter(hidden_states, mask))"
+TS = "(self.adapter(hidden_states, mask) if hasattr(self, 'adapter') else 0)"
+ATTENDED = "        attended = self.attend(hidden_states, mask)\n"
+FFN = "        ffn = F.gelu(self.interm_dense(attended))\n"
 UNUSED = ("attended = attended + self.adapter(hidden_states, mask)", "pass")
 HEAD = "return self.heads[batch.task](Encoded(u, v, tokens_u, tokens_v, mask_u, mask_v)).to(self.dtype)"
 OUT = HEAD.replace("return", "out =") + "\n        return "
@@ -372,7 +366,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "looks at the first gᵢ each time instead of what is left of it": (STEP, "dot = K[i, j]"),
         "adds the part that opposes instead of taking it out": ("W[i, j] -= dot", "W[i, j] += dot"),
         "looks only at the tasks that come later": ("if j != i]", "if j > i]"),
-        "divides the heads' gradients by the number of tasks": ("p.grad = g if", "p.grad = g / len(taken) if"),
+        "divides the heads' gradients by the number of tasks": ("p.grad = g if", "p.grad = g / len(tasks) if"),
         "leaves the heads without a gradient": ("if p not in shared:", "if False:"),
     },
     ("class", "pcgrad"): {
@@ -471,19 +465,18 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "TS looks at the attention's output": ("self.adapter(hidden_states, mask)", "self.adapter(attended, mask)"),
         "TS is added after the last LayerNorm": (
             UNUSED[0],
-            "return self.add_norm(attended, thought, self.out_dense, self.out_dropout, self.out_layer_norm)"
+            "return self.add_norm(attended, ffn, self.out_dense, self.out_dropout, self.out_layer_norm)"
             " + self.adapter(hidden_states, mask)",
         ),
         "TS is added to the layer's input": (
-            *UNUSED,
-            "        attended = self.add_norm(",
-            f"        hidden_states = hidden_states + {TS}\n        attended = self.add_norm(",
+            f"{ATTENDED}{FFN}        {UNUSED[0]}\n", f"        hidden_states = hidden_states + {TS}\n{ATTENDED}{FFN}",
         ),
         "TS is added to the attention's input": (
             *UNUSED, "self.self_attention(hidden_states, mask)", f"self.self_attention(hidden_states + {TS}, mask)",
         ),
         "TS is added before the first LayerNorm": (
-            *UNUSED, "self.add_norm(hidden_states, self", f"self.add_norm(hidden_states + {TS}, self",
+            *UNUSED, "hidden_states, attention, self.attention_dense",
+            f"hidden_states + {TS}, attention, self.attention_dense",
         ),
         "the task's layer is never used": UNUSED,
         "a PAL's V_E and V_D are not shared over the layers": (
@@ -515,7 +508,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "softmax inside the loss of sentiment": ("F.cross_entropy(outputs,", "F.cross_entropy(outputs.softmax(-1),"),
         "sigmoid inside the loss of paraphrase": ("logits(outputs[:, 0],", "logits(outputs[:, 0].sigmoid(),"),
         "outputs and labels of similarity have different scales": (
-            "outputs[:, 0] / 5, labels / 5)", "outputs[:, 0] / 5, labels)",
+            "(high - low), (labels - low) / (high - low))", "(high - low), labels)",
         ),
     },
     ("course", "heads"): {
@@ -536,8 +529,27 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
             'F.softmax(self.linear(self.dropout(self.bert(ids, mask)["pooler_output"])), dim=-1)',
         ),
         "classifier.py: dropout is on in evaluation": ("self.linear(self.dropout(self", "self.linear(F.dropout(self"),
+        "sigmoid before the cross-entropy": (
+            "return self.sentiment(self(ids, mask))", "return self.sentiment(self(ids, mask)).sigmoid()",
+        ),
+        "the outputs have no gradient": (
+            "return self.sentiment(self(ids, mask))", "return self.sentiment(self(ids, mask)).detach()",
+        ),
+        "binary_cross_entropy of a raw logit": ("F.binary_cross_entropy_with_logits(", "F.binary_cross_entropy("),
+        "the loss is one of rounded or detached outputs": (
+            "model.predict_similarity(*batch), data)", "model.predict_similarity(*batch).round(), batch.labels)",
+        ),
+        "the gradient is computed twice: backward beside the scaled backward": (
+            "loss.backward()\n", "loss.backward()\n        if args.amp:\n            scaler.scale(loss).backward()\n",
+        ),
+        "gradients are never set to zero": ("        optimizer.zero_grad()\n", ""),
+        "the model is never put into training mode": ("    model.train()\n", ""),
     },
     ("cmu", "heads"): {
+        "nll_loss of raw logits": (
+            'F.log_softmax(self.fc(self.dropout(out["pooler_output"])), dim=-1)',
+            'self.fc(self.dropout(out["pooler_output"]))',
+        ),
         "classifier.py: softmax before the cross-entropy": (
             "F.log_softmax", "F.softmax", "F.nll_loss", "F.cross_entropy",
         ),
@@ -550,8 +562,8 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "the smallest logit is taken": ("outputs.argmax", "outputs.argmin"),
         "predictions are in another order than their ids": ("in_order[order] = in_order.clone()", "pass"),
         "ids in the file are shifted against their predictions": (
-            "in enumerate(zip(examples, predictions, strict=True))",
-            "in enumerate(zip(examples[1:], predictions, strict=False))",
+            "zip(ids, texts, map(task.written, predictions), strict=True)",
+            "zip(ids[1:], texts, map(task.written, predictions), strict=False)",
         ),
         "labels of similarity are cut to integers when they are read": (
             "label = float(text)", "label = float(int(float(text)))",
@@ -573,6 +585,14 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
             '"Predicted_Is_Paraphrase", t_para_ids', '"Predicted_Is_Paraphrase", para_ids',
         ),
         "ids in the file are shifted against their predictions": ("zip(ids, ys)", "zip(ids[1:], ys)"),
+        "similarity is scored by ranks (Spearman), not by Pearson's r": (
+            "np.corrcoef(y_sts, true(sts_dataloader))[1][0]",
+            "np.corrcoef(np.argsort(np.argsort(y_sts)), np.argsort(np.argsort(true(sts_dataloader))))[1][0]",
+        ),
+        "a second sigmoid on paraphrase": (
+            ".squeeze()", ".squeeze().sigmoid()",
+            "F.binary_cross_entropy_with_logits(", "F.binary_cross_entropy(",
+        ),
         "labels of similarity are cut to integers when they are read": (
             '"similarity", float)', '"similarity", lambda x: int(float(x)))',
         ),
@@ -599,51 +619,6 @@ PAIRS = [  # (style, part, two names of INJECTED, or a name and what makes both)
     ("course", "evaluation", "classifier.py evaluates with dropout on", "similarity is rounded"),
 ]
 
-# ------------------------------------------------------------------------------------------------ running them
-
-WORKER = """
-import json, os, sys
-import torch, numpy, tqdm.auto, tokenizers, scipy.stats, scipy.optimize  # once, for all forks
-torch.set_num_threads(1)
-from pathlib import Path
-from minbert.sanity import child, parts, project
-
-def run(folder, name):
-    os.chdir(folder)
-    theirs = project.Project(project.Layout.find(folder))
-    theirs.enter()
-    torch.save(child.examine(loaded[name], theirs), f"{folder}/{name}.pt")
-
-jobs = json.load(sys.stdin)
-loaded = {name: parts.load(name) for name in {name for _, name in jobs}}
-running = 0
-for job in jobs:
-    if running == 2:
-        os.wait()
-        running -= 1
-    if not os.fork():
-        try:
-            sys.stdout = open(os.devnull, "w")
-            run(*job)
-        finally:
-            os._exit(0)
-    running += 1
-while running:
-    os.wait()
-    running -= 1
-"""
-
-
-def changed(files: dict[str, str], texts: tuple[str, ...]) -> dict[str, str]:
-    """The files with each old text, which stands once in them, replaced."""
-    files = dict(files)
-    for old, new in zip(texts[::2], texts[1::2], strict=True):
-        found = [name for name, text in files.items() for _ in range(text.count(old))]
-        assert len(found) == 1, f"{old!r} stands in {found}"
-        files[found[0]] = files[found[0]].replace(old, new)
-    return files
-
-
 BARE = ("5 * F.cosine", "F.cosine")
 LOSS = "predict_similarity(*batch), data)"
 VARIANTS = {  # right as well, as changes of the course's files
@@ -664,71 +639,5 @@ VARIANTS = {  # right as well, as changes of the course's files
         "                                        nn.Linear(config.para_dim, 1))",
     ),
 }  # fmt: skip
-RIGHT |= {name: changed(COURSE, texts) for name, texts in VARIANTS.items()}
+RIGHT |= {name: changed(COURSE, swap(*texts)) for name, texts in VARIANTS.items()}
 IN_STYLE |= dict.fromkeys(VARIANTS, ("heads", "evaluation"))
-
-CASES = {  # (style, part, the names that must be given) → the replaced texts
-    **{(style, part, ()): () for style, parts_ in IN_STYLE.items() for part in parts_},
-    **{(*key, (name,)): texts for key, table in INJECTED.items() for name, texts in table.items()},
-    **{(s, p, tuple(names)): sum((INJECTED[s, p][n] for n in names), ()) for s, p, *names in PAIRS},
-}
-
-
-@pytest.fixture(scope="module")
-def verdicts(tmp_path_factory) -> dict[tuple, dict]:
-    """What the check says of every case."""
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("projects")
-    jobs = []
-    for i, ((style, part, _), texts) in enumerate(CASES.items()):
-        for name, text in changed(RIGHT[style], texts).items():
-            (folder / str(i) / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / str(i) / name).write_text(text, encoding="utf-8")
-        jobs.append((str(folder / str(i)), part))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-B", "-P", "-c", WORKER]
-    subprocess.run(command, input=json.dumps(jobs), text=True, env=environment, cwd=folder, check=True)
-    found = {}
-    for case, (home, part) in zip(CASES, jobs, strict=True):
-        result = torch.load(f"{home}/{part}.pt", weights_only=True)
-        found[case] = judge(PARTS[part], result["probes"]) if "probes" in result else result
-    return found
-
-
-def names(verdict: dict) -> list[str]:
-    return sorted(m["name"] for m in verdict["mistakes"]) if "mistakes" in verdict else [str(verdict)]
-
-
-@pytest.mark.parametrize("case", [c for c in CASES if not c[2]], ids=lambda c: f"{c[0]}-{c[1]}")
-def test_right_code_gets_no_complaint(verdicts, case):
-    assert (verdicts[case]["status"], names(verdicts[case])) == ("passed", [])
-
-
-def test_a_size_that_nobody_can_know_is_named(tmp_path):
-    old = "self.paraphrase = nn.Linear(2 * 768, 1)"
-    files = changed(COURSE, (old, "self.paraphrase = nn.Linear(2 * 768, int(config.sizes[0]))"))
-    for name, text in files.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    job = json.dumps([(str(tmp_path), "heads")])
-    subprocess.run([sys.executable, "-B", "-P", "-c", WORKER], input=job, text=True, env=environment, check=True)
-    result = torch.load(tmp_path / "heads.pt", weights_only=True)
-    assert result["status"] == "not checked"
-    assert "MultitaskBERT wants config.sizes, which the check cannot know" in result["note"]
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_every_mistake_is_named_and_no_other(verdicts, part):
-    """The matrix of injected against diagnosed mistakes is the identity."""
-    columns = [m.name for m in PARTS[part].mistakes]
-    rows = [c for c in CASES if c[1] == part and len(c[2]) == 1]
-    wanted = {(style, name): [int(name == column) for column in columns] for style, _, (name,) in rows}
-    found = {(c[0], c[2][0]): [names(verdicts[c]).count(column) for column in columns] for c in rows}
-    assert found == wanted
-    assert {name for _, name in wanted} == set(columns), "a mistake of the table is made in no file"
-    assert all(verdicts[c]["status"] == "wrong" for c in rows)
-
-
-@pytest.mark.parametrize("case", [c for c in CASES if len(c[2]) == 2], ids=lambda c: f"{c[0]}-{c[1]}-{c[2][0]}")
-def test_two_mistakes_at_once_are_both_named(verdicts, case):
-    assert names(verdicts[case]) == sorted(case[2])

@@ -1,64 +1,26 @@
-"""The sanity check against mistakes that are really made in files: what is injected is named, and nothing else is.
+"""How mistakes in BERT and AdamW look in files: replaced text in three right projects, written in three styles.
 
-Three right projects, tests/sanity_projects/{course,einsum} and our own package, are written in three styles. `INJECTED`
-says how each mistake looks in each style, as replaced text, which is independent of the table by which the check
-diagnoses. Beside it: right code in other words, two mistakes at once, mistakes that nobody listed, and projects that
-are half finished.
+The example projects "course" and "einsum", and our own package ("ours"). The table is independent of the one by which
+the check diagnoses. It is used by test_sanity_bert.py.
 """
 
-import ast
-import importlib
-import importlib.machinery
-import io
-import os
 import re
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-import torch
+from tests.sanity.making import PROJECTS, ROOT, Swaps, swap
 
-from minbert.bert import BertModel
-from minbert.config import BertConfig
-from minbert.optimizer import AdamW
-from minbert.sanity import parts
-from minbert.sanity.child import examine
-from minbert.sanity.judge import judge
-from minbert.sanity.project import Layout, Project, definitions
-
-ROOT = Path(__file__).resolve().parents[1]
-PROJECTS = ROOT / "tests" / "sanity_projects"
 STYLES = ("course", "einsum", "ours")
-
-Swaps = tuple[tuple[str, str], ...]  # (old text, which stands exactly once in the project's files, new text)
 
 
 @cache
 def sources(style: str) -> dict[str, str]:
     """The files of a right project that BERT and the optimizer are in: path from its root → text."""
     root, folder = (ROOT, "minbert/") if style == "ours" else (PROJECTS / style, "")
-    names = (
-        f"{folder}{name}.py" for name in ("__init__", "bert", "base_bert", "config", "errors", "optimizer", "utils")
-    )
+    modules = ("__init__", "bert", "base_bert", "config", "errors", "files", "optimizer", "utils")
+    names = (f"{folder}{name}.py" for name in modules)
     return {name: (root / name).read_text(encoding="utf-8") for name in names if (root / name).exists()}
-
-
-def changed(files: dict[str, str], swaps: Swaps) -> dict[str, str]:
-    """A copy of `files` with each old text replaced by the new one."""
-    files = dict(files)
-    for old, new in swaps:
-        found = [path for path, text in files.items() for _ in range(text.count(old))]
-        assert len(found) == 1, f"{old!r} stands {len(found)} times in {sorted(set(found))}"
-        files[found[0]] = files[found[0]].replace(old, new)
-    return files
-
-
-def swap(*texts: str) -> Swaps:
-    """swap(old, new, old, new, …)"""
-    return tuple(zip(texts[::2], texts[1::2], strict=True))
 
 
 class Injection(NamedTuple):
@@ -172,9 +134,9 @@ O_OUT = "return dropout(scores.softmax(dim=-1)) @ v"
 O_SPLIT = "return linear_layer(x).view(B, T, H, D).transpose(1, 2)"
 O_CLOSE = "return ln_layer(input + dropout(dense_layer(output)))"
 O_ATTEND = "self.add_norm(hidden_states, self.self_attention(hidden_states, mask),"
-O_SECOND = "self.add_norm(attended, thought, self.out_dense"
+O_SECOND = "self.add_norm(attended, ffn, self.out_dense"
 O_GELU = "F.gelu(self.interm_dense(attended))"
-O_DECAY = "p.mul_(1 - alpha * decay)"
+O_DECAY = "p.add_(p, alpha=-alpha * decay)"
 O_STEP = "math.sqrt(1 - beta2**t) / (1 - beta1**t)"
 O_UPDATE = "p.addcdiv_(m, v.sqrt().add_(eps), value=-alpha_t)"
 
@@ -457,6 +419,11 @@ INJECTED = {  # part → how its mistakes are made
         Injection("norm by F", "LayerNorm without its weight and bias",
             swap("self.embed_layer_norm(embeds)", "F.layer_norm(embeds, embeds.shape[-1:], eps=1e-12)"),
             swap("self.embed_layer_norm(summed)", "F.layer_norm(summed, summed.shape[-1:], eps=1e-12)")),
+        Injection("a table of parts of speech", "another table is added that BERT's weights do not have",
+            swap("self.embed_dropout = nn.Dropout(config.hidden_dropout_prob)",
+                 "self.embed_dropout = nn.Dropout(config.hidden_dropout_prob)\n"
+                 "        self.tag_embedding = nn.Embedding(20, config.hidden_size)",
+                 C_SUM, C_SUM + " + self.tag_embedding(torch.zeros_like(input_ids))")),
         Injection("embed decorated", NO_GRAD,
             swap("    def embed(self, input_ids):", "    @torch.no_grad()\n    def embed(self, input_ids):"),
             swap("    def embed(self, input_ids:", "    @torch.no_grad()\n    def embed(self, input_ids:")),
@@ -633,6 +600,27 @@ INJECTED = {  # part → how its mistakes are made
         swap('state["m"], state["v"] = m, v', "pass"),
         (),
         ()),
+        Injection("a count that a new state sets back", "t starts anew whenever another parameter's state is made",
+            swap("if len(state) == 0:", "if len(state) == 0:\n                    self.t = 0",
+                 'state["step"] += 1', 'self.t += 1\n                state["step"] = self.t')),
+        Injection("a group's count that a new state sets back",
+            "t starts anew whenever another parameter's state is made",
+            swap('for p in group["params"]:',
+                 'group["t"] = group.get("t", 0) + 1\n            for p in group["params"]:',
+                 "if len(state) == 0:", 'if len(state) == 0:\n                    group["t"] = 1',
+                 'state["step"] += 1', 'state["step"] = group["t"]')),
+        Injection("no step without the correction", "correct_bias=False is not handled: no step is taken",
+            swap("step_size = alpha\n", "step_size = 0\n")),
+        Injection("no size without the correction", "correct_bias=False is not handled: no step is taken",
+            swap("                step_size = alpha\n", "")),
+        Injection("corrected where it is not asked for", "correct_bias is read the wrong way round",
+            swap('if group["correct_bias"]:', 'if not group["correct_bias"]:'),
+            swap('if group["correct_bias"]:', 'if not group["correct_bias"]:'),
+            swap('if group["correct_bias"]:', 'if not group["correct_bias"]:')),
+        Injection("state by .cuda()", "the state is put on the GPU, wherever the parameter is",
+            swap('state["m"] = torch.zeros_like(p.data)', 'state["m"] = torch.zeros_like(p.data).cuda()')),
+        Injection("state on a device of its own", "the state is put on the GPU, wherever the parameter is",
+            swap('state["m"] = torch.zeros_like(p.data)', 'state["m"] = torch.zeros(p.shape, device="cuda")')),
         Injection("decay upwards", "weight decay has the wrong sign",
             swap(C_DECAY, C_DECAY.replace("- alpha", "+ alpha")), swap(E_DECAY, E_DECAY.replace("-", "+")),
             swap(O_DECAY, O_DECAY.replace("-", "+"))),
@@ -752,423 +740,3 @@ CLOSED = "self.{which}_layer_norm({x} + F.dropout(self.{which}_dense({f}), self.
 C_CLOSES = f"transformed = dense_layer(output)\n{C_DROPOUT}        {C_CLOSE}"
 INJECTED["layer"] += tuple(closings())
 ROWS = [row._replace(mistake=f"{part}: {row.mistake}") for part, rows in INJECTED.items() for row in rows]
-
-CONFIG = BertConfig(
-    vocab_size=20, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20,
-    max_position_embeddings=9,
-)  # fmt: skip
-
-
-@pytest.fixture
-def project(monkeypatch):
-    """A function that imports a module of one of the right projects, for this test only."""
-
-    def load(style: str, module: str):
-        monkeypatch.syspath_prepend(str(PROJECTS / style))
-        importlib.invalidate_caches()
-        return importlib.import_module(module)
-
-    before = dict(sys.modules)
-    for name in ("requests", "filelock", "importlib_metadata", "sklearn", "sklearn.metrics"):
-        monkeypatch.setitem(sys.modules, name, Inert(name))
-    yield load
-    for name in set(sys.modules) - set(before):
-        if str(PROJECTS) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-
-
-class Inert(type(sys)):
-    """A module that has every attribute, each a function that answers with a word."""
-
-    def __init__(self, name: str):
-        super().__init__(name)
-        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
-
-    def __getattr__(self, name: str):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *args, **options: "nothing"
-
-
-@pytest.mark.parametrize("style", ["course", "einsum"])
-def test_the_right_projects_bert_is_ours(style, project):
-    """The same weights by name give the same numbers as our BertModel, itself checked against `transformers`."""
-    torch.manual_seed(0)
-    ours, theirs = BertModel(CONFIG).eval(), project(style, "bert").BertModel(course_config(project, style)).eval()
-    with torch.no_grad():
-        for parameter in ours.parameters():
-            parameter.normal_()
-        left = theirs.load_state_dict(ours.state_dict(), strict=False)
-        ids = torch.randint(1, 20, (2, 7))
-        mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
-        expected, found = ours(ids, mask), theirs(ids, mask)
-    assert left.missing_keys in ([], ["position_ids"]) and not left.unexpected_keys
-    for name in ("last_hidden_state", "pooler_output"):
-        torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=1e-5)
-
-
-def course_config(project, style: str):
-    """CONFIG as the project's own BertConfig."""
-    config = project(style, "config").BertConfig
-    return config(**{k: v for k, v in vars(CONFIG).items() if k != "initializer_range" or style == "course"})
-
-
-@pytest.mark.parametrize("style", ["course", "einsum"])
-def test_the_right_projects_adamw_is_ours(style, project):
-    """Five steps with weight decay; the textbook's ε is ours over √(1 - β₂ᵗ), so there ε is 0."""
-    theirs = project(style, "optimizer").AdamW
-    results = []
-    for optimizer_class in (AdamW, theirs):
-        torch.manual_seed(0)
-        p = torch.nn.Parameter(torch.randn(5, dtype=torch.float64))
-        optimizer = optimizer_class([p], lr=1e-2, eps=1e-6 if style == "course" else 0.0, weight_decay=0.0)
-        for _ in range(5):
-            p.grad = torch.randn(5, dtype=torch.float64)
-            optimizer.step()
-        results.append(p.detach())
-    torch.testing.assert_close(results[1], results[0], atol=1e-12, rtol=1e-9)
-
-
-CORE = ("attention", "layer", "embeddings", "model", "optimizer")
-
-
-BERT, OPTIMIZER = ("attention", "layer", "embeddings", "model"), ("optimizer",)
-PARTS = {name: parts.load(name) for name in BERT + OPTIMIZER}
-
-
-def record(folder: Path, names: Iterable[str]) -> dict[str, dict]:
-    """What the check's child process records of these parts of a project: {part: outcome}, all in one fork."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            os.chdir(folder)
-            theirs = Project(Layout.find(folder))
-            theirs.enter()
-            with open(write, "wb") as pipe:
-                torch.save({name: examine(PARTS[name], theirs) for name in names}, pipe)
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read, "rb") as pipe:
-        recorded = pipe.read()
-    os.waitpid(pid, 0)
-    return torch.load(io.BytesIO(recorded), weights_only=True)
-
-
-def verdicts(folder: Path, files: dict[str, str], names: Iterable[str] = BERT + OPTIMIZER) -> dict[str, dict]:
-    """The check of a project of these files: {part: result}."""
-    for path, text in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8")
-    results = {}
-    for name, outcome in record(folder, names).items():
-        results[name] = judge(PARTS[name], outcome["probes"]) if outcome["status"] == "ran" else outcome
-    return results
-
-
-def named(results: dict[str, dict]) -> list[str]:
-    """All that was said against a project: names of mistakes, and parts that are not right for another reason."""
-    said = []
-    for part, result in results.items():
-        if result["status"] != "passed":
-            mistakes = [mistake["name"] for mistake in result.get("mistakes", ())]
-            said += [f"{part}: {what}" for what in mistakes or [result["status"]]]
-    return said
-
-
-def touched(style: str, files: dict[str, str]) -> tuple[str, ...]:
-    """The parts whose files are not the right project's: `optimizer.py` imports nothing, and nothing imports it."""
-    paths = {path for path, text in files.items() if text != sources(style).get(path)}
-    optimizer = {path for path in paths if path.endswith("optimizer.py")}
-    return (*(BERT if paths - optimizer else ()), *(OPTIMIZER if optimizer else ()))
-
-
-def cell(style: str, injection: Injection):
-    title = injection.mistake if injection.says in injection.mistake else f"{injection.mistake} ({injection.says})"
-    return pytest.param(style, injection, id=f"{style}: {title}")
-
-
-@pytest.mark.parametrize("style, row", [cell(s, row) for row in ROWS for s in STYLES if getattr(row, s)])
-def test_a_mistake_is_named_and_nothing_else(style, row, tmp_path):
-    """The diagonal of the matrix, and its zeros: over all parts, exactly the mistake that was made is named."""
-    files = changed(sources(style), getattr(row, style))
-    assert named(verdicts(tmp_path, files, touched(style, files))) == [row.mistake]
-
-
-def test_every_known_mistake_is_injected():
-    """No column of the matrix is empty: what the check can name has been made in a file and was found."""
-    known = {f"{part.name}: {mistake.name}" for part in PARTS.values() for mistake in part.mistakes}
-    assert known - {row.mistake for row in ROWS} == set()
-
-
-@pytest.mark.parametrize("name", BERT)
-def test_asking_what_gradients_reach_leaves_no_trace(name):
-    """Weights, gradients and what is frozen are as they were; a frozen parameter is no mistake."""
-    part = PARTS[name]
-    subject = part.reference(part.right)
-    module = subject if isinstance(subject, torch.nn.Module) else subject.model
-    frozen, other = list(module.parameters())[:2]
-    frozen.requires_grad_(False)
-    other.grad = torch.ones_like(other)
-    before = {key: value.clone() for key, value in module.state_dict().items()}
-    probe = next(probe for probe in part.probes if probe.name == "what gradients reach")
-    found = probe.run(subject)
-    assert found["last_hidden_state → word_embedding" if name == "model" else next(iter(found))]
-    assert not frozen.requires_grad and not module.training
-    assert [p for p in module.parameters() if p.grad is not None] == [other] and (other.grad == 1).all()
-    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
-
-
-# ------------------------------------------------------------------------------------------ right in other words
-
-C_TYPES = """        tk_type_ids = torch.zeros(input_shape, dtype=torch.long, device=input_ids.device)
-        tk_type_embeds = self.tk_type_embedding(tk_type_ids)
-"""
-C_PROJECTIONS = """        key_layer = self.transform(hidden_states, self.key)
-        value_layer = self.transform(hidden_states, self.value)
-        query_layer = self.transform(hidden_states, self.query)
-"""
-C_EFFICIENT = """                step_size = alpha
-                if group["correct_bias"]:
-                    step_size = alpha * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
-"""
-C_AFTER = f"""{C_UPDATE}
-
-                # decay, apart from the gradient
-                {C_DECAY}"""
-TEXTBOOK = """                t = state["step"]
-                m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-"""
-O_PROJECTIONS = """        q = self.transform(hidden_states, self.query)
-        k = self.transform(hidden_states, self.key)
-        v = self.transform(hidden_states, self.value)
-"""
-
-# fmt: off
-RIGHT = (  # (what is written otherwise, style, swaps)
-    ("nothing", "course", ()),
-    ("nothing", "einsum", ()),
-    ("nothing", "ours", ()),
-    ("AdamW by the textbook", "course",
-     swap(C_EFFICIENT, TEXTBOOK, C_UPDATE, 'p.data = p.data - alpha * m_hat / (torch.sqrt(v_hat) + group["eps"])')),
-    ("AdamW by the efficient form", "einsum",
-     swap('                    mean = mean / (1 - b1 ** memory["t"])\n',
-         '                    lr = lr / (1 - b1 ** memory["t"])\n',
-          E_SQUARE, 'lr = lr * (1 - b2 ** memory["t"]) ** 0.5',
-          'lr, eps = group["lr"], group["eps"]', 'eps = group["eps"]',
-          'memory = self.state[p]', 'memory, lr = self.state[p], group["lr"]')),
-    ("decay before the update", "course",
-     swap(C_AFTER, f"{C_DECAY}\n                {C_UPDATE}")),
-    ("decay before the update, by the textbook", "course",
-     swap(C_EFFICIENT, TEXTBOOK,
-          C_AFTER, f'{C_DECAY}\n                p.data.addcdiv_(m_hat, v_hat.sqrt() + group["eps"], value=-alpha)')),
-    ("decay after the update, by the textbook", "einsum",
-     swap(f"                {E_DECAY}\n", "", E_UPDATE, f"{E_UPDATE}\n                {E_DECAY}")),
-    ("decay from the old value", "course",
-     swap(C_UPDATE, f"old = p.data\n                {C_UPDATE}", C_DECAY, C_DECAY.replace("* p.data", "* old"))),
-    ("decay from the old value, by the textbook", "einsum",
-     swap(f"                {E_DECAY}\n", "",
-          E_UPDATE, 'p.sub_(lr * (mean / (square.sqrt() + eps) + group["weight_decay"] * p))')),
-    ("always corrected", "course", swap('if group["correct_bias"]:', "if True:")),
-    ("decay only where there is some", "einsum", swap(E_DECAY,
-        f'if group["weight_decay"] > 0:\n                    {E_DECAY}')),
-    ("mask before the scaling", "course",
-     swap(f"        {C_SCALE}\n", "", C_MASK, f"{C_MASK}\n        {C_SCALE}")),
-    ("−1e9 in the mask", "course", swap(MASK_10000, MASK_10000.replace("-10000.0", "-1e9"))),
-    ("−1e10 in the mask", "course", swap(MASK_10000, MASK_10000.replace("-10000.0", "-1e10"))),
-    ("the dtype's minimum in the mask", "course",
-     swap(MASK_10000, MASK_10000.replace("-10000.0", "torch.finfo(dtype).min"))),
-    ("−∞ in the mask", "course",
-     swap(MASK_10000,
-         'torch.zeros_like(extended_attention_mask).masked_fill(extended_attention_mask == 0, float("-inf"))')),
-    ("a boolean mask", "course",
-     swap(C_MASK, "S = S.masked_fill(~attention_mask, -math.inf)", MASK_10000, "extended_attention_mask.bool()")),
-    ("a boolean mask, true at pads", "course",
-     swap(C_MASK, "S = S.masked_fill(attention_mask, -math.inf)", MASK_10000, "extended_attention_mask == 0")),
-    ("state by torch.zeros", "course",
-     swap('state["m"] = torch.zeros_like(p.data)', 'state["m"] = torch.zeros(grad.size())',
-          'state["v"] = torch.zeros_like(p.data)', 'state["v"] = torch.zeros(grad.size())',
-          'beta1 * state["m"] + (1 - beta1) * grad', 'state["m"].lerp(grad, 1 - beta1)')),
-    ("gradients only in training", "course",
-     swap("    def forward(self, input_ids, attention_mask):\n",
-          "    def forward(self, input_ids, attention_mask):\n"
-          "        with torch.set_grad_enabled(self.training):\n"
-          "            return self._forward(input_ids, attention_mask)\n\n"
-          "    def _forward(self, input_ids, attention_mask):\n")),
-    ("masked_fill with −∞", "course", swap(C_MASK, "S = S.masked_fill(attention_mask < 0, -math.inf)")),
-    ("masked_fill with −1e9", "ours", swap(O_SCORES, O_SCORES.replace(" + mask", ""),
-     O_OUT, "scores = scores.masked_fill(mask < 0, -1e9)\n    " + O_OUT)),
-    ("torch.where", "course",
-     swap(C_MASK, "S = torch.where(attention_mask < 0, torch.finfo(S.dtype).min, S)")),
-    ("q and k each by D^¼", "course",
-     swap(f"        {C_SCALE}\n", "", "S = torch.matmul(query, key.permute(0, 1, 3, 2))",
-          "D = self.attention_head_size\n"
-          "        S = torch.matmul(query / D**0.25, key.permute(0, 1, 3, 2) / D**0.25)")),
-    ("q scaled first", "ours",
-     swap(O_SCORES, "scores = (q / math.sqrt(D)) @ k.transpose(-2, -1) + mask")),
-    ("bmm", "course",
-     swap("S = torch.matmul(query, key.permute(0, 1, 3, 2))",
-          "b, h, t, d = query.shape\n"
-          "        S = torch.bmm(query.reshape(-1, t, d), key.reshape(-1, t, d).transpose(1, 2)).view(b, h, t, t)")),
-    ("einsum", "ours", swap(O_SCORES, 'scores = torch.einsum("bhqd,bhkd->bhqk", q, k) / D**0.5 + mask')),
-    ("scaled_dot_product_attention", "course",
-     swap(C_SCALE, "p = self.dropout.p if self.training else 0.0", C_MASK, "S = None",
-         f"        {C_SOFTMAX}\n{C_DROP}", "",
-          "torch.matmul(probs, value)",
-          "F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=p)")),
-    ("scaled_dot_product_attention", "ours", swap('ATTENTION[attention]', 'ATTENTION["sdpa"]')),
-    ("fused projections", "course",
-     swap(C_PROJECTIONS,
-          "        weight = torch.cat([self.query.weight, self.key.weight, self.value.weight])\n"
-          "        bias = torch.cat([self.query.bias, self.key.bias, self.value.bias])\n"
-          "        fused = F.linear(hidden_states, weight, bias).chunk(3, dim=-1)\n"
-          "        query_layer, key_layer, value_layer = (self.transform(x, nn.Identity()) for x in fused)\n")),
-    ("projections one by one", "einsum",
-     swap("fused = F.linear(x, weight, bias)", "fused = torch.cat([layer(x) for layer in layers], dim=-1)")),
-    ("more arguments, with defaults", "course",
-     swap("class BertSelfAttention(nn.Module):\n    def __init__(self, config):",
-          "class BertSelfAttention(nn.Module):\n    def __init__(self, config, scale=True, adapter=None):",
-          "class BertLayer(nn.Module):\n    def __init__(self, config):",
-          "class BertLayer(nn.Module):\n    def __init__(self, config, layer_id=0, *, use_pal=False):",
-          "        super().__init__(config)\n        self.config = config",
-              "        super().__init__(config)\n        self.pal = pal",
-          "    def __init__(self, config):\n        super().__init__(config)",
-              "    def __init__(self, config, pal=None):\n        super().__init__(config)",
-          "correct_bias: bool = True,\n", "correct_bias: bool = True,\n        max_grad_norm: float | None = None,\n")),
-    ("token types always zero", "ours",
-     swap("def embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:",
-         "def embed(self, input_ids: Tensor) -> Tensor:",
-          "        if token_type_ids is None:\n            token_type_ids", "        token_type_ids",
-          "        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None\n",
-          "        self, input_ids: Tensor, attention_mask: Tensor\n",
-          "self.embed(input_ids, token_type_ids)", "self.embed(input_ids)")),
-    ("token types always zero", "einsum",
-     swap("embed(self, input_ids: Tensor, token_type_ids: Tensor | None = None)", "embed(self, input_ids: Tensor)",
-          "torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids", "torch.zeros_like(input_ids)",
-          "attention_mask: Tensor, token_type_ids: Tensor | None = None)", "attention_mask: Tensor)",
-          "self.embed(input_ids, token_type_ids)", "self.embed(input_ids)")),
-    ("a softmax by hand", "course",
-     swap(C_SOFTMAX,
-         "probs = torch.exp(S - S.amax(-1, keepdim=True))\n        probs = probs / probs.sum(-1, keepdim=True)")),
-    ("a LayerNorm by hand", "course", own_norm(BIASED, *COURSE_NORMS, COURSE_EMBED_NORM)),
-    ("GELU by hand", "ours", swap(O_GELU,
-        "(lambda x: x * (1 + torch.erf(x / math.sqrt(2))) / 2)(self.interm_dense(attended))")),
-    ("no add_norm", "course",
-     swap(C_FIRST_CALL, CLOSED.format(x="hidden_states", f="attn", which="attention"),
-          C_SECOND_CALL, CLOSED.format(x="attn_out", f="interm", which="out"))),
-    ("positions by arange, [CLS] by narrow", "course",
-     swap("self.position_ids[:, :seq_length]", "torch.arange(seq_length, device=input_ids.device).expand(input_shape)",
-          "first_tk = sequence_output[:, 0]", "first_tk = sequence_output.narrow(1, 0, 1).squeeze(1)")),
-)
-# fmt: on
-
-
-@pytest.mark.parametrize("says, style, swaps", [pytest.param(*row, id=f"{row[1]}: {row[0]}") for row in RIGHT])
-def test_right_in_other_words_gets_no_complaint(says, style, swaps, tmp_path):
-    files = changed(sources(style), swaps)
-    assert named(verdicts(tmp_path, files, touched(style, files) or tuple(PARTS))) == []
-
-
-# ------------------------------------------------------------------------------------------ two at once
-
-PAIRS = (  # (style, two rows by what they say)
-    ("course", "no √D", "no dropout"),
-    ("course", "√C", "mask not used"),
-    ("einsum", "split as (D, H)", "dropout in evaluation"),
-    ("course", "merged without the transpose", "mask subtracted"),
-    ("course", "tanh GELU", "eps 1e-5 in both"),
-    ("einsum", "ReLU", "second residual from the input"),
-    ("ours", "no positions", "no LayerNorm"),
-    ("einsum", "no tanh", "last token"),
-    ("course", "L2 in the gradient", "no bias correction"),
-    ("ours", "eps inside the root", "decay without the learning rate"),
-    ("course", "no √D", "no decay"),
-    ("einsum", "ReLU", "last token"),
-    ("ours", "no dropout", "positions from 1"),
-)
-
-
-def row(says: str) -> Injection:
-    return next(row for row in ROWS if row.says == says)
-
-
-@pytest.mark.parametrize("style, first, second", PAIRS)
-def test_two_mistakes_are_both_named(style, first, second, tmp_path):
-    files = changed(changed(sources(style), getattr(row(first), style)), getattr(row(second), style))
-    assert sorted(named(verdicts(tmp_path, files, touched(style, files)))) == sorted(
-        [row(first).mistake, row(second).mistake]
-    )
-
-
-# ------------------------------------------------------------------------------------------ what nobody listed
-
-UNKNOWN = (  # (part, style, swaps)
-    ("attention", "course", swap(C_SCALE, "S = 1.1 * S / math.sqrt(self.attention_head_size)")),
-    (
-        "layer",
-        "course",
-        swap("        return ln_layer(input + transformed)", "        return ln_layer(0.5 * input + transformed)"),
-    ),
-    ("layer", "ours", own_norm(RMS, *OUR_NORMS)),
-    ("optimizer", "einsum", swap(E_UPDATE, "p.sub_(lr * mean.sign())")),
-)
-
-
-@pytest.mark.parametrize("part, style, swaps", UNKNOWN, ids=["q·1.1", "x/2", "RMS norm", "sign"])
-def test_an_unknown_mistake_is_shown_by_the_first_probe_that_differs(part, style, swaps, tmp_path, monkeypatch):
-    monkeypatch.setattr("minbert.sanity.judge.PATIENCE", 0.3)  # there is nothing to be found
-    files = changed(sources(style), swaps)
-    results = verdicts(tmp_path, files, touched(style, files))
-    assert {name for name, result in results.items() if result["status"] != "passed"} == {part}
-    result = results[part]
-    assert result["status"] == "wrong" and result["mistakes"] == []
-    assert result["probe"]["name"] in [probe.name for probe in PARTS[part].probes]
-    assert result["probe"]["expected"] != result["probe"]["found"]
-
-
-# ------------------------------------------------------------------------------------------ half finished
-
-
-def unwritten(files: dict[str, str], *names: str) -> dict[str, str]:
-    """The files with the bodies of these functions replaced as in the starter: "### TODO", and an error."""
-    files = dict(files)
-    for path, text in files.items():
-        lines = text.splitlines(keepends=True)
-        for name, node in reversed(list(definitions(ast.parse(text)))):
-            if name in names:
-                body = node.body[0]
-                space = " " * body.col_offset
-                lines[body.lineno - 1 : node.end_lineno] = [f"{space}### TODO\n", f"{space}raise NotImplementedError\n"]
-        files[path] = "".join(lines)
-    return files
-
-
-ATTENTION_TODO = ("BertSelfAttention.attention",)
-LAYER_TODO = ("BertLayer.add_norm", "BertLayer.forward")
-MODEL_TODO = ("BertModel.embed",)
-OPTIMIZER_TODO = ("AdamW.step",)
-# What is still to be written, what is wrong already, and what the parts are said to be. The starter gives the forward
-# of the model, so that it is right before anything is written.
-STAGES = {
-    "nothing": ((*ATTENTION_TODO, *LAYER_TODO, *MODEL_TODO, *OPTIMIZER_TODO), (), "---+-"),
-    "attention": ((*LAYER_TODO, *MODEL_TODO, *OPTIMIZER_TODO), (), "+--+-"),
-    "attention and layer": ((*MODEL_TODO, *OPTIMIZER_TODO), swap(C_SCALE, "S = S * 1.0"), "!+-+-"),
-    "all but the optimizer": (OPTIMIZER_TODO, (), "++++-"),
-}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_half_finished_project_hears_what_is_not_written(stage, tmp_path):
-    todo, swaps, expected = STAGES[stage]
-    results = verdicts(tmp_path, unwritten(changed(sources("course"), swaps), *todo))
-    said = {"passed": "+", "wrong": "!", "not written": "-"}
-    assert {name: said.get(r["status"], r["status"]) for name, r in results.items()} == dict(
-        zip(PARTS, expected, strict=True)
-    )
-    assert named({k: r for k, r in results.items() if r["status"] == "wrong"}) == (
-        ["attention: scores are not divided by √D"] if swaps else []
-    )
-    for result in results.values():
-        if result["status"] == "not written":
-            assert result["note"] in todo and result["file"] in ("bert.py", "optimizer.py") and result["line"]

@@ -1,0 +1,32 @@
+"""The child process that a file's tests share, and copies of the example project “course”."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from minbert.sanity.launch import Child
+from tests.sanity.making import PROJECTS, swap
+
+
+@pytest.fixture(scope="module")
+def child():
+    child = Child()
+    yield child
+    child.close()
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A function that copies the course's project with texts replaced: project("bert.py", old, new, …, name=…)."""
+
+    def copy(file: str = "", *texts: str, name: str = "theirs") -> Path:
+        folder = tmp_path / name
+        shutil.copytree(PROJECTS / "course", folder)
+        for old, new in swap(*texts):
+            text = (folder / file).read_text("utf-8")
+            assert text.count(old) >= 1, f"{old!r} is not in {file}"
+            (folder / file).write_text(text.replace(old, new, 1), "utf-8")
+        return folder
+
+    return copy

@@ -1,0 +1,133 @@
+"""What is still to be written is no mistake: it is said, method by method, and what is written already is judged."""
+
+import ast
+
+import pytest
+
+from minbert.sanity.source import unfilled
+from tests.mutants.sanity_bert import C_SCALE, sources
+from tests.sanity.making import BERT, OPTIMIZER, changed, complaints, example, swap, verdicts
+
+
+def definitions(tree: ast.AST, inside: str = ""):
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            name = f"{inside}.{node.name}".lstrip(".")
+            yield name, node
+            yield from definitions(node, name)
+
+
+def unwritten(files: dict[str, str], *names: str) -> dict[str, str]:
+    """The files with these bodies replaced by an error."""
+    files = dict(files)
+    for path, text in files.items():
+        lines = text.splitlines(keepends=True)
+        for name, node in reversed(list(definitions(ast.parse(text)))):
+            if name in names:
+                body = node.body[0]
+                space = " " * body.col_offset
+                lines[body.lineno - 1 : node.end_lineno] = [f"{space}raise NotImplementedError  # to be written\n"]
+        files[path] = "".join(lines)
+    return files
+
+
+ATTENTION_TODO = ("BertSelfAttention.attention",)
+LAYER_TODO = ("BertLayer.add_norm", "BertLayer.forward")
+MODEL_TODO = ("BertModel.embed",)
+OPTIMIZER_TODO = ("AdamW.step",)
+# What is still to be written, what is wrong already, and what the parts are said to be. The starter gives the forward
+# of the model, so that it is right before anything is written.
+STAGES = {
+    "nothing": ((*ATTENTION_TODO, *LAYER_TODO, *MODEL_TODO, *OPTIMIZER_TODO), (), "---+-"),
+    "attention": ((*LAYER_TODO, *MODEL_TODO, *OPTIMIZER_TODO), (), "+--+-"),
+    "attention and layer": ((*MODEL_TODO, *OPTIMIZER_TODO), swap(C_SCALE, "S = S * 1.0"), "!+-+-"),
+    "all but the optimizer": (OPTIMIZER_TODO, (), "++++-"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_half_finished_project_hears_what_is_not_written(stage, tmp_path):
+    todo, swaps, expected = STAGES[stage]
+    results = verdicts(tmp_path, unwritten(changed(sources("course"), swaps), *todo))
+    said = {"passed": "+", "wrong": "!", "not written": "-"}
+    assert {name: said.get(r["status"], r["status"]) for name, r in results.items()} == dict(
+        zip(BERT + OPTIMIZER, expected, strict=True)
+    )
+    assert complaints({k: r for k, r in results.items() if r["status"] == "wrong"}) == (
+        ["attention: scores are not divided by √D"] if swaps else []
+    )
+    for result in results.values():
+        if result["status"] == "not written":
+            assert set(result["note"].split(", ")) <= set(todo)
+            assert result["file"] in ("bert.py", "optimizer.py") and result["line"]
+
+
+def attention(files: dict[str, str], body: str) -> dict[str, str]:
+    """The files with another body of BertSelfAttention.attention."""
+    path = "bert.py"
+    tree = ast.parse(files[path])
+    node = next(node for name, node in definitions(tree) if name == "BertSelfAttention.attention")
+    lines = files[path].splitlines(keepends=True)
+    lines[node.body[0].lineno - 1 : node.end_lineno] = [f"        {line}\n" for line in body.splitlines()]
+    return {**files, path: "".join(lines)}
+
+
+UNFILLED = {  # how a starter may leave a method open
+    "raises": "raise NotImplementedError",
+    "passes": "pass",
+    "an ellipsis": '"""To be written."""\n...',
+    "returns nothing": "return None",
+    "a placeholder": "scores = None\nreturn self.dropout(scores.softmax(-1)) @ value",
+    "placeholders in a row": "probs = scores = None  # fill these in\nprobs = query\nreturn probs @ (value + scores)",
+    "raises at the end": "scores = query @ key.transpose(2, 3)\nraise NotImplementedError",
+}
+
+
+@pytest.mark.parametrize("how", UNFILLED)
+def test_a_method_that_is_left_open_is_not_written_yet(how, tmp_path):
+    result = verdicts(tmp_path, attention(sources("course"), UNFILLED[how]), ("attention",))["attention"]
+    assert (result["status"], result["note"]) == ("not written", "BertSelfAttention.attention")
+
+
+WRITTEN = {  # what looks like that and is a failure of code that is written
+    "a None that is filled later": "scores = None\nif True:\n    scores = query.nothing()\nreturn scores",
+    "a None in the message": 'raise ValueError("None of the heads fit")',
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_code_that_fails_otherwise_is_not_said_to_be_unwritten(how, tmp_path):
+    result = verdicts(tmp_path, attention(sources("course"), WRITTEN[how]), ("attention",))["attention"]
+    assert result["status"] == "crashed" and result["failure"]["file"] == "bert.py"
+
+
+def test_all_methods_of_a_part_that_are_left_open_are_listed(tmp_path):
+    heads = ("MultitaskBERT.__init__", "MultitaskBERT.predict_sentiment", "BertSentimentClassifier.forward")
+    result = verdicts(tmp_path, unwritten(example("course"), *heads), ("heads",))["heads"]
+    assert result["status"] == "not written" and set(result["note"].split(", ")) == set(heads)
+
+
+def test_one_head_that_is_left_open_does_not_hide_what_is_wrong_in_another(tmp_path):
+    files = unwritten(example("course"), "MultitaskBERT.predict_similarity")
+    wrong = ("return self.paraphrase_classifier(self.dropout(features))", "return features.mean(1).sigmoid()")
+    results = verdicts(tmp_path, changed(files, (wrong,)), ("heads",))
+    assert complaints(results) == ["heads: sigmoid twice for paraphrase"]
+    assert [m["name"] for m in results["heads"]["todo"]] == ["MultitaskBERT.predict_similarity"]
+
+
+@pytest.mark.parametrize(
+    "body, how",
+    [
+        ("raise NotImplementedError", "raises"),
+        ("raise NotImplementedError('later')", "raises"),
+        ("pass", "empty"),
+        ("x = None\nreturn x + 1", "placeholder"),
+        ("x = None\nreturn x", ""),  # as `loss = None … return loss` of an optimizer
+        ("x = None\nfor x in y:\n    pass\nreturn x + 1", ""),
+        ("if y:\n    raise NotImplementedError\nreturn 1", ""),  # an option that is not offered
+        ("return 1", ""),
+    ],
+)
+def test_what_is_unfilled_is_read_from_the_syntax_tree(body, how):
+    function = ast.parse("def f(y):\n" + "".join(f"    {line}\n" for line in body.splitlines())).body[0]
+    assert unfilled(function) == how
