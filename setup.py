@@ -8,6 +8,7 @@ setup(
     description="BERT by hand, with real weights, three tasks at once, and techniques as plain modules",
     license="Apache-2.0",
     packages=find_packages(include=["minbert", "minbert.*"]),
+    package_data={"minbert": ["reading/page.*"]},
     py_modules=["classifier", "multitask_classifier", "sanity_check"],
     python_requires=">=3.11",
     classifiers=["Programming Language :: Python :: 3.11"],  # the versions that the tests were run with
@@ -21,6 +22,7 @@ setup(
         "safetensors>=0.4.5",
     ],
     extras_require={
+        "reading": ["pygments>=2.17", "latex2mathml>=3.77"],  # the page of `python -m minbert.reading`
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",  # all cores: the tests take 8 minutes on one
@@ -28,6 +30,8 @@ setup(
             "transformers>=4.48",
             "peft>=0.14",
             "ruff>=0.9",
+            "pygments>=2.17",
+            "latex2mathml>=3.77",
         ],
     },
 )

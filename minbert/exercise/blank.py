@@ -13,10 +13,12 @@ import io
 import re
 import tokenize
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 SHORTEST = 24  # characters of a line of code that says something by itself; `return loss` does not
 
 
+@cache
 def functions(source: str) -> dict[str, ast.FunctionDef]:
     """The functions and methods of a source by their dotted names."""
     tree = ast.parse(source)
@@ -59,6 +61,8 @@ def _hints(lines: list[str]) -> list[str]:
 
 def _split(line: str) -> tuple[str, str]:
     """The code of one line, and its comment without the #."""
+    if "#" not in line:
+        return line.strip(), ""
     try:
         for token in tokenize.generate_tokens(io.StringIO(line.strip()).readline):
             if token.type == tokenize.COMMENT:

@@ -16,8 +16,8 @@ SYMBOLS = {
     "−": "-", "Π": r"\Pi ", "Φ": r"\Phi ", "∂": r"\partial ", "≈": r"\approx ", "&": r"\& ", "%": r"\% ", "#": r"\# ",
     "½": r"\tfrac{1}{2}", "{": r"\{", "}": r"\}",
 }  # fmt: skip
-NAMES = ("alpha", "beta", "gamma", "delta", "varepsilon", "eta", "theta", "lambda", "mu", "sigma", "varphi", "tau", "pi",
-         "rho", "kappa", "omega")  # fmt: skip
+NAMES = ("alpha", "beta", "gamma", "delta", "varepsilon", "eta", "theta", "lambda", "mu", "sigma", "varphi", "tau",
+         "pi", "rho", "kappa", "omega")  # fmt: skip
 GREEK = dict(zip("αβγδεηθλμσφτπρκω", NAMES, strict=True))
 RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻ᵀᵗˣⁿⁱʲ", "0123456789-Ttxnij", strict=True))
 LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉ₜᵢⱼₖₙ", "0123456789tijkn", strict=True))

@@ -15,19 +15,24 @@ layer.addEventListener("change", draw);
 head.addEventListener("change", draw);
 draw();
 
-// A tip stands under its shape, inside of the window; Escape closes it.
-for (const shape of document.querySelectorAll(".shape")) {
+// A tip stands under its shape, or above it, inside of the window; Escape closes it.
+function place(shape) {
   const tip = document.getElementById(shape.getAttribute("aria-describedby"));
-  const place = () => {
-    shape.classList.remove("closed");
-    const box = shape.getBoundingClientRect(), width = Math.min(300, document.documentElement.clientWidth - 16);
-    tip.style.maxWidth = `${width}px`;
-    tip.style.left = `${Math.max(8, Math.min(box.left, document.documentElement.clientWidth - width - 8))}px`;
-    tip.style.top = box.bottom + 110 > window.innerHeight ? "auto" : `${box.bottom + 4}px`;
-    tip.style.bottom = box.bottom + 110 > window.innerHeight ? `${window.innerHeight - box.top + 4}px` : "auto";
-  };
-  shape.addEventListener("mouseenter", place);
-  shape.addEventListener("focus", place);
+  const box = shape.getBoundingClientRect(), room = document.documentElement.clientWidth, width = Math.min(300, room - 16);
+  tip.style.width = `${width}px`;
+  tip.style.left = `${Math.max(8, Math.min(box.left, room - width - 8))}px`;
+  const below = box.bottom + 130 < window.innerHeight;
+  tip.style.top = below ? `${box.bottom + 4}px` : "auto";
+  tip.style.bottom = below ? "auto" : `${window.innerHeight - box.top + 4}px`;
+}
+function open(event) {
+  event.target.classList.remove("closed");
+  place(event.target);
+}
+for (const shape of document.querySelectorAll(".shape")) {
+  shape.addEventListener("mouseenter", open);
+  shape.addEventListener("focus", open);
   shape.addEventListener("click", () => shape.focus());
   shape.addEventListener("keydown", (event) => event.key === "Escape" && shape.classList.add("closed"));
 }
+window.addEventListener("scroll", () => document.activeElement.matches(".shape") && place(document.activeElement), { passive: true });

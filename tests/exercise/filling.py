@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 Marked = tuple[str, str]  # file, function
 
 
+@cache
 def defined(source: str, name: str) -> ast.FunctionDef:
     """The function or method of that name."""
     node = ast.parse(source)
