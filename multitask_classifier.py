@@ -22,9 +22,9 @@ from collections.abc import Callable
 from minbert.additions import part_of
 from minbert.checkpoint import save_model, save_trained
 from minbert.data import Batches, Dataset, read_examples
-from minbert.engine import checked_step, find_device, seed_everything
+from minbert.engine import Portions, checked_step, find_device, seed_everything
 from minbert.errors import UserError, one_line_errors
-from minbert.evaluation import evaluate, overall
+from minbert.evaluation import evaluate, overall, remembered
 from minbert.folder import RUNS, RunFolder, check_places, describe, free_folder, peak_memory
 from minbert.hub import find
 from minbert.multitask import MultitaskBert
@@ -36,7 +36,7 @@ from minbert.run import EpochLog, Run
 from minbert.sampling import SCHEDULES, Plan
 from minbert.settings import FROZEN, from_command_line, from_keywords
 from minbert.tasks import STS_LOSSES
-from minbert.terms import Pass, active, backward, build_terms
+from minbert.terms import active, build_terms
 from minbert.tokenizer import BertTokenizer
 
 Data = dict[str, dict[str, Dataset]]  # task → split → data set
@@ -54,6 +54,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     if args is None:
         args = from_keywords("m", model.tasks.values(), of_training=True, **flags)
         args.out, args.files = args.out or free_folder(RUNS, "python"), {}
+    if "folder" not in args:
         with RunFolder(args.out).held(args) as args.folder:
             args.folder.start(args, describe(args))
             return train(model, tokenizer, data, args)
@@ -74,13 +75,14 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     lr = args.lr or (1e-5 if model.bert_trains() else 1e-3)
     groups = parameter_groups(model, lr, args.head_lr, args.weight_decay, args.no_decay_norms)
     optimizer = AdamW(groups, lr=lr)
-    combine, memory = COMBINE[args.combine], Memory(args.seed)
+    combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
     terms, log, run = build_terms(model, args.terms, args.seed), EpochLog(), Run(args.folder, args.save_every)
     run.register(model=model, optimizer=optimizer, plan=plan, memory=memory, log=log)
     run.register(**{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
     print(f"{'learning rate':18} {lr:g}{f', heads {args.head_lr:g}' if args.head_lr else ''}")
 
-    with run.on_its_way(args.resume):
+    draws = args.epochs * (args.steps_per_epoch or max(sizes.values())) * args.batch_size
+    with run.on_its_way(args.resume), remembered(model, train_sets, dev_sets, 0 if args.terms else draws):
         if not run.lines:
             report(run, model, 0, args.epochs, {"dev": evaluate(model, dev_sets)}, {}, terms)
         for epoch in run.epochs(args.epochs):
@@ -95,11 +97,9 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
                 losses, gradients = {}, []
                 for task in step:
                     batch = streams[task].next().to(model.device)
-                    with model.autocast():
-                        first = Pass(model, batch, loss_of[task])
-                    term_log = backward(first, terms_of[task], args.task_weights[task])
-                    losses[task] = first.loss.detach()
-                    log.add(task, len(batch), first.loss, term_log)
+                    weight = args.task_weights[task]
+                    losses[task], term_log = portions.descend(model, batch, loss_of[task], terms_of[task], weight)
+                    log.add(task, len(batch), losses[task], term_log)
                     if combine:
                         gradients.append(take_gradients(model.bert.parameters()))
                 if combine:
@@ -178,6 +178,8 @@ def build_model(args: Namespace) -> MultitaskBert:
     model.to(find_device(args.use_gpu)).precision = args.precision
     if args.mode == FROZEN or args.freeze_bert:
         model.freeze_bert()
+        if args.bert_dropout is None and not args.terms and not args.additions:
+            model.still_bert()
     trained: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         trained[part_of(name)] = trained.get(part_of(name), 0) + parameter.requires_grad * parameter.numel()

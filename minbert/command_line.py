@@ -49,7 +49,7 @@ def parse(script: str, argv: Sequence[str] | None, description: str, prog: str |
         given = parser.given(argv)
         if given.get("quickstart"):  # it changes defaults; what is given beside it counts
             parser.set_defaults(**QUICKSTART)
-        if given.get("resume"):
+        if given.get("resume") and not given.get("overwrite"):  # which would be refused below
             parser.set_defaults(overwrite=False, **flags_of_run(script, given))
         values = vars(parser.parse_args(argv))
         check_columns(script, values)

@@ -72,6 +72,7 @@ class Dataset:
             for row in [tokenizer.pair(*parts)] if join else map(tokenizer.single, parts):
                 self._ids.append(row.ids)
                 self._firsts.append(row.first)
+        self.vectors: Tensor | None = None  # of all rows, where BERT does not change: `evaluation.remembered`
         sizes = [end - start for start, end in pairwise(self._ids.ends)]
         self.lengths = [max(sizes[i : i + self.parts]) for i in range(0, len(sizes), self.parts)]
 
@@ -112,12 +113,14 @@ class Dataset:
     def batch(self, indices: Sequence[int]) -> "Batch":
         """The examples with these indices, padded to their longest row."""
         rows = [self._row(i, part) for part in range(self.parts) for i in indices]
+        places = [i * self.parts + part for part in range(self.parts) for i in indices]
         labels = [self.examples[i].label for i in indices]
         return Batch(
             task=self.task.name,
             indices=list(indices),
             **self.tokenizer.pad(rows),
             labels=None if None in labels else torch.tensor(labels, dtype=torch.float32),
+            vectors=None if self.vectors is None else self.vectors[places],
         )
 
 
@@ -132,9 +135,23 @@ class Batch:
     attention_mask: Tensor  # (R, T), 1 for a token, 0 for a pad
     token_type_ids: Tensor  # (R, T)
     labels: Tensor | None  # (B,) float, None in a test set
+    vectors: Tensor | None = None  # (R, C), what BERT makes of the rows, where it is known already
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def split(self, size: int) -> Iterator["Batch"]:
+        """The same examples, at most `size` at a time."""
+        for start in range(0, len(self), size):
+            mine = slice(start, start + size)
+            rows = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name != "labels"}
+            parts = {name: value.view(-1, len(self), *value.shape[1:])[:, mine] for name, value in rows.items()}
+            yield replace(
+                self,
+                indices=self.indices[mine],
+                labels=None if self.labels is None else self.labels[mine],
+                **{name: value.flatten(0, 1) for name, value in parts.items()},
+            )
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; to a GPU from pinned memory, so that the copy need not be waited for."""

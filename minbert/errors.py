@@ -75,7 +75,8 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """Let Ctrl-C, SIGTERM and SIGHUP (a machine that is taken away) wait until the program looks at the `Stop`.
 
-    The second signal leaves at once. Outside of the main thread signals cannot be caught, and do what they always do.
+    The second signal leaves at once. A signal that is ignored stays so (`nohup`, a job started with `&`). Outside of
+    the main thread signals cannot be caught, and do what they always do.
     """
     stop = Stop()
 
@@ -89,6 +90,7 @@ def stop_signals() -> Iterator[Stop]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield stop

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,40 @@ def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
         raise UserError(f"the model's outputs for {data.task.name} are not finite numbers; train with a lower --lr")
     in_order[order] = in_order.clone()
     return in_order
+
+
+@contextmanager
+def remembered(model: MultitaskBert, train: Mapping[str, Dataset], dev: Mapping[str, Dataset], draws: int):
+    """Inside, a BERT that does not change reads each row once, and not once an epoch: `Dataset.vectors` has the result.
+
+    draws: how many training examples a task's run draws at most; fewer than a data set has are read as they come.
+    """
+    sets = [d for name, d in train.items() if model.is_fixed(name) and draws >= len(d)]
+    sets += [d for name, d in dev.items() if model.is_fixed(name) and draws]
+    try:
+        for data in sets:
+            _remember(model, data)
+        yield
+    finally:
+        for data in sets:
+            data.vectors = None  # another model makes other vectors
+
+
+@torch.no_grad()
+def _remember(model: MultitaskBert, data: Dataset):
+    """Fill `data.vectors`. The batches are the same each time, since pads change a vector's last bits."""
+    was_training = model.training
+    model.eval()
+    vectors = torch.empty(len(data), data.parts, model.bert.config.hidden_size)  # (N, ·, C): · rows an example
+    with Progress(len(data), f"reading {data.task.name} once", "example") as bar:
+        for batch in eval_batches(data):
+            batch = batch.to(model.device)
+            with model.autocast():
+                rows = model.encode(batch, model.embed(batch))[1]  # (R, C)
+            vectors[batch.indices] = rows.float().cpu().unflatten(0, (data.parts, -1)).transpose(0, 1)
+            bar.update(len(batch))
+    data.vectors = vectors.flatten(0, 1).to(model.device)
+    model.train(was_training)
 
 
 def predict(model: MultitaskBert, data: Dataset) -> np.ndarray:

@@ -85,8 +85,10 @@ TABLE: dict[str, list[Flag]] = {
              default="cls", choices=("cls", "mean"), scripts="mcp"),
         Flag("--hidden_dropout_prob", "dropout of the heads", rate, 0.3, "P"),
         Flag("--hidden_dropout_prob", "dropout of NLI's head", rate, 0.1, "P", scripts="p"),
+        Flag("--bert_dropout", "dropout inside BERT (default: what its config.json says, usually 0.1; 0 where nothing "
+             "inside BERT trains, so that it reads each sentence only once)", rate, metavar="P", scripts="mc"),
         Flag("--bert_dropout", "dropout inside BERT (default: what its config.json says, usually 0.1)", rate,
-             metavar="P", scripts="mcp"),
+             metavar="P", scripts="p"),
         Flag("--attention", "written out, or by PyTorch's fused kernel; the same but for dropout's draws",
              default="plain", choices="bert.ATTENTION"),
         Flag("--attention", "written out, or by PyTorch's fused kernel", default="sdpa", choices="bert.ATTENTION",
@@ -134,6 +136,9 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--batch_size",
              "examples a batch of the larger lesson; the other's are smaller, so that both end at about "
              "the same time", count, 32, "N", scripts="p"),
+        Flag("--micro_batch", "examples at a time, where a batch is too large for the memory; the update stays that of "
+             "the whole batch (default: the whole batch, and half of it each time that the memory is full)", count,
+             metavar="N", scripts="mc"),
         Flag("--cfimdb_batch_size", "examples a batch of CFIMDB, whose reviews are long (default: 8)", count,
              metavar="N", scripts="c"),
         Flag("--lr",

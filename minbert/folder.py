@@ -92,6 +92,8 @@ class RunFolder:
         if args.resume:
             self.read_description()
         with self.lock():
+            for name in ("", "checkpoints", "outputs", "predictions"):
+                remove_strays(self.path / name)
             if not args.resume:
                 self.check_free(args.overwrite)
             yield self
@@ -107,9 +109,13 @@ class RunFolder:
     def begin(self, description: Mapping[str, Any]):
         """Write run.json. An earlier run's files step aside, into older-run/, until `forget_older`."""
         self.path.mkdir(parents=True, exist_ok=True)
-        remove_strays(self.path)
         older = [*self.contents(), *self._predictions()]
-        if older:
+        if (self.path / OLDER).exists() and not self.best.exists():  # what is here came to nothing: it goes instead
+            for name in older:
+                path = self.path / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif older:
+            print(f"{'earlier run':18} {self.path / OLDER}/, until this one has a model", flush=True)
             shutil.rmtree(self.path / OLDER, ignore_errors=True)
             for name in older:
                 place = self.path / OLDER / name

@@ -17,7 +17,7 @@ from minbert.additions import part_of
 from minbert.bert import BertModel
 from minbert.data import Batch
 from minbert.errors import UserError
-from minbert.heads import Encoded, build_heads, choose_head, mean_pool
+from minbert.heads import CrossAttentionHead, Encoded, build_heads, choose_head, mean_pool
 from minbert.tasks import Task, task_row
 
 
@@ -69,15 +69,20 @@ class MultitaskBert(nn.Module):
 
     def logits(self, batch: Batch, embedded: Tensor) -> Tensor:
         """The raw outputs of the batch's task. embedded: (R, T, C), its rows before BERT's layers. Returns (B, K)."""
-        self.use(batch.task)
-        tokens = self.bert.encode(embedded, batch.attention_mask).to(self.dtype)  # (R, T, C)
-        mask = batch.attention_mask
-        vectors = self.bert.pool(tokens) if self.build["pooling"] == "cls" else mean_pool(tokens, mask)  # (R, C)
+        tokens, vectors = self.encode(batch, embedded)
         B = len(batch)
-        rows = [vectors, tokens, mask]
+        rows = [vectors, tokens, batch.attention_mask]
         second = [x[B:] if len(x) > B else None for x in rows]  # the second sentences of separate pairs
         (u, tokens_u, mask_u), (v, tokens_v, mask_v) = [x[:B] for x in rows], second
         return self.heads[batch.task](Encoded(u, v, tokens_u, tokens_v, mask_u, mask_v)).to(self.dtype)
+
+    def encode(self, batch: Batch, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """What BERT makes of a batch's rows: the vectors of their tokens and of the rows. embedded: (R, T, C)."""
+        self.use(batch.task)
+        tokens = self.bert.encode(embedded, batch.attention_mask).to(self.dtype)  # (R, T, C)
+        mean = self.build["pooling"] == "mean"
+        rows = mean_pool(tokens, batch.attention_mask) if mean else self.bert.pool(tokens)  # (R, C)
+        return tokens, rows
 
     def autocast(self) -> torch.autocast:
         """Inside this context the matrix products are in `precision`; `smart.exact` suspends it."""
@@ -85,6 +90,9 @@ class MultitaskBert(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The raw outputs for a batch of any of the tasks; returns (B, K)."""
+        if batch.vectors is not None:  # BERT has seen these rows, and does not change: the head alone is left to do
+            u, v = batch.vectors[: len(batch)], batch.vectors[len(batch) :]
+            return self.heads[batch.task](Encoded(u, v if len(v) else None)).to(self.dtype)
         return self.logits(batch, self.embed(batch))
 
     def use(self, task: str):
@@ -104,9 +112,21 @@ class MultitaskBert(nn.Module):
             if part_of(f"bert.{name}") == "BERT":
                 parameter.requires_grad = False
 
+    def still_bert(self):
+        """Switch dropout inside BERT off, in training too; its config keeps the rates for another run."""
+        for module in self.bert.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+
     def bert_trains(self) -> bool:
         """Whether any of BERT's own weights train; the additions do not count."""
         return any(p.requires_grad for name, p in self.bert.named_parameters() if part_of(f"bert.{name}") == "BERT")
+
+    def is_fixed(self, task: str) -> bool:
+        """Whether BERT makes the same vectors of a row each time, and the task's head needs no more than these."""
+        random = any(module.p for module in self.bert.modules() if isinstance(module, nn.Dropout))
+        trains = any(p.requires_grad for p in self.bert.parameters())
+        return not trains and not random and not isinstance(self.heads[task], CrossAttentionHead)
 
     @property
     def dtype(self) -> torch.dtype:

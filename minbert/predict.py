@@ -23,10 +23,13 @@ def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
     path = RunFolder(args.out).best
     if not is_state(path):
         inside = ", ".join(sorted(str(other.parent) for other in args.out.glob("*/best")))
-        raise UserError(
-            f"{path}: no trained model there; name a run's folder with --out"
-            + (f" ({inside})" if inside else ", or train one first")
-        )
+        file = next(iter(sorted(args.out.glob("*.pt"))), None)
+        what_to_do = "name a run's folder with --out" + (f" ({inside})" if inside else ", or train one first")
+        if any(args.out.glob("checkpoints/*")):
+            what_to_do = f"its first epoch is not done; `--resume --out {args.out}` goes on with it"
+        elif file:
+            what_to_do = f"--pretrained {file} takes BERT's weights out of that file, to train from"
+        raise UserError(f"{path}: no trained model there; {what_to_do}")
     model, tokenizer = load_model(path, args.attention)
     model.to(find_device(args.use_gpu)).precision = args.precision
     return model, tokenizer

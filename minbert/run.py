@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minbert.errors import Stop, Stopped, UserError, stop_signals
 from minbert.files import atomic
 from minbert.folder import RunFolder
 from minbert.progress import Progress
-from minbert.state import is_state, read_state, write_state
+from minbert.state import finite, is_state, read_state, write_state
 
 KEPT = 2  # checkpoints
 
@@ -137,7 +137,13 @@ class Run:
     # -------------------------------------------------------------------------------------------- saving
 
     def save(self):
-        """Write a checkpoint; the newest two are kept."""
+        """Write a checkpoint; the newest two are kept. UserError where a weight is not finite: it would be no use."""
+        for part in self.parts.values():
+            if isinstance(part, nn.Module) and (name := finite(part.state_dict())):
+                raise UserError(
+                    f"epoch {self.epoch + 1}, step {self.step}: {name} is not a finite number any more, and is not "
+                    "saved; lower --lr, or add --clip 1"
+                )
         state = {name: part.state_dict() for name, part in self.parts.items()}
         here = {"epoch": self.epoch, "step": self.step, "lines": self.lines, "best": self.best}
         write_state(

@@ -41,10 +41,10 @@ def write_state(path: str | Path, state: Any):
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh, aside = path.with_name(f".{path.name}.new{TEMPORARY}"), _aside(path)
     remove_strays(path.parent)
+    tensors: dict[str, Tensor] = {}
+    values = json.dumps(_split(state, "", tensors, {}), separators=(",", ":"))
     try:
         fresh.mkdir()
-        tensors: dict[str, Tensor] = {}
-        values = json.dumps(_split(state, "", tensors, {}), separators=(",", ":"))
         save_file(tensors, fresh / TENSORS)
         (fresh / VALUES).write_text(values, encoding="utf-8")
         manifest = {name: sha256(fresh / name) for name in (TENSORS, VALUES)}
@@ -65,7 +65,10 @@ def write_state(path: str | Path, state: Any):
 
 def read_state(path: str | Path) -> Any:
     """What `write_state` wrote, tensors on the CPU. UserError where anything of it is not as it was written."""
-    path = Path(path) if Path(path).exists() else _aside(Path(path))
+    path = Path(path)
+    if not path.exists() and not _aside(path).exists():
+        raise UserError(f"{path}: not there")
+    path = path if path.exists() else _aside(path)
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
         for name in (TENSORS, VALUES):
@@ -95,7 +98,7 @@ def _split(value: Any, place: str, tensors: dict[str, Tensor], known: dict[tuple
             tensors[place] = value.detach().to("cpu").contiguous().clone()
         return {TENSOR: known[key]}
     if isinstance(value, Mapping):
-        if all(isinstance(key, str) for key in value):
+        if all(isinstance(key, str) and not key.startswith("\0") for key in value):
             return {key: _split(item, f"{place}/{key}", tensors, known) for key, item in value.items()}
         return {ITEMS: [[key, _split(item, f"{place}/{key}", tensors, known)] for key, item in value.items()]}
     if isinstance(value, tuple):

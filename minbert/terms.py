@@ -34,14 +34,18 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # outputs, labels → scalar
 class Pass:
     """One pass of a batch through the model, as its loss and the terms see it.
 
-    embedded: (R, T, C), what enters the first layer. logits: (B, K). loss: the scalar that `loss_function` makes
-    of them. divergence: ℓ_s of the batch's task.
+    logits: (B, K). loss: the scalar that `loss_function` makes of them. divergence: ℓ_s of the batch's task.
     """
 
     def __init__(self, model: MultitaskBert, batch: Batch, loss_function: Loss):
         self.model, self.batch, self.loss_function = model, batch, loss_function
-        self.embedded = model.embed(batch)
-        self.logits = model.logits(batch, self.embedded)
+        known = batch.vectors is not None  # BERT's vectors of these rows
+        self.logits = model(batch) if known else model.logits(batch, self.embedded)
+
+    @cached_property
+    def embedded(self) -> Tensor:
+        """What enters BERT's first layer; returns (R, T, C)."""
+        return self.model.embed(self.batch)
 
     @cached_property
     def loss(self) -> Tensor:

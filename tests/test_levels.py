@@ -13,12 +13,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "minbert"
 
 WINGS = {
-    "helpers": ("errors", "parser", "flags", "command_line", "files", "state", "progress"),
+    "helpers": ("errors", "parser", "flags", "command_line", "files", "progress", "state"),
     "the model": ("config", "bert", "optimizer", "vocabulary", "tokenizer"),
     "the techniques": ("lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),
     "weights": ("minilm", "foreign", "hub", "pretrained", "checkpoint"),
-    "a run": ("settings", "terms", "engine", "folder", "run", "predict", "own", "submit"),
+    "a run": ("settings", "folder", "terms", "engine", "run", "predict", "own", "submit"),
     "before the tasks": ("pretraining",),
     "to learn from": ("sanity", "reading", "trace", "exercise"),
 }

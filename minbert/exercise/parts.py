@@ -39,7 +39,7 @@ PARTS = {
             "heads": "mean_pool concat difference hadamard LinearHead.forward CosineHead.forward DotHead.forward "
                      "CrossAttentionHead.attend CrossAttentionHead.forward RelationalLayer.forward "
                      "RelationalHead.forward",
-            "multitask": "MultitaskBert.logits",
+            "multitask": "MultitaskBert.encode MultitaskBert.logits",
             "tasks": "classification_loss binary_loss regression_loss cosine_loss"}),
         _part("evaluation", "predictions and scores", {
             "tasks": "predict_class predict_binary predict_number accuracy pearson", "evaluation": "outputs"}),

@@ -69,7 +69,7 @@ def finish(args: Namespace) -> Namespace:
     args.masking = Masking(args.mask_rate, mask, random, args.whole_words)
     if args.out is None:
         raise UserError("--out DIR is needed: the folder for the weights")
-    args.files, args.outs, args.prediction_name = what_is_read(args), {}, ""
+    args.files, args.outs, args.prediction_name, args.course_folder = what_is_read(args), {}, "", None
     return args
 
 

@@ -54,7 +54,8 @@ class Stage:
 
         R, T = batch.input_ids.shape
         sizes = {**self.sizes, "B": len(batch), "R": R, "T": T, "K": TASKS[batch.task].outputs, **names}
-        return self.watch.playing(scene, sizes, free, bert={"B": R}, pals={"B": R})
+        rows = {"B": R}
+        return self.watch.playing(scene, sizes, free, bert=rows, pals=rows, tokenizer=rows)
 
 
 def play(watch: Watch, pretrained: str) -> Stage:
@@ -109,13 +110,18 @@ def heads(stage: Stage):
 
 
 def evaluation(stage: Stage):
-    """The outputs and the score of a data set."""
-    from minbert.evaluation import evaluate
+    """The outputs and the score of a data set; and pairs of which a frozen BERT reads each row once."""
+    from minbert.evaluation import evaluate, remembered
     from minbert.multitask import MultitaskBert
 
     data = stage.data("sst")
     with stage.playing("a data set", data.batch([0, 1]), N=2):
         evaluate(MultitaskBert(stage.bert(), ["sst"]), {"sst": data})
+    pairs, model = stage.data("para"), MultitaskBert(stage.bert(), ["para"])
+    model.freeze_bert()
+    model.still_bert()
+    with stage.playing("pairs, read once", pairs.batch([0, 1]), N=2), remembered(model, {"para": pairs}, {}, 2):
+        model(pairs.batch([0, 1]))
 
 
 def gradients(stage: Stage):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 import multitask_classifier
+from minbert.state import read_state
 from tests.cli.runs import Run
 
 FILES = {"sst": "ids-sst-{}.csv", "para": "quora-{}.csv", "sts": "sts-{}.csv", "cfimdb": "ids-cfimdb-{}.csv"}

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-import torch
 from torch import Tensor
+
+from minbert.state import read_state
 
 EVERY_TASK = {"sst", "para", "sts"}
 FULL = ("--fine-tune-mode", "full-model")
@@ -17,11 +18,12 @@ CLOCK = ("seconds", "examples_per_second", "peak_memory_gib")  # what differs be
 
 
 class Run:
-    """The weights and the log that a run left behind."""
+    """The weights and the log that a run left behind; `start` is the log's line of before training."""
 
     def __init__(self, out: Path):
         self.weights: dict[str, Tensor] = read_state(out / "best")["model"]
-        self.metrics: list[dict] = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        lines: list[dict] = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        self.start, *self.metrics = lines
 
     def numbers(self) -> list[dict]:
         """The log without time and memory."""

@@ -47,7 +47,7 @@ def checkpoints(tiny, tmp_path_factory) -> dict[str, tuple[Path, State]]:
     """For each kind a file, in a folder with nothing else, and the BERT weights that are in it."""
     result = {}
     for kind in KINDS:
-        path = tmp_path_factory.mktemp("kind") / "best.pt"
+        path = tmp_path_factory.mktemp("kind") / ("best" if kind in OURS else "best.pt")
         bert, tokenizer = load_bert(tiny), load_tokenizer(tiny)
         if kind in OURS:
             additions = {"lora": {"rank": 2, "alpha": 4.0}} if kind == "ours with LoRA" else None
@@ -83,7 +83,8 @@ def accompanied(checkpoints, tiny, tmp_path):
         path, weights = checkpoints[kind]
         for name in ("config.json", "vocab.txt", "tokenizer_config.json"):
             shutil.copy(tiny / name, tmp_path)
-        return Path(shutil.copy(path, tmp_path / "a.pt")), weights
+        copy = shutil.copytree if kind in OURS else shutil.copy
+        return Path(copy(path, tmp_path / "a.pt")), weights
 
     return accompany
 
@@ -112,7 +113,7 @@ def test_pretrained_takes_bert_out_of_it_exactly(accompanied, sample, tiny, tmp_
         out = out / "sst"
     else:
         multitask_classifier.main(flags(path, sample, out))
-    model, tokenizer = load_model(out / "best.pt")
+    model, tokenizer = load_model(out / "best")
     assert_same(model.bert.state_dict(), expected)
     assert model.bert.config == load_bert(tiny).config
     assert tokenizer.to_json() == load_tokenizer(tiny).to_json()
@@ -138,7 +139,7 @@ def test_alone_it_is_exact_or_one_line(checkpoints, sample, tmp_path, script, ki
     if kind in OURS:
         script.main([*flags(path, sample, tmp_path), *more])
         folder = tmp_path / "sst" if script is classifier else tmp_path
-        assert_same(load_model(folder / "best.pt")[0].bert.state_dict(), expected)
+        assert_same(load_model(folder / "best")[0].bert.state_dict(), expected)
     else:
         line = refusal(script.main, [*flags(path, sample, tmp_path), *more])
         assert str(path) in line and "holds no vocabulary" in line
@@ -157,7 +158,7 @@ def test_alone_it_is_exact_with_the_published_vocabulary(sample, tmp_path, scrip
     torch.save({"model": Student(bert).state_dict()}, tmp_path / "finetune-10-1e-05.pt")
     script.main([*flags(tmp_path / "finetune-10-1e-05.pt", sample, tmp_path), "--tasks", "sst"])
     folder = tmp_path / "sst" if script is classifier else tmp_path
-    model, tokenizer = load_model(folder / "best.pt")
+    model, tokenizer = load_model(folder / "best")
     assert_same(model.bert.state_dict(), expected)
     assert model.bert.config == config and tokenizer.vocab_size == 30522
     lines = capsys.readouterr().err
@@ -176,11 +177,11 @@ def test_predict_answers_from_ours_and_says_what_takes_the_others(checkpoints, a
         multitask_classifier.main(question)
         answer = capsys.readouterr().out
         model, tokenizer = load_model(path)
-        save_model(tmp_path / "best.pt", model, tokenizer)  # once more through the file: the same answer
+        save_model(tmp_path / "best", model, tokenizer)  # once more through the file: the same answer
         multitask_classifier.main(["--out", str(tmp_path), *question[2:]])
         assert answer == capsys.readouterr().out and re.match(r"SST-5 sentiment +\w+.* \(\d+%\)\n", answer)
     else:
-        assert "--pretrained takes BERT's weights out of others" in refusal(multitask_classifier.main, question)
+        assert f"--pretrained {path} takes BERT's weights" in refusal(multitask_classifier.main, question)
         path, _ = accompanied(kind)  # the advice: it can be trained from, and then answers
         multitask_classifier.main([*flags(path, sample, tmp_path / "run"), "--tasks", "sst"])
         multitask_classifier.main(["--out", str(tmp_path / "run"), *question[2:]])

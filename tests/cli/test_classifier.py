@@ -130,7 +130,8 @@ def test_each_data_set_has_a_folder_of_its_own_where_out_is_not_given(run, tmp_p
     for option in ("pretrain", "finetune"):
         classifier.main(run.argv("--option", option))
     modes = ("last-linear-layer", "full-model")
-    assert {p.name for p in (tmp_path / "runs").iterdir()} == {f"{m}-{t}" for m in modes for t in ("sst", "cfimdb")}
+    runs = {(path.parts[-3], path.parts[-2]) for path in tmp_path.glob("runs/*/*/run.json")}
+    assert runs == {(mode, task) for mode in modes for task in ("sst", "cfimdb")}
     assert (tmp_path / "predictions" / "pretrain-sst-dev-out.csv").exists()  # the names of the course's script
     assert (tmp_path / "predictions" / "finetune-cfimdb-test-out.csv").exists()
 

@@ -28,7 +28,7 @@ def test_eval_train_scores_the_training_data_as_well(run):
 def test_skip_predictions_trains_the_same_and_writes_none(run):
     base, without = run(*FULL), run(*FULL, "--skip_predictions")
     assert len(list(base.out.glob("predictions/*"))) == 6
-    assert {path.name for path in without.out.iterdir()} == {"best", "metrics.jsonl", "run.json"}
+    assert {path.name for path in without.out.iterdir()} == {"best", "checkpoints", "metrics.jsonl", "run.json"}
     assert equal(base.weights, without.weights) and base.metrics[0]["dev"] == without.metrics[0]["dev"]
 
 
@@ -149,7 +149,7 @@ def test_attention_computes_the_same_numbers_in_another_way(run, monkeypatch):
     assert not calls
     sdpa = run.fresh(*beside, "--attention", "sdpa")
     assert calls.count("training") == 2 * 6  # two layers, six steps
-    assert calls.count("evaluation") == 2 * (3 + 6)  # three dev files after the epoch, then those and three test files
+    assert calls.count("evaluation") == 2 * (3 + 3 + 6)  # dev files twice in training, then all six
     assert sdpa.metrics[0]["loss"] == pytest.approx(plain.metrics[0]["loss"], rel=1e-4)
     file = "sts-dev-output.csv"
     np.testing.assert_allclose(sdpa.values(file), plain.values(file), atol=1e-3)

@@ -11,6 +11,7 @@ from minbert.data import read_examples
 from minbert.files import sha256
 from minbert.flags import QUICKSTART
 from minbert.pretrained import load_bert
+from minbert.state import TENSORS
 from minbert.tasks import TASKS
 from tests.cli.folders import FILES, ROWS, WholeRun, equal
 from tests.cli.runs import FULL
@@ -25,7 +26,13 @@ def files_in(folder: Path) -> set[str]:
 def test_out_is_where_everything_goes(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     multitask_classifier.main(["--out", str(tmp_path / "a" / "b"), *run.argv(*FULL)])
-    assert files_in(tmp_path) == {f"a/b/{name}" for name in PREDICTIONS | {"best", "metrics.jsonl", "run.json"}}
+    files = {str(path.relative_to(tmp_path / "a/b")) for path in tmp_path.rglob("*") if path.is_file()}
+    state = {"tensors.safetensors", "state.json", "manifest.json"}
+    outputs = {f"outputs/{task}-dev.jsonl" for task in ROWS}
+    best = {f"best/{name}" for name in state}
+    (checkpoint,) = (tmp_path / "a" / "b" / "checkpoints").iterdir()
+    kept = {f"checkpoints/{checkpoint.name}/{name}" for name in state}
+    assert files == PREDICTIONS | outputs | best | kept | {"metrics.jsonl", "run.json"}
 
 
 def test_without_out_each_run_has_a_folder_and_the_course_s_place_has_the_last_predictions(run, tmp_path, monkeypatch):
@@ -49,7 +56,7 @@ def test_run_json_says_what_it_takes_to_repeat_the_run(run, places):
     weights = places["weights"] / "model.safetensors"
     assert description["weights"]["model.safetensors"] == sha256(weights)
     train = places["data"] / "ids-sst-train.csv"
-    assert description["data"][str(train)] == sha256(train)
+    assert description["data"]["sst/train"] == sha256(train)
     assert {"python", "torch", "tokenizers"} <= description["versions"].keys()
     assert description["machine"]["threads"] >= 1 and description["started"].startswith("20")
 
@@ -83,11 +90,11 @@ def test_a_run_is_not_written_over_without_overwrite(places, tmp_path, refusal):
     argv = ["--pretrained", str(places["weights"]), "--data", str(places["data"]), "--out", str(tmp_path)]
     argv += ["--epochs", "1", "--limit", "8", "--skip_predictions", *FULL]
     multitask_classifier.main(argv)
-    first = (tmp_path / "best").read_bytes()
+    first = (tmp_path / "best" / TENSORS).read_bytes()
     assert "--overwrite" in refusal(multitask_classifier.main, [*argv, "--seed", "1"])
-    assert (tmp_path / "best").read_bytes() == first
+    assert (tmp_path / "best" / TENSORS).read_bytes() == first
     multitask_classifier.main([*argv, "--seed", "1", "--overwrite"])
-    assert (tmp_path / "best").read_bytes() != first
+    assert (tmp_path / "best" / TENSORS).read_bytes() != first
 
 
 def test_quickstart_changes_defaults_and_every_flag_beside_it_counts(places, tmp_path):

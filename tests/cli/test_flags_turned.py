@@ -6,11 +6,11 @@ fails here until it has its case. A technique's flags bring theirs, the `example
 """
 
 import pytest
-import torch
 
 import multitask_classifier
 from minbert.flags import flags_of, techniques
 from minbert.sampling import SCHEDULES
+from minbert.state import read_state
 from tests.cli.folders import equal
 from tests.cli.runs import FULL
 
@@ -39,6 +39,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--epochs": ([["2"]], (*FULL, "--lr_decay", "linear")),  # so that the first epoch, too, is another one
     "--steps_per_epoch": ([["1"], ["3"]], FULL),
     "--batch_size": ([["4"]], FULL),
+    "--micro_batch": ([["3"]], FULL),
     "--lr": ([["2e-3"]], FULL),
     "--head_lr": ([["1e-2"]], FULL),
     "--warmup": ([["0.5"]], FULL),
@@ -54,7 +55,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
 }
 OTHERWISE = {  # flags of place and output: test_flags_of_place.py, test_flags_of_output.py see what they do
     "--quickstart", "--predict", "--predict_only", "--local_files_only", "--attention", "--use_gpu", "--out",
-    "--overwrite", "--skip_predictions", "--eval_train",
+    "--overwrite", "--skip_predictions", "--eval_train", "--resume", "--save_every",
     *(f"--{task}_{what}" for task in ("sst", "para", "sts") for what in ("dev", "test", "dev_out", "test_out")),
 }  # fmt: skip
 DEFAULTS = {  # values that say the default in so many words

@@ -12,7 +12,9 @@ import torch
 
 import multitask_classifier
 from minbert.data import read_examples
+from minbert.state import read_state
 from minbert.tasks import TASKS
+from tests.cli.runs import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,8 +53,11 @@ def test_prediction_files_have_the_courses_form_and_the_right_ids(finished, samp
 
 
 def test_metrics_hold_a_line_an_epoch(finished):
-    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    start, *lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert start["epoch"] == 0 and set(start["dev"]) == {"sst", "para", "sts"} and "loss" not in start
+    best = max(lines, key=lambda line: line["overall"])
+    assert [line["best"] for line in lines][best["epoch"] - 1] and lines[0]["best"]
     for line in lines:
         assert set(line["dev"]) == set(line["train"]) == set(line["loss"]) == {"sst", "para", "sts"}
         assert line["seconds"] > 0 and line["examples_per_second"] > 0
@@ -64,7 +69,7 @@ def test_training_learns_eight_sentences_by_heart(tiny, sample, tmp_path):
     more = ["--tasks", "sst", "--limit", "8", "--epochs", "80", "--lr", "3e-3", "--batch_size", "8"]
     still = ["--hidden_dropout_prob", "0", "--bert_dropout", "0"]
     multitask_classifier.main(flags(tiny, sample, tmp_path, *more, *still))
-    losses = [json.loads(line)["loss"]["sst"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"]["sst"] for line in Run(tmp_path).metrics]
     assert losses[0] > 1.3 and losses[-1] < 0.5
 
 
@@ -160,7 +165,7 @@ def test_a_run_goes_on_to_its_end_on_a_console_that_is_not_utf8(tiny, sample, tm
     command = [sys.executable, "multitask_classifier.py", *argv]
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
     assert run.returncode == 0, run.stderr
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert len(Run(tmp_path).metrics) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of a process are POSIX's")
@@ -198,7 +203,7 @@ def test_bf16_is_near_fp32_but_not_equal_to_it(tiny, sample, tmp_path):
         out = tmp_path / precision
         more = ["--precision", precision, "--hidden_dropout_prob", "0", "--bert_dropout", "0"]
         multitask_classifier.main(flags(tiny, sample, out, "--tasks", "sst", "--skip_predictions", *more))
-        losses[precision] = json.loads((out / "metrics.jsonl").read_text())["loss"]["sst"]
+        losses[precision] = Run(out).metrics[0]["loss"]["sst"]
         weights = read_state(out / "best")["model"]
         assert weights["bert.pooler_dense.weight"].dtype == torch.float32
     assert losses["bf16"] != losses["fp32"] and losses["bf16"] == pytest.approx(losses["fp32"], rel=1e-2)

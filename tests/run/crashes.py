@@ -1,8 +1,8 @@
 """Runs in a process of their own that die when they are told to: by SIGKILL, at the n-th thing that they do.
 
 What a run does is counted: the steps of the optimizer, and every file or folder that is written, brought to the disk,
-renamed or removed. So "the n-th" falls between two steps, inside of a save and inside of an evaluation alike, and is the
-same place each time.
+renamed or removed. So "the n-th" falls between two steps, inside of a save and inside of an evaluation alike, and is
+the same place each time.
 """
 
 import json
@@ -31,7 +31,7 @@ def in_a_process(main: Callable[[list[str]], Any], argv: Sequence[str], before: 
     if not pid:
         os.dup2(write, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         status = 0
         try:
             before()
@@ -52,35 +52,40 @@ def in_a_process(main: Callable[[list[str]], Any], argv: Sequence[str], before: 
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
 
 
-def counting(act: Callable[[int], None]) -> Callable[[], None]:
-    """What to call before a run, so that `act` is called with 1, 2, … before each thing that it does."""
+def counting(act: Callable[[int, str], None]) -> Callable[[], None]:
+    """What to call before a run, so that `act` is called with 1, 2, … and a name before each thing that it does."""
     count = [0]
 
-    def counted(do):
+    def counted(do, name):
         def wrapper(*args, **kwargs):
             count[0] += 1
-            act(count[0])
+            act(count[0], name)
             return do(*args, **kwargs)
 
         return wrapper
 
     def patch():
         for place, name in COUNTED:
-            setattr(place, name, counted(getattr(place, name)))
+            setattr(place, name, counted(getattr(place, name), name))
 
     return patch
 
 
 def dies_at(number: int) -> Callable[[], None]:
     """What to call before a run that shall be killed at the thing with this number."""
-    return counting(lambda n: os.kill(os.getpid(), signal.SIGKILL) if n == number else None)
+    return counting(lambda n, _: os.kill(os.getpid(), signal.SIGKILL) if n == number else None)
 
 
-def things_done(main, argv: Sequence[str], file: Path) -> int:
-    """How many things a run does. file: where the run notes it."""
-    status, text = in_a_process(main, argv, counting(lambda n: file.write_text(str(n))))
+def things_done(main, argv: Sequence[str], file: Path) -> list[str]:
+    """The names of the things that a run does, in their order. file: where the run notes them."""
+
+    def note(_, name: str):
+        with open(file, "a") as notes:
+            notes.write(f"{name}\n")
+
+    status, text = in_a_process(main, argv, counting(note))
     assert status == 0, text
-    return int(file.read_text())
+    return file.read_text().split()
 
 
 # ------------------------------------------------------------------------------------------ what a run left behind

@@ -10,9 +10,10 @@ from torch import nn
 from minbert import progress as module
 from minbert.engine import checked_step, find_device
 from minbert.errors import UserError
+from minbert.folder import RunFolder, free_folder, newest_run
 from minbert.optimizer import AdamW
 from minbert.progress import Progress, progress
-from minbert.run import EpochLog, RunFolder, free_folder, newest_run
+from minbert.run import EpochLog
 
 
 def with_gradient(value: float) -> tuple[nn.Linear, AdamW, dict[str, torch.Tensor]]:
@@ -125,5 +126,5 @@ def test_a_free_folder_has_the_next_number(tmp_path):
         RunFolder(tmp_path / name).begin({"seed": 1})
     assert free_folder(tmp_path, "full-model") == tmp_path / "full-model-3"
     assert newest_run(tmp_path) is None
-    (tmp_path / "full-model" / "best.pt").write_bytes(b"")
+    (tmp_path / "full-model" / "best").mkdir()
     assert newest_run(tmp_path) == tmp_path / "full-model"

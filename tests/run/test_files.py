@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from minbert import state
 from minbert.bert import BertModel
 from minbert.checkpoint import load_model, save_model
 from minbert.config import BertConfig
@@ -21,6 +22,7 @@ from minbert.files import TEMPORARY, atomic, remove_strays, sha256
 from minbert.multitask import MultitaskBert
 from minbert.parser import Parser, at_least, rate
 from minbert.pretrained import save_pretrained
+from minbert.state import TENSORS
 from minbert.tokenizer import SPECIAL, BertTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,15 +93,15 @@ def test_permissions_are_those_of_any_new_file(tmp_path, umask, mode):
 
 def test_where_no_folder_can_be_made_one_line_says_so(tmp_path):
     (tmp_path / "file").write_text("old")
-    assert str(tmp_path) in last_words(lambda: save_model(tmp_path / "file" / "model.pt", model(), TOKENIZER))
+    assert str(tmp_path) in last_words(lambda: save_model(tmp_path / "file" / "model", model(), TOKENIZER))
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EROFS, errno.ENOSYS])
 def test_a_file_system_without_permissions(tmp_path, monkeypatch, number):
     """FAT and some network file systems refuse chmod; the file is whole all the same."""
     monkeypatch.setattr(Path, "chmod", lambda *_: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
-    save_model(tmp_path / "model.pt", model(1.0), TOKENIZER)
-    assert values(tmp_path / "model.pt") == {1.0} and os.listdir(tmp_path) == ["model.pt"]
+    save_model(tmp_path / "model", model(1.0), TOKENIZER)
+    assert values(tmp_path / "model") == {1.0} and os.listdir(tmp_path) == ["model"]
 
 
 @pytest.mark.parametrize(
@@ -107,24 +109,24 @@ def test_a_file_system_without_permissions(tmp_path, monkeypatch, number):
     [(errno.EINVAL, 2.0), (errno.ENOSYS, 2.0), (errno.ENOTSUP, 2.0), (errno.ENOSPC, 1.0), (errno.EIO, 1.0)],
 )
 def test_a_file_system_without_fsync_and_one_that_is_full(tmp_path, monkeypatch, number, kept):
-    save_model(tmp_path / "model.pt", model(1.0), TOKENIZER)
+    save_model(tmp_path / "model", model(1.0), TOKENIZER)
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
     if kept == 2.0:
-        save_model(tmp_path / "model.pt", model(2.0), TOKENIZER)
+        save_model(tmp_path / "model", model(2.0), TOKENIZER)
     else:
-        assert os.strerror(number) in last_words(lambda: save_model(tmp_path / "model.pt", model(2.0), TOKENIZER))
-    assert values(tmp_path / "model.pt") == {kept} and os.listdir(tmp_path) == ["model.pt"]
+        assert os.strerror(number) in last_words(lambda: save_model(tmp_path / "model", model(2.0), TOKENIZER))
+    assert values(tmp_path / "model") == {kept} and os.listdir(tmp_path) == ["model"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
 def test_a_read_only_folder(tmp_path):
-    save_model(tmp_path / "model.pt", model(1.0), TOKENIZER)
+    save_model(tmp_path / "model", model(1.0), TOKENIZER)
     tmp_path.chmod(0o500)
     try:
-        assert "ermission denied" in last_words(lambda: save_model(tmp_path / "model.pt", model(2.0), TOKENIZER))
+        assert "ermission denied" in last_words(lambda: save_model(tmp_path / "model", model(2.0), TOKENIZER))
     finally:
         tmp_path.chmod(0o700)
-    assert values(tmp_path / "model.pt") == {1.0}
+    assert values(tmp_path / "model") == {1.0}
 
 
 @pytest.fixture
@@ -143,15 +145,15 @@ def full_disk():
 
 
 def test_a_full_disk_keeps_the_old_model(tmp_path, full_disk):
-    path = tmp_path / "model.pt"
+    path = tmp_path / "model"
     save_model(path, model(1.0), TOKENIZER)
 
     def save():
         with full_disk:
             save_model(path, model(2.0), TOKENIZER)
 
-    assert "model.pt" in last_words(save)
-    assert values(path) == {1.0} and os.listdir(tmp_path) == ["model.pt"]
+    assert "model" in last_words(save)
+    assert values(path) == {1.0} and os.listdir(tmp_path) == ["model"]
 
 
 def test_a_full_disk_keeps_the_old_weights_directory(tmp_path, full_disk):
@@ -178,27 +180,27 @@ def in_child(action) -> int:
 
 
 def test_kill_9_in_the_middle_of_a_write(tmp_path):
-    path = tmp_path / "model.pt"
+    path = tmp_path / "model"
     save_model(path, model(1.0), TOKENIZER)
-    half = path.read_bytes()[: path.stat().st_size // 2]
+    half = (path / TENSORS).read_bytes()[:-500]
 
-    def write_half_and_die(saved, file):
+    def write_half_and_die(tensors, file):
         Path(file).write_bytes(half)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def die():
-        torch.save = write_half_and_die
+        state.save_file = write_half_and_die
         save_model(path, model(2.0), TOKENIZER)
 
     assert in_child(die) == -signal.SIGKILL
     assert values(path) == {1.0}
-    assert in_child(lambda: write_half_and_die({}, path)) == -signal.SIGKILL  # the same without the care
+    assert in_child(lambda: write_half_and_die({}, path / TENSORS)) == -signal.SIGKILL  # the same without the care
     with pytest.raises(UserError):
         load_model(path)
 
 
 def test_kill_9_at_any_moment(tmp_path):
-    path = tmp_path / "model.pt"
+    path = tmp_path / "model"
     save_model(path, model(0.0), TOKENIZER)
     models = [model(float(k)) for k in range(5)]
     for delay in range(10):

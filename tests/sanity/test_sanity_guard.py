@@ -71,7 +71,7 @@ def test_files_may_be_written_and_deleted_in_the_copy_only(project, child):
 
 def test_where_it_hangs_is_said(project, child):
     folder = project("bert.py", SCALE, f"    while True: pass\n    {SCALE}")
-    found = result(check(folder, child, ["attention"], timeout=2), "attention")
+    found = result(check(folder, child, ["attention"], timeout=6), "attention")
     hanging = next(
         k for k, t in enumerate((folder / "bert.py").read_text("utf-8").splitlines(), 1) if "while True" in t
     )

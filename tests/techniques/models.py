@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from minbert.command_line import parse
 from minbert.data import Batch
-from minbert.flags import parse, techniques
+from minbert.flags import techniques
 from minbert.multitask import MultitaskBert
 from minbert.pcgrad import Memory, give_gradients, take_gradients
 from minbert.tasks import TASKS

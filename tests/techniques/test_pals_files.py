@@ -8,9 +8,9 @@ from minbert.bert import sdpa_attention
 from minbert.checkpoint import load_model, load_trained, save_model, save_trained
 from minbert.data import Dataset, Example
 from minbert.errors import UserError
-from minbert.files import safe_load
 from minbert.multitask import MultitaskBert, part_of
 from minbert.pretrained import load_bert, load_tokenizer, save_pretrained
+from minbert.state import read_state
 from minbert.tasks import TASKS
 from tests.techniques.models import NAMES
 from tests.techniques.pals_models import a_pal_and_a_low_rank, equal, every_way, own_of, randomize
@@ -60,7 +60,7 @@ def test_the_layers_and_heads_of_a_frozen_bert_can_be_saved_by_themselves(tiny, 
         save_trained(path, model)
     model.freeze_bert()
     save_trained(path, model)
-    assert {part_of(name) for name in safe_load(path)["trained"]} == {"adapter", "heads"}
+    assert {part_of(name) for name in read_state(path)["trained"]} == {"adapter", "heads"}
     again = load_trained(path, load_bert(tiny))
     assert all_equal(outputs_for_texts(again, tokenizer), outputs_for_texts(model, tokenizer))
     assert not any(p.requires_grad for p in own_of(again).values())

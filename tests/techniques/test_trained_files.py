@@ -13,6 +13,7 @@ from minbert.config import BertConfig
 from minbert.lora import lora_layers, merge_lora
 from minbert.multitask import MultitaskBert, part_of
 from minbert.pretrained import load_bert, load_tokenizer
+from minbert.state import TENSORS, read_state, write_state
 from tests.techniques.lora_models import (
     QUERY_VALUE,
     C,
@@ -79,7 +80,7 @@ def test_additions_to_a_real_bert_take_less_than_a_megabyte(tmp_path):
     save_trained(tmp_path / "trained", model)
     numbers = sum(p.numel() for name, p in model.named_parameters() if part_of(name) == "lora")
     assert numbers == 2 * (6 * (8 * 384 + 2 * 1920) + 2 * 384)
-    assert 4 * numbers < (tmp_path / "trained").stat().st_size < 1_000_000
+    assert 4 * numbers < sum(f.stat().st_size for f in (tmp_path / "trained").iterdir()) < 1_000_000
 
 
 def change_one_weight(name: str):
@@ -143,40 +144,36 @@ def test_additions_to_a_bert_that_trains_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_and_foreign_files_are_refused(tmp_path):
+def test_damaged_and_foreign_folders_are_refused(tmp_path):
     path, model, bert = tmp_path / "trained", make_model(), make_bert(torch.float32)
     save_trained(path, model)
-    whole, saved = path.read_bytes(), read_state(path)
+    whole, saved = (path / TENSORS).read_bytes(), read_state(path)
     for share in (0.0, 0.1, 0.9):
-        path.write_bytes(whole[: int(share * len(whole))])
+        (path / TENSORS).write_bytes(whole[: int(share * len(whole))])
         refuse(load_trained, path, bert)
     numbers = next(p for n, p in model.state_dict().items() if "lora_A" in n).numpy().tobytes()
     place = whole.index(numbers)
-    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    (path / TENSORS).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     assert "damaged" in refuse(load_trained, path, bert)
 
-    for foreign in (
-        model.state_dict(),
-        {"weight": torch.ones(2)},
-        *[{k: saved[k] for k in saved if k != x} for x in saved],
-    ):
-        torch.save(foreign, path)
-        assert "holds no LoRA additions" in refuse(load_trained, path, bert)
+    foreign = [model.state_dict(), {"weight": torch.ones(2)}, *[{k: saved[k] for k in saved if k != x} for x in saved]]
+    for content in foreign:
+        write_state(path, content)
+        assert "holds no trained and no build and no base" in refuse(load_trained, path, bert)
     assert not any(lora_layers(bert)) and all(p.requires_grad for p in bert.parameters())
 
     name = next(iter(saved["trained"]))
-    torch.save(saved | {"trained": {n: p for n, p in saved["trained"].items() if n != name}}, path)
+    write_state(path, saved | {"trained": {n: p for n, p in saved["trained"].items() if n != name}})
     assert f"{name} is missing" in refuse(load_trained, path, make_bert(torch.float32))
-    torch.save(saved | {"trained": saved["trained"] | {name: torch.ones(3, 3)}}, path)
+    write_state(path, saved | {"trained": saved["trained"] | {name: torch.ones(3, 3)}})
     assert f"{name} has shape (3, 3)" in refuse(load_trained, path, make_bert(torch.float32))
 
 
-def test_the_two_kinds_of_file_are_told_apart(tmp_path, tiny):
-    whole, alone = tmp_path / "model.pt", tmp_path / "trained"
+def test_the_two_kinds_of_folder_are_told_apart(tmp_path, tiny):
+    whole, alone = tmp_path / "model", tmp_path / "trained"
     bert = load_bert(tiny)
     model = make_model(bert)
     save_model(whole, model, load_tokenizer(tiny))
     save_trained(alone, model)
-    assert "holds no LoRA additions" in refuse(load_trained, whole, load_bert(tiny))
-    assert "not a checkpoint of this trainer" in refuse(load_model, alone)
-    refuse(load_bert, alone)
+    assert "holds no trained" in refuse(load_trained, whole, load_bert(tiny))
+    assert "holds no model" in refuse(load_model, alone)
