@@ -8,7 +8,7 @@ setup(
     description="BERT by hand, with real weights, three tasks at once, and techniques as plain modules",
     license="Apache-2.0",
     packages=find_packages(include=["minbert", "minbert.*"]),
-    package_data={"minbert": ["recipes/*.txt", "recipes/*.md"]},
+    package_data={"minbert": ["recipes/*.txt", "recipes/*.md", "reading/page.*"]},
     py_modules=["classifier", "multitask_classifier", "sanity_check"],
     python_requires=">=3.11",
     classifiers=["Programming Language :: Python :: 3.11"],  # the versions that the tests were run with
@@ -23,6 +23,7 @@ setup(
     ],
     extras_require={
         "plots": ["matplotlib>=3.8"],  # the pictures of `python -m minbert.report`
+        "reading": ["pygments>=2.17", "latex2mathml>=3.77"],  # the page of `python -m minbert.reading`
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",  # all cores: the tests take 8 minutes on one
@@ -31,6 +32,8 @@ setup(
             "peft>=0.14",
             "ruff>=0.9",
             "matplotlib>=3.8",
+            "pygments>=2.17",
+            "latex2mathml>=3.77",
         ],
     },
 )

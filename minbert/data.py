@@ -72,7 +72,7 @@ class Dataset:
             for row in [tokenizer.pair(*parts)] if join else map(tokenizer.single, parts):
                 self._ids.append(row.ids)
                 self._firsts.append(row.first)
-        self.vectors: Tensor | None = None  # (rows, C), where BERT does not change: `evaluation.remember`
+        self.vectors: Tensor | None = None  # of all rows, where BERT does not change: `evaluation.remembered`
         sizes = [end - start for start, end in pairwise(self._ids.ends)]
         self.lengths = [max(sizes[i : i + self.parts]) for i in range(0, len(sizes), self.parts)]
 
@@ -126,7 +126,8 @@ class Dataset:
 
 @dataclass
 class Batch:
-    """B examples as tensors. Two rows an example (separate pairs) stand as B first sentences, then B second ones."""
+    """B examples as tensors. Two rows an example (separate pairs) stand as B first sentences, then B second ones, and
+    go through BERT in one pass."""
 
     task: str
     indices: list[int]  # of the examples in their data set

@@ -25,7 +25,7 @@ from minbert.tasks import TASKS, Task
 
 @torch.no_grad()
 def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
-    """The model's raw outputs (N, outputs) on the CPU, in the order of the data, without gradients and dropout.
+    """The model's raw outputs in the order of the data, without gradients and dropout; returns (N, K), on the CPU.
 
     UserError where one is not a finite number.
     """
@@ -70,12 +70,12 @@ def _remember(model: MultitaskBert, data: Dataset):
     """Fill `data.vectors`. The batches are the same each time, since pads change a vector's last bits."""
     was_training = model.training
     model.eval()
-    vectors = torch.empty(len(data), data.parts, model.bert.config.hidden_size)  # (N, parts, C)
+    vectors = torch.empty(len(data), data.parts, model.bert.config.hidden_size)  # (N, ·, C): · rows an example
     with Progress(len(data), f"reading {data.task.name} once", "example") as bar:
         for batch in eval_batches(data):
             batch = batch.to(model.device)
             with model.autocast():
-                rows = model.encode(batch, model.embed(batch))[1]  # (parts·B, C)
+                rows = model.encode(batch, model.embed(batch))[1]  # (R, C)
             vectors[batch.indices] = rows.float().cpu().unflatten(0, (data.parts, -1)).transpose(0, 1)
             bar.update(len(batch))
     data.vectors = vectors.flatten(0, 1).to(model.device)
@@ -88,7 +88,7 @@ def predict(model: MultitaskBert, data: Dataset) -> np.ndarray:
 
 
 def score(task: Task, predictions: np.ndarray, labels: Sequence[float]) -> float:
-    """The task's score of predictions against labels, both (N,)."""
+    """The task's score of predictions against labels. predictions: (N,)."""
     return task.score(predictions, np.array(labels))
 
 

@@ -1,6 +1,6 @@
 """Heads: from sentence vectors to a task's outputs.
 
-A head takes BERT's vectors of a batch, an `Encoded`, and returns raw outputs (B, outputs): logits, or a number on the
+A head takes BERT's vectors of a batch, an `Encoded`, and returns K raw outputs an example: logits, or a number on the
 labels' scale. Softmax and sigmoid belong to the loss, so no head has one. Heads share one signature and are chosen by
 name from the table `HEADS`; u and v are the two sentences' vectors:
 
@@ -13,6 +13,9 @@ name from the table `HEADS`; u and v are the two sentences' vectors:
     mapped_cosine    5·(1 + cos(u, v))/2            the cosine's whole range on the labels' scale; no weights [D]
     cross_attention  each sentence's tokens attend to the other's; a linear layer on the two results [A]
     relational       one layer shared by Quora and STS, then a linear layer for each [B, §3.3]
+
+Why not always [u; v]? A linear layer on it is a sum, of something about u and something about v, and cannot compare
+the two. A product or |u-v| can, number by number; the cosine and the dot product make one number of all comparisons.
 
 Swapping the sentences changes nothing for hadamard, dot, the cosines and cross_attention. The letters are course
 reports: A Trujillo & Mahvash 2024, B Hollister, Cooper & Brink 2023, D Mo & Ho, E Zhang, Pan & Tao.
@@ -46,9 +49,14 @@ class Encoded(NamedTuple):
 
 
 def mean_pool(tokens: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the tokens' vectors, pads not counted: (B, T, C), (B, T) → (B, C)."""
+    """The mean of the tokens' vectors: (B, T, C), (B, T) → (B, C).
+
+        u = Σ_t mask_t·h_t / Σ_t mask_t
+
+    Pads do not count. If they did, a sentence's vector would change with the longest sentence in its batch.
+    """
     mask = mask[:, :, None].to(tokens.dtype)  # (B, T, 1)
-    return (tokens * mask).sum(dim=1) / mask.sum(dim=1)
+    return (tokens * mask).sum(dim=1) / mask.sum(dim=1)  # (B, C)
 
 
 # ------------------------------------------------------------------------------------------ pair features
@@ -86,8 +94,8 @@ class LinearHead(nn.Module):
         nn.init.constant_(self.linear.bias, start)
 
     def forward(self, encoded: Encoded) -> Tensor:
-        features = self.features(encoded.u, encoded.v) if self.features else encoded.u
-        return self.linear(self.dropout(features))
+        features = self.features(encoded.u, encoded.v) if self.features else encoded.u  # (B, ·): C wide, or a few C
+        return self.linear(self.dropout(features))  # (B, K)
 
 
 class HadamardHead(LinearHead):
@@ -99,14 +107,20 @@ class HadamardHead(LinearHead):
 
 
 class CosineHead(nn.Module):
-    """top·cos(u, v): no parameters; `top` is the label of two sentences that mean the same."""
+    """top·cos(u, v): no parameters; `top` is the label of two sentences that mean the same.
+
+        cos(u, v) = u·v/(‖u‖‖v‖)
+
+    It goes from -1 to 1, and the labels from 0 to 5: without the factor no pair could score above 1. A negative cosine
+    stays negative; Pearson's r does not mind. With BERT frozen this head has nothing to learn.
+    """
 
     def __init__(self, top: float):
         super().__init__()
         self.top = top
 
     def forward(self, encoded: Encoded) -> Tensor:
-        return self.top * F.cosine_similarity(encoded.u, encoded.v, dim=-1)[:, None]
+        return self.top * F.cosine_similarity(encoded.u, encoded.v, dim=-1)[:, None]  # (B, 1)
 
 
 class MappedCosineHead(nn.Module):
@@ -132,7 +146,7 @@ class DotHead(nn.Module):
 
     def forward(self, encoded: Encoded) -> Tensor:
         u, v = (self.project(self.dropout(x)) for x in (encoded.u, encoded.v))
-        return (u * v).sum(dim=-1, keepdim=True) + self.bias
+        return (u * v).sum(dim=-1, keepdim=True) + self.bias  # (B, 1)
 
 
 class CrossAttentionHead(nn.Module):
@@ -150,8 +164,11 @@ class CrossAttentionHead(nn.Module):
         nn.init.constant_(self.linear.bias, start)
 
     def attend(self, tokens: Tensor, mask: Tensor, others: Tensor, others_mask: Tensor) -> Tensor:
-        """Attention from `tokens` (B, T, C) to `others` (B, S, C), and the mean over the tokens: (B, C)."""
-        pads = (1 - others_mask[:, None, None, :].to(tokens.dtype)) * torch.finfo(tokens.dtype).min
+        """Attention from one sentence's tokens to the other's, and the mean over the tokens.
+
+        tokens, others: (B, T, C). mask, others_mask: (B, T). Returns (B, C).
+        """
+        pads = (1 - others_mask[:, None, None, :].to(tokens.dtype)) * torch.finfo(tokens.dtype).min  # (B, 1, 1, T)
         q, k, v = self.query(tokens)[:, None], self.key(others)[:, None], self.value(others)[:, None]  # one head
         return mean_pool(plain_attention(q, k, v, pads, self.dropout)[:, 0], mask)
 
@@ -159,18 +176,20 @@ class CrossAttentionHead(nn.Module):
         _, _, tokens_u, tokens_v, mask_u, mask_v = encoded
         u = self.attend(tokens_u, mask_u, tokens_v, mask_v)
         v = self.attend(tokens_v, mask_v, tokens_u, mask_u)
-        return self.linear(self.dropout(torch.cat([(u - v).abs(), u * v], dim=-1)))
+        return self.linear(self.dropout(torch.cat([(u - v).abs(), u * v], dim=-1)))  # (B, K)
 
 
 class RelationalLayer(nn.Module):
-    """LeakyReLU(W·[u; v; |u-v|; (u⊙v)/(‖u‖‖v‖)] + b): (B, C), (B, C) → (B, C)."""
+    """LeakyReLU(W·[u; v; |u-v|; (u⊙v)/(‖u‖‖v‖)] + b): what Quora and STS have in common can be learned from both."""
 
     def __init__(self, C: int):
         super().__init__()
         self.linear = nn.Linear(4 * C, C)
 
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
-        return F.leaky_relu(self.linear(torch.cat([difference(u, v), hadamard(u, v)], dim=-1)))
+        """(B, C), (B, C) → (B, C)."""
+        features = torch.cat([difference(u, v), hadamard(u, v)], dim=-1)  # (B, 4C)
+        return F.leaky_relu(self.linear(features))
 
 
 class RelationalHead(nn.Module):
@@ -184,18 +203,21 @@ class RelationalHead(nn.Module):
         nn.init.constant_(self.linear.bias, start)
 
     def forward(self, encoded: Encoded) -> Tensor:
-        return self.linear(self.dropout(self.shared(encoded.u, encoded.v)))
+        return self.linear(self.dropout(self.shared(encoded.u, encoded.v)))  # (B, K)
 
 
 # ------------------------------------------------------------------------------------------ the table
 
 
 def middle(task: Task) -> float:
-    """The initial bias of a task's outputs: the middle of the labels for numbers, 0 for logits."""
+    """The initial bias of a task's outputs: the middle of the labels for numbers, 0 for logits.
+
+    Started at 0, a head for labels from 0 to 5 would spend its first steps, and BERT's, on learning their mean.
+    """
     return 0.0 if task.whole else sum(task.label_range) / 2
 
 
-HEADS: dict[str, Callable[[Task, int, float], nn.Module]] = {  # (task, C, dropout) → head
+HEADS: dict[str, Callable[[Task, int, float], nn.Module]] = {  # task, C, dropout → head
     "linear": lambda task, C, p: LinearHead(C, task.outputs, p, middle(task)),
     "concat": lambda task, C, p: LinearHead(2 * C, task.outputs, p, middle(task), concat),
     "difference": lambda task, C, p: LinearHead(3 * C, task.outputs, p, middle(task), difference),

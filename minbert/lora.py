@@ -3,14 +3,19 @@
 Fine-tuning changes a matrix W by some ΔW, and a ΔW of low rank works nearly as well as any. So LoRA keeps the
 pretrained W and learns a product of two thin matrices beside it:
 
-    y = W·x + b + (α/r)·B·A·dropout(x)          W: (out, in)   A: (r, in)   B: (out, r)
+    y = W·x + b + (α/r)·B·A·dropout(x)        W: out × in, A: r × in, B: out × r
 
-A starts random and B at zero, so the outputs are the same at first. Rank r = 8 on all of BERT-base is 1.3 million
-numbers to train instead of 110 million; their gradients and AdamW's two means shrink as much. No gradient is computed
-for a W, and the backward pass stops at the first A.
+A starts random and B at zero, so the outputs are the same at first. (With both at zero neither would ever move, since
+the gradient of one is a product with the other.) The factor α/r keeps the size of the addition when r changes, so that
+the learning rate need not change with it. The paper adapts the queries' and values' matrices alone; here, as in
+Mo & Ho's report, every linear layer of BERT is adapted unless `targets` names some. A starts as in the authors' code;
+the paper says Gaussian.
+
+Rank r = 8 on all of BERT-base is 1.3 million numbers to train instead of 110 million; their gradients and AdamW's two
+means shrink as much. No gradient is computed for a W, and the backward pass stops at the first A.
 
     add_lora(module, rank, alpha)     replaces a module's linear layers by LoRA layers, and freezes all else in it
-    use_lora(module, name)            chooses one of several adapters (A, B) that a layer can have, say one per task
+    use_lora(module, name)            chooses one of the adapters, each an A and a B, of every layer: say, one per task
     merge_lora, unmerge_lora          put W + (α/r)·B·A in W's place, so that the outputs cost no more; and undo it
 
 A state_dict has the pretrained W under its usual name, merged or not, and A and B under `lora_A.NAME` and
@@ -61,8 +66,8 @@ class LoRALinear(nn.Linear):
         self.lora_dropout = nn.Dropout(dropout)
         self.lora_A, self.lora_B = nn.ParameterDict(), nn.ParameterDict()
         for name in names:
-            self.lora_A[name] = nn.Parameter(self.weight.new_empty(rank, self.in_features))
-            self.lora_B[name] = nn.Parameter(self.weight.new_zeros(self.out_features, rank))
+            self.lora_A[name] = nn.Parameter(self.weight.new_empty(rank, self.in_features))  # (r, in)
+            self.lora_B[name] = nn.Parameter(self.weight.new_zeros(self.out_features, rank))  # (out, r)
             nn.init.kaiming_uniform_(self.lora_A[name], a=math.sqrt(5))
         self.active = next(iter(self.lora_A))
         self.register_parameter("pretrained", None)  # holds W while a merged matrix is in its place
@@ -70,13 +75,14 @@ class LoRALinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
-        y = F.linear(x, self.weight, self.bias)
+        y = F.linear(x, self.weight, self.bias)  # (…, out): W·x + b
         if self.pretrained is not None:
             if self.training and torch.is_grad_enabled():
                 raise RuntimeError("merged LoRA layers cannot train: call unmerge_lora first")
             return y
         A, B = self.lora_A[self.active], self.lora_B[self.active]
-        return y + self.scale * F.linear(F.linear(self.lora_dropout(x), A), B)
+        down = F.linear(self.lora_dropout(x), A)  # (…, r): A·dropout(x)
+        return y + self.scale * F.linear(down, B)  # (…, out): W·x + b + (α/r)·B·A·dropout(x)
 
     def use(self, name: str):
         """Use the adapter `name` from now on. This only sets a name; W is not touched."""
@@ -88,7 +94,7 @@ class LoRALinear(nn.Linear):
 
     @torch.no_grad()
     def merged(self) -> Tensor:
-        """W + (α/r)·B·A of the adapter in use."""
+        """W + (α/r)·B·A of the adapter in use; returns (out, in)."""
         if self.pretrained is not None:
             return self.weight.detach()
         return self.weight + self.scale * (self.lora_B[self.active] @ self.lora_A[self.active])

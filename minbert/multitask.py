@@ -65,11 +65,11 @@ class MultitaskBert(nn.Module):
         self.heads = build_heads(names, self.tasks, bert.config.hidden_size, dropout)
 
     def embed(self, batch: Batch) -> Tensor:
-        """The embeddings of a batch's rows, before BERT's layers: (R, T, C), R = B or, for separate pairs, 2B."""
+        """A batch's rows before BERT's layers; returns (R, T, C), R = B, or 2B for separate pairs."""
         return self.bert.embed(batch.input_ids, batch.token_type_ids).to(self.dtype)
 
     def logits(self, batch: Batch, embedded: Tensor) -> Tensor:
-        """The batch's task's raw outputs (B, outputs), from its embedded rows (R, T, C)."""
+        """The raw outputs of the batch's task. embedded: (R, T, C), its rows before BERT's layers. Returns (B, K)."""
         tokens, vectors = self.encode(batch, embedded)
         B = len(batch)
         rows = [vectors, tokens, batch.attention_mask]
@@ -78,18 +78,19 @@ class MultitaskBert(nn.Module):
         return self.heads[batch.task](Encoded(u, v, tokens_u, tokens_v, mask_u, mask_v)).to(self.dtype)
 
     def encode(self, batch: Batch, embedded: Tensor) -> tuple[Tensor, Tensor]:
-        """What BERT makes of a batch's embedded rows: their tokens' vectors (R, T, C), and the rows' vectors (R, C)."""
+        """What BERT makes of a batch's rows: the vectors of their tokens and of the rows. embedded: (R, T, C)."""
         self.use(batch.task)
-        tokens = self.bert.encode(embedded, batch.attention_mask).to(self.dtype)
+        tokens = self.bert.encode(embedded, batch.attention_mask).to(self.dtype)  # (R, T, C)
         mean = self.pooling[batch.task] == "mean"
-        return tokens, mean_pool(tokens, batch.attention_mask) if mean else self.bert.pool(tokens)
+        rows = mean_pool(tokens, batch.attention_mask) if mean else self.bert.pool(tokens)  # (R, C)
+        return tokens, rows
 
     def autocast(self) -> torch.autocast:
         """Inside this context the matrix products are in `precision`; `smart.exact` suspends it."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def forward(self, batch: Batch) -> Tensor:
-        """Raw outputs (B, outputs) for a batch of any of the tasks."""
+        """The raw outputs for a batch of any of the tasks; returns (B, K)."""
         if batch.vectors is not None:  # BERT has seen these rows, and does not change: the head alone is left to do
             u, v = batch.vectors[: len(batch)], batch.vectors[len(batch) :]
             return self.heads[batch.task](Encoded(u, v if len(v) else None)).to(self.dtype)

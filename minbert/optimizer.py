@@ -10,7 +10,14 @@ two corrections into the step size, α_t = α·√(1 - β₂ᵗ)/(1 - β₁ᵗ),
 
     p ← p - α_t·m_t/(√v_t + ε)
 
-Then the weights decay, apart from the gradient (Loshchilov & Hutter 2019), by the plain rate:  p ← p - α·λ·p.
+Then the weights decay, apart from the gradient and by the plain rate (Loshchilov & Hutter 2019):
+
+    p ← p - α·λ·p
+
+Why a mean of squares? Divided by √v, every weight moves by about α a step, so that one rate serves a word's row with
+tiny gradients and a LayerNorm with large ones. Without the corrections the first step would be (1 - β₁)/√(1 - β₂) ≈ 3
+times as long as it should be. And a decay that is put into the gradient is divided by √v like the rest, so that the
+weights with large gradients hardly decay.
 
 `torch.optim.AdamW` is the same method in its textbook form: it corrects v before the root, so its ε is ours
 divided by √(1 - β₂ᵗ), and it decays before the update, from the old p. tests/model/test_optimizer.py derives the rest.

@@ -3,7 +3,8 @@
 Tasks that share all weights must agree on all of them. Stickland & Murray (2019) give each task a few weights of its
 own: beside a BERT layer with input h there is a task-specific function TS, which is added before the last LayerNorm,
 
-    h' = LN(ffn_out + attn_out + TS(h))            TS(h) = V_D·g(V_E·h)        (B, T, C) → (B, T, size) → (B, T, C)
+    h' = LN(ffn_out + attn_out + TS(h))
+    TS(h) = V_D·g(V_E·h)                           V_E: from C to a smaller size        V_D: from the size back to C
 
     projected attention layer (PAL)    g is multi-head self-attention without an output matrix; a task has one V_E and
                                        one V_D for all its layers, and the q, k, v of each layer
@@ -48,7 +49,8 @@ class PAL(nn.Module):
 
     def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) and the additive mask (B, 1, 1, T) → (B, T, C)."""
-        return self.decode(self.attention(self.encode(hidden_states), mask))
+        inner = self.attention(self.encode(hidden_states), mask)  # (B, T, size): g(V_E·h)
+        return self.decode(inner)  # (B, T, C): V_D·g(V_E·h)
 
 
 class LowRank(nn.Module):
@@ -60,7 +62,8 @@ class LowRank(nn.Module):
 
     def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) → (B, T, C). Each token is computed by itself, so the mask is not used."""
-        return self.decode(self.g(self.encode(hidden_states)))
+        inner = self.g(self.encode(hidden_states))  # (B, T, size): g(V_E·h)
+        return self.decode(inner)  # (B, T, C)
 
 
 class AdaptedLayer(BertLayer):
@@ -78,9 +81,9 @@ class AdaptedLayer(BertLayer):
 
     def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) and the additive mask (B, 1, 1, T) → (B, T, C)."""
-        attended = self.attend(hidden_states, mask)
-        ffn = F.gelu(self.interm_dense(attended))
-        attended = attended + self.adapter(hidden_states, mask)
+        attended = self.attend(hidden_states, mask)  # (B, T, C)
+        ffn = F.gelu(self.interm_dense(attended))  # (B, T, M): as without TS, for TS is not inside the layer
+        attended = attended + self.adapter(hidden_states, mask)  # (B, T, C): attn_out + TS(h)
         return self.add_norm(attended, ffn, self.out_dense, self.out_dropout, self.out_layer_norm)
 
 

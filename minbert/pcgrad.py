@@ -3,8 +3,12 @@
 Two tasks that share a BERT are in conflict where gᵢ·gⱼ < 0: a step for one increases the loss of the other. Gradient
 surgery removes from each gradient the part that opposes another one (PCGrad, Yu et al. 2020, Algorithm 1):
 
-    gᵢ' = gᵢ;  for every j ≠ i in random order, if gᵢ'·gⱼ < 0:   gᵢ' ← gᵢ' - (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ
-    the update follows Σᵢ gᵢ'
+    gᵢ' = gᵢ                             at first; then, for every j ≠ i in random order, if gᵢ'·gⱼ < 0,
+    gᵢ' ← gᵢ' - (gᵢ'·gⱼ)/‖gⱼ‖²·gⱼ        which leaves gᵢ'·gⱼ = 0
+    g   = Σᵢ gᵢ'                         is what the update follows
+
+The order is drawn anew for each i, since what is removed first changes what is left to remove. Without the surgery the
+update follows the longest gradient, and the other tasks may lose by it.
 
 Here gⱼ is always the original gradient. So each gᵢ' is a mix of the originals, gᵢ' = Σⱼ Wᵢⱼ gⱼ, and the algorithm
 depends on them only by the table of products Kᵢⱼ = gᵢ·gⱼ, T×T for T tasks. The functions here compute K once, run the
@@ -38,14 +42,14 @@ class Memory:
 
     def __init__(self, seed: int):
         self.random = torch.Generator().manual_seed(seed)
-        self.targets: Tensor | None = None  # (T, T), GradVac's moving averages of the cosines
-        self.products: Tensor | None = None  # (T, T), K of the last step, for the log
+        self.targets: Tensor | None = None  # GradVac's moving averages of the cosines, T×T
+        self.products: Tensor | None = None  # K of the last step, for the log, T×T
 
     def cosines(self) -> Tensor | None:
-        """The cosines between the tasks' gradients of the last step, (T, T); None where one task was alone."""
+        """The cosines between the last step's gradients; returns (T, T), or None where one task was alone."""
         if self.products is None:
             return None
-        norms = self.products.diagonal().clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+        norms = self.products.diagonal().clamp(min=torch.finfo(torch.float64).tiny).sqrt()  # (T,)
         return self.products / norms / norms[:, None]
 
     def state_dict(self) -> dict:
@@ -57,7 +61,7 @@ class Memory:
 
 
 def products(gradients: list[Gradient]) -> Tensor:
-    """K with Kᵢⱼ = gᵢ·gⱼ, (T, T) float64 on the CPU."""
+    """K with Kᵢⱼ = gᵢ·gⱼ; returns (T, T), T tasks, in float64 on the CPU."""
     K = torch.zeros(len(gradients), len(gradients), dtype=torch.float64)
     if not gradients[0]:
         return K
@@ -98,7 +102,7 @@ def pcgrad(gradients: list[Gradient], memory: Memory) -> Gradient:
     """Project conflicting gradients onto one another's normal planes, then sum (Yu et al. 2020)."""
     T, K = len(gradients), products(gradients)
     memory.products = K
-    W = torch.eye(T, dtype=torch.float64)  # row i: gᵢ' as a mix of the originals
+    W = torch.eye(T, dtype=torch.float64)  # (T, T): row i is gᵢ' as a mix of the originals
     for i, others in orders(T, memory):
         for j in others:
             dot = W[i] @ K[:, j]  # gᵢ'·gⱼ
@@ -115,8 +119,8 @@ def gradvac(gradients: list[Gradient], memory: Memory) -> Gradient:
     T, K = len(gradients), products(gradients)
     memory.products = K
     if memory.targets is None:
-        memory.targets = torch.zeros(T, T, dtype=torch.float64)
-    W = torch.eye(T, dtype=torch.float64)
+        memory.targets = torch.zeros(T, T, dtype=torch.float64)  # (T, T): φ̂
+    W = torch.eye(T, dtype=torch.float64)  # (T, T): row i is gᵢ' as a mix of the originals
     for i, others in orders(T, memory):
         for j in others:
             norm_i, norm_j = (W[i] @ K @ W[i]).clamp(min=0).sqrt().item(), K[j, j].sqrt().item()
@@ -149,7 +153,7 @@ def cagrad(gradients: list[Gradient], memory: Memory) -> Gradient:
 
     on_simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
     solution = minimize(objective, mean, bounds=[(0, 1)] * T, constraints=on_simplex, tol=1e-12)
-    w = torch.from_numpy(solution.x)
+    w = torch.from_numpy(solution.x)  # (T,): how much each task counts
     norm = math.sqrt(max(solution.x @ K @ solution.x, 0.0))
     return mix(gradients, torch.from_numpy(mean) + (radius / norm * w if norm > 0 else 0 * w))
 

@@ -30,8 +30,9 @@ FLAGS = {
 
 
 def r_drop(f1: Tensor, f2: Tensor, divergence: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """½·mean ℓ_s(f₁, f₂). f1, f2: (B, outputs), of two passes; divergence: ℓ_s, two outputs → (B,)."""
-    return divergence(f1, f2).mean() / 2
+    """½·mean ℓ_s(f₁, f₂). f1, f2: (B, K), of two passes. divergence: ℓ_s, one number an example."""
+    distances = divergence(f1, f2)  # (B,)
+    return distances.mean() / 2
 
 
 class RDropTerm:

@@ -227,7 +227,7 @@ class EpochLog:
         self.examples += examples
 
     def add_cosines(self, tasks: Sequence[str], cosines: Tensor | None):
-        """Note the cosines between the gradients of a step's tasks, (T, T) in their order."""
+        """Note the cosines between the gradients of a step's tasks. cosines: (T, T), T tasks, in their order."""
         for i, j in combinations(range(len(tasks)), 2) if cosines is not None else ():
             self.values.setdefault("cosine", {}).setdefault(f"{tasks[i]},{tasks[j]}", []).append(cosines[i, j])
 

@@ -7,7 +7,7 @@ to a task's loss,
 
 Smoothness: the output f(x) must change little when x, the embeddings of a sentence's tokens, changes a little.
 
-    R_s = mean over examples of  max ℓ_s(f(x̃; θ), f(x; θ))  over all x̃ with ‖x̃ - x‖_∞ ≤ ε
+    R_s = mean max ℓ_s(f(x̃; θ), f(x; θ))        mean over the examples, max over all x̃ with ‖x̃ - x‖_∞ ≤ ε
 
 Gradient ascent searches for the maximum (the paper's Algorithm 1). It starts from x̃ = x + N(0, σ²), and K times
 
@@ -16,7 +16,8 @@ Gradient ascent searches for the maximum (the paper's Algorithm 1). It starts fr
 
 Nearness: the Bregman proximal point method keeps the outputs near those of θ̃, a running mean of the weights so far.
 
-    D = mean over examples of  ℓ_s(f(x; θ), f(x; θ̃)),        θ̃ ← (1 - β)·θ + β·θ̃  after every step
+    D(θ, θ̃) = mean ℓ_s(f(x; θ), f(x; θ̃))        mean over the examples
+    θ̃ ← (1 - β)·θ + β·θ̃                        after every step
 
 ℓ_s measures how far two outputs are apart: a symmetric divergence of probabilities, or the squared error of numbers.
 
@@ -61,23 +62,30 @@ FLAGS = {
     ],
 }  # fmt: skip
 
-Divergence = Callable[[Tensor, Tensor], Tensor]  # two outputs (B, K) → their divergence, (B,)
+Divergence = Callable[[Tensor, Tensor], Tensor]  # two outputs → how far apart they are, one number an example
 
 # ------------------------------------------------------------------------------------------ divergences, ℓ_s
 
 
 def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
-    """KL(p‖q) + KL(q‖p) with p = softmax(a), q = softmax(b). a, b: (B, K) logits, K ≥ 2; returns (B,).
+    """The divergence of probabilities. a, b: (B, K) logits, K ≥ 2; returns (B,).
 
-    The two sums are Σ_k (p_k - q_k)(log p_k - log q_k). Here d = a - b may replace log p - log q, for they differ by
-    the same number for all k, and Σ_k (p_k - q_k) = 0. The code uses d less its mean, which rounds best.
+        ℓ_s = KL(p‖q) + KL(q‖p) = Σ_k (p_k - q_k)·(log p_k - log q_k)        p = softmax(a), q = softmax(b)
+
+    Here d = a - b may replace log p - log q, for they differ by the same number for all k, and Σ_k (p_k - q_k) = 0. The
+    code uses d less its mean, which rounds best.
     """
-    d = a - b
+    d = a - b  # (B, K)
     return ((a.softmax(dim=-1) - b.softmax(dim=-1)) * (d - d.mean(dim=-1, keepdim=True))).sum(dim=-1)
 
 
 def bernoulli_symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
-    """KL both ways for yes-or-no answers with p = σ(a), q = σ(b). a, b: (B, 1), one logit each; returns (B,)."""
+    """KL both ways for yes-or-no answers. a, b: (B, 1), one logit each; returns (B,).
+
+        ℓ_s = (p - q)·(a - b)        p = σ(a), q = σ(b)
+
+    A softmax over one logit is 1 whatever the logit is: with `symmetric_kl` the term would be 0 and teach nothing.
+    """
     return ((a.sigmoid() - b.sigmoid()) * (a - b)).sum(dim=-1)
 
 
@@ -115,8 +123,8 @@ def smoothness(
 ) -> Smoothness:
     """R_s at x, by Algorithm 1.
 
-    model: its dropout is switched off. x: (R, ...), embeddings. f: of x, (B, outputs); `model` itself if None.
-    clean: f(x) if the caller has computed it, inside `exact(model)` or without dropout and autocast.
+    model: its dropout is switched off. x: (R, …), embeddings. f: from x to outputs; `model` itself if None.
+    clean: (B, K), f(x) if the caller has computed it, inside `exact(model)` or without dropout and autocast.
     mask: (R, T), 1 where x may be moved, 0 for a pad. epsilon, sigma, eta, steps: ε, σ, η and K; eta None is 100·ε, the
     paper's ratio of 1e-3 to 1e-5 (with a shorter η one step does not reach the edge of the ball). noise: a name from
     `NOISE`. generator: of the random start. ‖g‖_∞ is of each row of x by itself.
@@ -129,25 +137,25 @@ def smoothness(
     f = model if f is None else f
     bound, eta = NOISE[noise], 100 * epsilon if eta is None else eta
     with exact(model):
-        clean = f(x) if clean is None else clean
+        clean = f(x) if clean is None else clean  # (B, K)
         start = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         keep = 1 if mask is None else mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim())).to(x.dtype)
-        delta, before = sigma * start * keep, None
+        delta, before = sigma * start * keep, None  # (R, …): x̃ - x, 0 at pads
         fixed, target = x.detach(), clean.detach()
         with torch.enable_grad():
             for _ in range(steps):
                 delta.requires_grad_()
-                loss = divergence(f(fixed + delta), target)
-                (g,) = torch.autograd.grad(loss.sum(), delta)
+                loss = divergence(f(fixed + delta), target)  # (B,)
+                (g,) = torch.autograd.grad(loss.sum(), delta)  # (R, …): ∇_x̃ ℓ_s, of x̃ alone
                 before = loss.detach().mean() if before is None else before
                 g_max = g.abs().flatten(1).amax(dim=1).clamp(min=torch.finfo(g.dtype).tiny)  # ‖g‖_∞, (R,)
                 g = g / g_max.reshape(-1, *[1] * (x.dim() - 1))
-                delta = bound(delta.detach() + eta * g * keep, fixed, epsilon)
+                delta = bound(delta.detach() + eta * g * keep, fixed, epsilon)  # (R, …): Π_ε(δ + η·g/‖g‖_∞)
         return Smoothness(divergence(f(x + delta), clean).mean(), before, delta)
 
 
 def ball(delta: Tensor, x: Tensor, epsilon: float) -> Tensor:
-    """Π_ε: the nearest δ with ‖δ‖_∞ ≤ ε, which is each number cut to [-ε, ε]. All (R, T, C)."""
+    """Π_ε: the nearest δ with ‖δ‖_∞ ≤ ε, which is each number cut to [-ε, ε]. delta, x: (R, …). Returns (R, …)."""
     return delta.clamp(-epsilon, epsilon)
 
 
@@ -157,7 +165,7 @@ def relative(delta: Tensor, x: Tensor, epsilon: float) -> Tensor:
     Public packages normalise in this way instead of projecting (and to 1, whatever ε is). Trujillo & Mahvash have "5%
     noise", ε = .05, which is far more than the paper's 1e-5.
     """
-    size = delta.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    size = delta.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)  # (R, …, 1)
     return delta / size * epsilon * x.abs().amax(dim=-1, keepdim=True)
 
 
@@ -201,7 +209,7 @@ class Proximal:
         with torch.no_grad(), exact(self.model):
             self._swap()
             try:
-                anchor = self.model(*inputs)  # f(x; θ̃)
+                anchor = self.model(*inputs)  # (B, K): f(x; θ̃)
             finally:
                 self._swap()
         return divergence(outputs, anchor).mean()

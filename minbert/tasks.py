@@ -7,8 +7,9 @@
     nli     SNLI, MNLI   does the premise entail the hypothesis?                      3 logits   accuracy
 
 The last is not one of the course's tasks; BERT can be trained on it before the others, see `pretraining/`.
-The outputs of a head are (B, outputs), without softmax or sigmoid, which are part of the cross-entropy and the BCE.
-STS labels are real numbers (2.6 stays 2.6), and so is its output.
+A head gives K raw outputs an example, without softmax or sigmoid: these are part of the two cross-entropies, which are
+exact for large logits only because they see the logits themselves. STS labels are real numbers (2.6 stays 2.6), and so
+is its output.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,17 +25,25 @@ from minbert.smart import bernoulli_symmetric_kl, squared_error, symmetric_kl
 
 
 def classification_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy. outputs: (B, K) logits; labels: (B,) class numbers."""
+    """Mean cross-entropy. outputs: (B, K) logits; labels: (B,) class numbers.
+
+    L = -mean over examples of log softmax(z)_y
+    """
     return F.cross_entropy(outputs, labels.long())
 
 
 def binary_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross-entropy. outputs: (B, 1) logits; labels: (B,) 0 or 1."""
+    """Mean binary cross-entropy. outputs: (B, 1) logits; labels: (B,) 0 or 1.
+
+    L = -mean over examples of (y·log σ(z) + (1 - y)·log(1 - σ(z)))
+    """
     return F.binary_cross_entropy_with_logits(outputs[:, 0], labels)
 
 
 def regression_loss(outputs: Tensor, labels: Tensor, low: float = 0.0, high: float = 5.0) -> Tensor:
     """Mean squared error with both sides mapped from low…high to 0…1. outputs: (B, 1), labels: (B,), both low…high.
+
+        L = mean over examples of ((z - y)/(high - low))²
 
     The optimum does not change; this keeps the tasks' gradients at a similar size. On a scale to 5 they are 25 times
     larger, and Adam's running means, which all tasks share, then make every other task's steps small. (As in Mo & Ho.)
@@ -43,7 +52,9 @@ def regression_loss(outputs: Tensor, labels: Tensor, low: float = 0.0, high: flo
 
 
 def cosine_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean cosine-embedding loss with graded labels: y·(1 - cos) + (1 - y)·max(0, cos), y = label/5.
+    """Mean cosine-embedding loss with graded labels.
+
+        L = mean over examples of (y·(1 - cos) + (1 - y)·max(0, cos))        y = label/5
 
     outputs: (B, 1), 5·cos(u, v). Above half the highest label the optimum is cos 1, below it cos 0. Labels 3
     and 5 have the same optimum and differ only in the size of the gradient (after the report of Griggs).
@@ -57,7 +68,10 @@ STS_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": regression_l
 
 
 def regression_divergence(a: Tensor, b: Tensor, low: float = 0.0, high: float = 5.0) -> Tensor:
-    """The divergence of two outputs (B, 1), on the scale of `regression_loss`: ((a - b)/(high - low))², (B,)."""
+    """The divergence of two outputs on the scale of `regression_loss`, ((a - b)/(high - low))².
+
+    a, b: (B, 1). Returns (B,).
+    """
     return squared_error(a / (high - low), b / (high - low))
 
 
@@ -193,15 +207,15 @@ class Task:
         return self.label_range if self.kind == "number" else ()
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss. outputs: (B, outputs); labels: (B,)."""
+        """Mean loss. outputs: (B, K); labels: (B,)."""
         return KINDS[self.kind].loss(outputs, labels, *self._scale)
 
     def divergence(self, a: Tensor, b: Tensor) -> Tensor:
-        """The divergence ℓ_s of two outputs (B, outputs), (B,)."""
+        """The divergence ℓ_s of two outputs. a, b: (B, K). Returns (B,)."""
         return KINDS[self.kind].divergence(a, b, *self._scale)
 
     def predict(self, outputs: Tensor) -> np.ndarray:
-        """(B, outputs) → (B,), in the form in which it is written."""
+        """(B, K) → (B,), in the form in which it is written."""
         return KINDS[self.kind].predict(outputs)
 
     @property

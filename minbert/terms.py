@@ -28,14 +28,13 @@ from minbert.flags import techniques
 from minbert.multitask import MultitaskBert
 from minbert.smart import exact
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, K), labels (B,) → scalar
+Loss = Callable[[Tensor, Tensor], Tensor]  # outputs, labels → scalar
 
 
 class Pass:
     """One pass of a batch through the model, as its loss and the terms see it.
 
-    embedded: (R, T, C), what enters the first layer. logits: (B, outputs). loss: the scalar that `loss_function` makes
-    of them. divergence: ℓ_s of the batch's task.
+    logits: (B, K). loss: the scalar that `loss_function` makes of them. divergence: ℓ_s of the batch's task.
     """
 
     def __init__(self, model: MultitaskBert, batch: Batch, loss_function: Loss):
@@ -45,6 +44,7 @@ class Pass:
 
     @cached_property
     def embedded(self) -> Tensor:
+        """What enters BERT's first layer; returns (R, T, C)."""
         return self.model.embed(self.batch)
 
     @cached_property

@@ -7,6 +7,10 @@ What BERT sees is one of two shapes, with token types that tell a first sentence
     single   [CLS] a [SEP]                 types 0
     pair     [CLS] a [SEP] b [SEP]         types 0 up to the first [SEP], then 1
 
+Why pieces? 30,522 of them spell every word, known or not, and a rare word still shows its parts to the model. A word
+that cannot be spelled from them is [UNK]. What the model learned belongs to its own vocabulary and case: with another
+one every id is a different word, and nothing but the scores would show it.
+
 Splitting into pieces is the slow part and never depends on the batch, so it is done once for each text (`encode`);
 putting the pieces together (`single`, `pair`) and padding a batch (`pad`) are cheap and come later. That is what
 training uses. Programs written for `transformers` call the tokenizer itself, `tokenize`, `decode` and the other
@@ -147,7 +151,10 @@ class BertTokenizer:
         return Row([*first, *b, self.sep_id], len(first))
 
     def pad(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Rows → tensors `input_ids`, `attention_mask`, `token_type_ids`, each (B, T), T the longest row."""
+        """Rows → tensors `input_ids`, `attention_mask`, `token_type_ids`, each (B, T), T the longest row.
+
+        The mask says what is a token (1) and what is a pad (0). The ids alone do not: [PAD] is a piece like any other.
+        """
         T = max(len(row.ids) for row in rows)
         ids = [row.ids + [self.pad_id] * (T - len(row.ids)) for row in rows]
         mask = [[1] * len(row.ids) + [0] * (T - len(row.ids)) for row in rows]
@@ -170,7 +177,7 @@ class BertTokenizer:
         return_token_type_ids: bool | None = None,
         return_attention_mask: bool | None = None,
     ) -> BatchEncoding:
-        """A text, a pair of texts, or a batch of either → lists of ids, token types and mask; or tensors (B, T).
+        """A text, a pair of texts, or a batch of either, to lists of ids, token types and mask; or to tensors of B×T.
 
         padding: True (to the longest), "max_length" or False. truncation: True ("longest_first"), "only_first",
         "only_second" or False. max_length: replaces the model's. return_tensors: None or "pt".

@@ -32,7 +32,7 @@ WINGS = {
         "experiments",
     ),
     "before the tasks": ("pretraining",),
-    "to learn from": ("sanity",),
+    "to learn from": ("sanity", "reading", "trace", "exercise"),
 }
 ROWS = re.compile(r"^(ADDITIONS|TERMS) = ", re.M)  # what a module of a technique has, which needs no name in WINGS
 NEW = tuple(p.stem for p in PACKAGE.glob("*.py") if ROWS.search(p.read_text("utf-8")) and p.stem not in str(WINGS))

@@ -21,7 +21,12 @@ SENTENCES = replace(TASKS["sst"], name="mlm", title="masked words")  # of a data
 
 
 class MlmHead(nn.Module):
-    """W·LN(GELU(A·x + a)) + b, W the word embedding: what BERT was pre-trained with, and most checkpoints hold."""
+    """What BERT was pre-trained with, and most checkpoints hold: from a token's vector to a logit for every word piece.
+
+        logits = W·LN(GELU(A·x + a)) + b        W is the word embedding, not a second copy
+
+    The same W reads and writes: a token's vector must come near the embedding of the word that belongs there.
+    """
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -53,12 +58,13 @@ class Learner(nn.Module):
         self.nli = MultitaskBert(bert, ["nli"] if nli is not None else [], **(nli or {}))
 
     def mlm_logits(self, batch: Batch, seen: Tensor, chosen: Tensor) -> Tensor:
-        """The logits (N, V) at the N chosen places alone: over the whole batch they would be 7 times the work.
+        """The logits at the N chosen places alone: over the whole batch they would be 7 times the work.
 
-        batch: whose attention mask and token types count. seen: its ids as masked (B, T). chosen: (B, T), bool.
+        batch: whose attention mask and token types count. seen: (B, T), its ids as masked. chosen: (B, T), bool.
+        Returns (N, V).
         """
         x = self.bert.encode(self.bert.embed(seen, batch.token_type_ids), batch.attention_mask)  # (B, T, C)
-        return self.mlm(x[chosen], self.bert.word_embedding.weight)
+        return self.mlm(x[chosen], self.bert.word_embedding.weight)  # (N, V)
 
     def mlm_loss(self, batch: Batch, seen: Tensor, chosen: Tensor) -> Tensor:
         """Mean cross-entropy over the chosen places; 0 where chance chose none."""

@@ -1,4 +1,13 @@
-"""Which tokens are masked, and what stands in their place (Devlin et al. 2019, §3.1)."""
+"""Which tokens are masked, and what stands in their place (Devlin et al. 2019, §3.1).
+
+    chosen          15% of a sentence's tokens; the model must say what they were
+    [MASK]          stands in the place of 80% of these
+    another token   stands in the place of 10%, drawn at random
+    the same        10% stay as they were
+
+Fine-tuning never shows a [MASK]. If all chosen tokens became one, the model would learn to think only where it sees it;
+with some chosen tokens wrong and some right, it must check every token against the sentence.
+"""
 
 from typing import NamedTuple
 
@@ -35,7 +44,7 @@ class Masker:
             places = torch.arange(input_ids.shape[1]).expand_as(input_ids)
             first = torch.where(self.goes_on[input_ids], 0, places).cummax(dim=1).values
             draw = draw.gather(1, first)
-        chosen = self.ordinary[input_ids] & (draw < rate)
+        chosen = self.ordinary[input_ids] & (draw < rate)  # (B, T)
         fate = torch.rand(input_ids.shape, generator=generator)
         others = self.ordinary_ids[torch.randint(len(self.ordinary_ids), input_ids.shape, generator=generator)]
         seen = torch.where(chosen & (fate < mask), self.mask_id, input_ids)
