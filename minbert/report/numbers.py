@@ -21,7 +21,7 @@ BINS = 10
 
 
 def arrays(answers: Sequence[Answer]) -> tuple[np.ndarray, np.ndarray]:
-    """The predictions and the labels, (N,) each."""
+    """N predictions and their N labels."""
     return np.array([a.prediction for a in answers]), np.array([a.label for a in answers])
 
 
@@ -47,7 +47,7 @@ def interval(task: Task, answers: Sequence[Answer]) -> tuple[float, float] | Non
 
 
 def confusion(task: Task, answers: Sequence[Answer]) -> np.ndarray:
-    """(K, K) counts n_ij: rows are the labels, columns the predictions."""
+    """K × K counts n_ij: rows are the labels, columns the predictions."""
     K = len(class_names(task))
     counts = np.zeros((K, K), dtype=int)
     predictions, labels = arrays(answers)
@@ -82,7 +82,7 @@ def class_scores(task: Task, answers: Sequence[Answer]) -> list[ClassScore]:
 
 
 def probabilities(task: Task, answers: Sequence[Answer], log: bool = False) -> np.ndarray:
-    """(N, K): the model's probability of each class, or its logarithm."""
+    """The model's probability of each of K classes, or its logarithm, for N examples."""
     outputs = np.array([a.outputs for a in answers], dtype=float)
     if task.kind == "yes_no":
         function = log_expit if log else expit
