@@ -11,7 +11,7 @@ The modules read as a tutorial in this order; each imports only from those befor
     to learn from     sanity  reading  trace  exercise
 
 `errors`, `parser`, `flags`, `command_line`, `files`, `progress` and `state` are helpers, which need not be read first.
-The training loop, which uses all of it, stands in `multitask_classifier.py`. The symbols of all files, B, T, C and more,
+The training loop, which uses all of it, stands in `multitask_classifier.py`. The symbols of all files, like B and T,
 are listed in `bert.py`.
 """
 
