@@ -147,3 +147,38 @@ def test_one_head_that_is_left_open_does_not_hide_what_is_wrong_in_another(tmp_p
 def test_what_is_unfilled_is_read_from_the_syntax_tree(body, how):
     function = ast.parse("def f(y):\n" + "".join(f"    {line}\n" for line in body.splitlines())).body[0]
     assert unfilled(function) == how
+
+
+STEP = """
+def step(self, closure=None):
+    loss = None
+    if closure is not None:
+        loss = closure()
+    for group in self.param_groups:
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            grad = p.grad.data
+            if grad.is_sparse:
+                raise RuntimeError("no sparse gradients")
+            state = self.state[p]
+            alpha = group["lr"]
+            {}
+    return loss
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        ("pass", "empty"),
+        ("beta1, beta2 = group['betas']", "empty"),
+        ("p.data.add(grad)", ""),  # written, and wrong: the sum is thrown away
+        ("step = alpha * grad", ""),
+        ("p.data -= grad", ""),
+        ("p.data.mul_(1)", ""),
+    ],
+)
+def test_a_step_that_only_names_things_is_not_written_yet(end, how):
+    """As a starter hands it out; one that computes something is judged, also where the result goes nowhere."""
+    assert unfilled(ast.parse(STEP.format(end)).body[0]) == how
