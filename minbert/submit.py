@@ -4,8 +4,8 @@
     python -m minbert.submit --course cmu --id ANDREWID                   CMU's: all in one folder of that name
 
 The courses' own `prepare_submit.py` takes the files of one folder, and a submission without `minbert/` could not run.
-So each module becomes a file beside `classifier.py`, and imports its neighbours by their plain names. The sanity check
-and the further pre-training stay out.
+So each module becomes a file beside `classifier.py`, and imports its neighbours by their plain names. What the two
+scripts do without stays out: the sanity check, the further pre-training, pages and experiments.
 """
 
 import re
@@ -19,13 +19,14 @@ from minbert.parser import Parser
 
 PACKAGE = Path(__file__).resolve().parent
 SCRIPTS = ("classifier.py", "multitask_classifier.py")
+LEFT_OUT = ("__init__", "submit", "trace", "results", "experiments")
 NAMES = {"stanford": "cs224n_default_final_project_submission.zip"}
 CMU = [f"{task}-{split}-output" for task in ("sst", "cfimdb") for split in ("dev", "test")]  # .csv, until 2022 .txt
 
 
 def flat_files() -> dict[str, str]:
     """The project as files of one folder: name → source."""
-    modules = [path for path in sorted(PACKAGE.glob("*.py")) if path.stem not in ("__init__", "submit")]
+    modules = [path for path in sorted(PACKAGE.glob("*.py")) if path.stem not in LEFT_OUT]
     scripts = [PACKAGE.parent / name for name in SCRIPTS]
     return {path.name: flat(path.read_text("utf-8")) for path in (*modules, *scripts)}
 

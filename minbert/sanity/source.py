@@ -136,7 +136,7 @@ def acts(file: Path) -> bool:
 
 
 def _computes_nothing(step: ast.FunctionDef) -> bool:
-    """Whether an optimizer's step only names things, as starters hand it out: no arithmetic, no call but the closure's."""
+    """Whether an optimizer's step only names things, as in a starter: no arithmetic, no call but the closure's."""
     calls = [n.func for n in ast.walk(step) if isinstance(n, ast.Call)]
     harmless = [ast.unparse(call).endswith(("closure", "Error", "enable_grad", "no_grad")) for call in calls]
     return all(harmless) and not any(isinstance(n, ast.BinOp | ast.AugAssign) for n in ast.walk(step))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
-from tests.sanity.making import PROJECTS, ROOT, Swaps, swap
+from tests.sanity.making import PROJECTS, ROOT, Swaps, bare, swap
 
 STYLES = ("course", "einsum", "ours")
 
@@ -20,7 +20,8 @@ def sources(style: str) -> dict[str, str]:
     root, folder = (ROOT, "minbert/") if style == "ours" else (PROJECTS / style, "")
     modules = ("__init__", "bert", "base_bert", "config", "errors", "files", "optimizer", "utils")
     names = (f"{folder}{name}.py" for name in modules)
-    return {name: (root / name).read_text(encoding="utf-8") for name in names if (root / name).exists()}
+    texts = {name: (root / name).read_text(encoding="utf-8") for name in names if (root / name).exists()}
+    return {name: bare(text) for name, text in texts.items()} if style == "ours" else texts
 
 
 class Injection(NamedTuple):
@@ -130,7 +131,8 @@ E_DECAY = 'p.mul_(1 - lr * group["weight_decay"])'
 E_UPDATE = "p.sub_(lr * mean / (square.sqrt() + eps))"
 E_SQUARE = 'square = square / (1 - b2 ** memory["t"])'
 O_SCORES = "scores = q @ k.transpose(-2, -1) / math.sqrt(D) + mask"
-O_OUT = "return dropout(scores.softmax(dim=-1)) @ v"
+O_SOFTMAX = "probabilities = scores.softmax(dim=-1)"
+O_OUT = "return dropout(probabilities) @ v"
 O_SPLIT = "return linear_layer(x).view(B, T, H, D).transpose(1, 2)"
 O_CLOSE = "return ln_layer(input + dropout(dense_layer(output)))"
 O_ATTEND = "self.add_norm(hidden_states, self.self_attention(hidden_states, mask),"
@@ -164,19 +166,19 @@ INJECTED = {  # part → how its mistakes are made
         swap(E_MASK, "scores = scores + 0",
              E_WEIGHTS, E_WEIGHTS + "\n        weights = weights * (attention_mask == 0)"),
         swap(O_SCORES, O_SCORES.replace(" + mask", ""), O_OUT,
-             "return dropout(scores.softmax(dim=-1).masked_fill(mask < 0, 0.0)) @ v")),
+             "return dropout(probabilities.masked_fill(mask < 0, 0.0)) @ v")),
     Injection("mask added after the softmax", "the mask comes after the softmax",
         swap(C_MASK, "S = S + 0", C_SOFTMAX, "probs = nn.functional.softmax(S, dim=-1) + attention_mask"),
         (),
-        swap(O_SCORES, O_SCORES.replace(" + mask", ""), O_OUT, "return dropout(scores.softmax(dim=-1) + mask) @ v")),
+        swap(O_SCORES, O_SCORES.replace(" + mask", ""), O_OUT, "return dropout(probabilities + mask) @ v")),
     Injection("softmax over the queries", "softmax over the wrong axis",
         swap(C_SOFTMAX, "probs = nn.functional.softmax(S, dim=-2)"),
         swap(E_WEIGHTS, E_WEIGHTS.replace("(scores, -1)", "(scores, 2)")),
-        swap(O_OUT, O_OUT.replace("dim=-1", "dim=-2"))),
+        swap(O_SOFTMAX, O_SOFTMAX.replace("dim=-1", "dim=-2"))),
     Injection("softmax over the heads", "softmax over the heads",
         swap(C_SOFTMAX, "probs = nn.functional.softmax(S, dim=1)"),
         swap(E_WEIGHTS, E_WEIGHTS.replace("(scores, -1)", "(scores, 1)")),
-        swap(O_OUT, O_OUT.replace("dim=-1", "dim=1"))),
+        swap(O_SOFTMAX, O_SOFTMAX.replace("dim=-1", "dim=1"))),
     Injection("merged without the transpose", "heads are merged without the transpose",
         swap("bs, _, seq_len, _ = V_prime.shape", "bs, _, seq_len, _ = V_prime.shape", C_MERGE, ""),
         swap(E_OUT, 'return einsum("bhqk,bkhd->bhqd", weights, v).reshape(hidden_states.shape)'),
@@ -195,7 +197,7 @@ INJECTED = {  # part → how its mistakes are made
     Injection("no dropout", "no dropout on the attention probabilities",
         swap(C_DROP, ""),
         swap(E_WEIGHTS, "weights = torch.softmax(scores, -1)"),
-        swap(O_OUT, "return scores.softmax(dim=-1) @ v")),
+        swap(O_OUT, "return probabilities @ v")),
     Injection("dropout on the scores", "dropout falls on the scores, before the softmax",
         swap(C_DROP, "", C_SOFTMAX, "probs = nn.functional.softmax(self.dropout(S), dim=-1)"),
         swap(E_WEIGHTS, "weights = torch.softmax(F.dropout(scores, self.p, self.training), -1)"),
@@ -203,7 +205,7 @@ INJECTED = {  # part → how its mistakes are made
     Injection("dropout in evaluation", "attention dropout is active in evaluation",
         swap(C_DROP, "        probs = F.dropout(probs, self.dropout.p)\n"),
         swap(E_WEIGHTS, "weights = F.dropout(torch.softmax(scores, -1), self.p)"),
-        swap(O_OUT, "return F.dropout(scores.softmax(dim=-1), dropout.p) @ v")),
+        swap(O_OUT, "return F.dropout(probabilities, dropout.p) @ v")),
     Injection("divided by D", "scores are divided by D, without the root",
         swap(C_SCALE, "S = S / self.attention_head_size")),
     Injection("multiplied", "scores are multiplied by √D", swap(C_SCALE, C_SCALE.replace("/", "*"))),
@@ -267,7 +269,7 @@ INJECTED = {  # part → how its mistakes are made
         swap(C_DROP, "", "torch.matmul(probs, value)", "self.dropout(torch.matmul(probs, value))"),
         swap(E_WEIGHTS, "weights = torch.softmax(scores, -1)",
              E_OUT, E_OUT.replace("einsum", "F.dropout(einsum").replace(".f", ", self.p, self.training).f")),
-        swap(O_OUT, "return dropout(scores.softmax(dim=-1) @ v)")),
+        swap(O_OUT, "return dropout(probabilities @ v)")),
     Injection("dropout twice", "attention dropout falls twice", swap(C_DROP, 2 * C_DROP)),
     Injection("dropout on the output too", "attention dropout falls twice",
         swap("torch.matmul(probs, value)", "self.dropout(torch.matmul(probs, value))")),
@@ -282,7 +284,7 @@ INJECTED = {  # part → how its mistakes are made
     Injection("detached", CUT_OFF,
         swap(C_DROP, "        probs = self.dropout(probs.detach())\n"),
         swap(E_WEIGHTS, E_WEIGHTS.replace("(scores, -1)", "(scores, -1).data")),
-        swap(O_OUT, "return dropout(scores.softmax(dim=-1)).detach() @ v")),
+        swap(O_OUT, "return dropout(probabilities).detach() @ v")),
     Injection("scores without gradients", CUT_OFF,
         swap("        S = torch.matmul(query, key.permute(0, 1, 3, 2))\n",
              "        with torch.no_grad():\n            S = torch.matmul(query, key.permute(0, 1, 3, 2))\n")),

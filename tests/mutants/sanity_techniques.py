@@ -4,7 +4,7 @@
 package, and the ways in which course projects write these things (`RIGHT`). It is used by test_sanity_techniques.py.
 """
 
-from tests.sanity.making import ROOT, changed, swap
+from tests.sanity.making import ROOT, bare, changed, swap
 
 PARTS = ("heads", "evaluation", "pcgrad", "smart", "lora", "pals")
 
@@ -320,7 +320,7 @@ COURSE = {
 }  # fmt: skip
 RIGHT = {  # style → its files; the first file is where text is replaced unless a replacement says otherwise
     "ours": {
-        f"minbert/{file.name}": file.read_text(encoding="utf-8")
+        f"minbert/{file.name}": bare(file.read_text(encoding="utf-8"))
         for file in sorted((ROOT / "minbert").glob("*.py"))
         if file.stem not in ("pretrained", "checkpoint", "pretraining", "sampling")  # nobody asks for these here
     },
@@ -493,8 +493,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "the first task's layer always answers": ("self[self.active]", "self[next(iter(self))]"),
         "V_D does not start at zero": ("zeros_(decode.weight)", "normal_(decode.weight)"),
         "a PAL's attention looks at pads": ("self.encode(hidden_states), mask", "self.encode(hidden_states), mask * 0"),
-        "a PAL without attention": ("self.decode(self.attention(self.encode(hidden_states), mask))",
-                                    "self.decode(self.encode(hidden_states))"),
+        "a PAL without attention": ("self.attention(self.encode(hidden_states), mask)", "self.encode(hidden_states)"),
         "a low-rank layer with a GELU that was not asked for": ('"identity": lambda x: x', '"identity": F.gelu'),
     },
     ("ours", "heads"): {

@@ -1,6 +1,6 @@
 """Right projects in unusual styles get no complaint, and one mistake in each of them is named.
 
-The styles are the example projects in tests/sanity/projects: a cross-encoder with its own batches, a package below
+The styles are the example projects in tests/sanity_projects: a cross-encoder with its own batches, a package below
 src/ with names and masks of its own, a Lightning module, an exported notebook, code for several GPUs, layers that are
 told a task and return pairs, losses of one's own, and heads that are built and called by keyword.
 """

@@ -100,7 +100,7 @@ def test_attention_kernels_agree(tmp_path, tiny, sample):
 
 def test_every_flag_has_a_case(capsys):
     known = {"-h", "--help", "--data", "--pretrained", "--out", "--overwrite", "--resume", "--save_every", "--use_gpu",
-             "--local_files_only",
+             "--local_files_only", "--recipe", "--list_recipes",
              "--attention"}  # fmt: skip
     with pytest.raises(SystemExit):
         pretraining.main(["--help"])

@@ -20,8 +20,8 @@ from tests.mutants.sanity_bert import (
     E_UPDATE,
     MASK_10000,
     O_GELU,
-    O_OUT,
     O_SCORES,
+    O_SOFTMAX,
     own_norm,
     sources,
 )  # fmt: skip
@@ -117,7 +117,7 @@ RIGHT = (  # (what is written otherwise, style, swaps)
           "    def _forward(self, input_ids, attention_mask):\n")),
     ("masked_fill with −∞", "course", swap(C_MASK, "S = S.masked_fill(attention_mask < 0, -math.inf)")),
     ("masked_fill with −1e9", "ours", swap(O_SCORES, O_SCORES.replace(" + mask", ""),
-     O_OUT, "scores = scores.masked_fill(mask < 0, -1e9)\n    " + O_OUT)),
+     O_SOFTMAX, "scores = scores.masked_fill(mask < 0, -1e9)\n    " + O_SOFTMAX)),
     ("torch.where", "course",
      swap(C_MASK, "S = torch.where(attention_mask < 0, torch.finfo(S.dtype).min, S)")),
     ("q and k each by D^¼", "course",
