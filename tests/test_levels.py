@@ -17,7 +17,7 @@ WINGS = {
     "the model": ("config", "bert", "optimizer", "vocabulary", "tokenizer"),
     "the techniques": ("lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),
-    "weights": ("cache", "minilm", "foreign", "hub", "pretrained", "checkpoint"),
+    "weights": ("strict", "cache", "minilm", "foreign", "hub", "pretrained", "checkpoint"),
     "a run": ("settings", "folder", "terms", "engine", "run", "predict", "own", "submit"),
     "before the tasks": ("pretraining",),
     "to learn from": ("sanity",),
