@@ -19,8 +19,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from minbert.errors import stop_early
 from minbert.sanity.launch import Child
 
+if __name__ == "__main__":
+    stop_early()
 if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
     CHILD = Child()  # it loads PyTorch while we load ours
 else:

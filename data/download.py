@@ -265,19 +265,22 @@ def make_nli(folder: Path, base: str | None, suffix: str = ".part"):
     for name, (url, expected) in ARCHIVES.items():
         fetch(f"{base}/{name}" if base else url, folder / name, expected, suffix)
     for name, members in NLI.items():
-        part, count = folder / f"{name}{suffix}", 0
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-            writer.writerow(["", "id", "premise", "hypothesis", "label"])
-            for archive, member in members:
-                with zipfile.ZipFile(folder / archive) as zip, zip.open(member) as lines:
-                    for line in io.TextIOWrapper(lines, encoding="utf-8"):
-                        row = json.loads(line)
-                        pair = [" ".join(row[column].split()) for column in ("sentence1", "sentence2")]
-                        writer.writerow([count, row["pairID"], *pair, row["gold_label"]])
-                        count += 1
-            file.flush()
-            _sync(file.fileno())
+        part, count, archive = folder / f"{name}{suffix}", 0, ""
+        try:
+            with part.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+                writer.writerow(["", "id", "premise", "hypothesis", "label"])
+                for archive, member in members:
+                    with zipfile.ZipFile(folder / archive) as zip, zip.open(member) as lines:
+                        for line in io.TextIOWrapper(lines, encoding="utf-8"):
+                            row = json.loads(line)
+                            pair = [" ".join(row[column].split()) for column in ("sentence1", "sentence2")]
+                            writer.writerow([count, row["pairID"], *pair, row["gold_label"]])
+                            count += 1
+                file.flush()
+                _sync(file.fileno())
+        except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise DownloadError(f"{folder / archive}: holds no pairs as SNLI's do ({error}); remove it") from error
         kept = _rename(part, folder / name)
         print(f"{name}: {count:,} rows from {', '.join(archive for archive, _ in members)}, checked{kept}", flush=True)
     for name in ARCHIVES:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minbert.errors import UserError, one_line_errors
+from minbert.errors import UserError, one_line_errors, stop_early
 from minbert.flags import QUICKSTART, flags_of, groups
 from minbert.parser import Flag, Parser
 
@@ -36,7 +36,11 @@ def make_parser(script: str, description: str, prog: str | None = None) -> Parse
 
 
 def show_help(script: str, description: str, prog: str | None = None):
-    """Print the help and leave, if the command line asks for it. A script calls this before it loads PyTorch."""
+    """Print the help and leave, if the command line asks for it. A script calls this before it loads PyTorch.
+
+    From now on, Ctrl-C is one line.
+    """
+    stop_early()
     if {"-h", "--help"} & set(sys.argv[1:]):
         with one_line_errors():
             make_parser(script, description, prog).parse_args(["--help"])

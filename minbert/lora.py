@@ -153,6 +153,9 @@ def add_lora(
                 f"{name}: nn.MultiheadAttention reads this layer's weight and does not call it, so an addition would "
                 "do nothing; choose other layers with targets"
             )
+    widest = max(max(child.in_features, child.out_features) for child in linear.values())
+    if rank > widest:
+        raise ValueError(f"a rank of {rank} is more than the width of any matrix here, {widest}")
     for child in module.modules():
         if isinstance(child, nn.TransformerEncoderLayer):
             child.activation_relu_or_gelu = 0  # else its shortcut in evaluation reads the weights past our layers

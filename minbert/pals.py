@@ -173,7 +173,9 @@ def low_rank_size(C: int) -> int:
 
 def _pair(bert: BertModel, size: int) -> tuple[nn.Linear, nn.Linear]:
     """V_E (C → size) with BERT's fresh weights, and V_D (size → C) with zeros."""
-    C = bert.config.hidden_size
+    C, widest = bert.config.hidden_size, bert.config.intermediate_size
+    if size > widest:
+        raise ValueError(f"an inner width of {size} is more than that of BERT's own layers, {widest}")
     decode = nn.Linear(size, C)
     nn.init.zeros_(decode.weight)
     nn.init.zeros_(decode.bias)

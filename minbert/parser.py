@@ -106,17 +106,24 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 # ------------------------------------------------------------------------------------------------ types of values
 
 
-def at_least(kind: type, low: float, above: bool = False) -> Callable[[str], Any]:
-    """A flag's type: a number of `kind` that is ≥ `low`, or > `low`."""
+MOST = {int: 10**9, float: 1e38}  # of either kind of number; float32 ends at 3.4e38
+
+
+def at_least(kind: type, low: float, above: bool = False, most: float | None = None) -> Callable[[str], Any]:
+    """A flag's type: a number of `kind` that is ≥ `low`, or > `low`, and ≤ `most` (default: see MOST)."""
+    most = MOST[kind] if most is None else most
 
     def parse(text: str):
         try:
             value = kind(text)
         except (ValueError, OverflowError):
             value = None
+        shown = repr(text if len(text) <= 40 else f"{text[:40]}…")
         if value is None or not (value > low if above else value >= low) or value == float("inf"):
             name = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {name} {'above' if above else 'of at least'} {low}")
+            raise argparse.ArgumentTypeError(f"{shown} is not {name} {'above' if above else 'of at least'} {low}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{shown} is too large; the most is {most:g}")
         return value
 
     return parse

@@ -278,6 +278,16 @@ def test_an_archive_that_is_another_is_not_kept(nli, server, tmp_path, capsys, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("content", [b"no zip", archive({}), archive({"snli_1.0/snli_1.0_train.jsonl": [(1, 2, 3)]})])
+def test_an_archive_without_pairs_is_one_line(nli, server, tmp_path, capsys, monkeypatch, content):
+    server.bodies["/snli_1.0.zip"] = content
+    digest = hashlib.sha256(content).hexdigest()
+    monkeypatch.setitem(nli.ARCHIVES, "snli_1.0.zip", (f"{server.url}/snli_1.0.zip", digest))
+    assert nli.main(["nli", "--to", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "snli_1.0.zip" in err and not (tmp_path / "nli-train.csv").exists()
+
+
 def test_inference_pairs_are_fetched_only_when_asked_for(download):
     assert "nli" not in download.GROUPS
 
