@@ -48,10 +48,10 @@ def one_line_errors():
         sys.stderr.close()
         sys.exit(1)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {one_line(str(error))}")
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror or error}")
+        where = f"{str(error.filename)[:300]}: " if error.filename else ""
+        sys.exit(f"error: {one_line(f'{where}{error.strerror or error}')}")
     except (MemoryError, RuntimeError) as error:
         memory = full_memory(error)
         if not memory:
@@ -60,6 +60,11 @@ def one_line_errors():
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and what else cannot be printed (in a file's name, say) as Python writes them."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def full_memory(error: BaseException) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from minbert.errors import one_line
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -67,7 +69,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(usage="%(prog)s [flags]", formatter_class=_Help, **options)
 
     def error(self, message: str):
-        self.exit(2, f"error: {message} (--help lists the flags)\n")
+        self.exit(2, f"error: {one_line(message)} (--help lists the flags)\n")
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The flags that a command line gives, without those that it leaves at their defaults."""
