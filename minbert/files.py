@@ -199,14 +199,14 @@ def safe_load(path: Path) -> dict:
         refuse_stand_in(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                names = [name.rpartition("/")[2] for name in archive.namelist()]
+                if "constants.pkl" in names:
+                    raise UserError(f"{path}: a TorchScript program, not a table of weights; {SAVE_WEIGHTS}")
                 size = sum(member.file_size for member in archive.infolist())
                 if size > path.stat().st_size:  # torch.save compresses nothing
                     raise UserError(f"{path}: would unpack to {size:,} bytes, which no file of torch.save does")
                 if archive.testzip():  # PyTorch itself does not compare checksums
                     raise UserError(f"{path}: damaged, its checksum is not that of its content")
-                names = [name.rpartition("/")[2] for name in archive.namelist()]
-            if "constants.pkl" in names:
-                raise UserError(f"{path}: a TorchScript program, not a table of weights; {SAVE_WEIGHTS}")
         with torch.serialization.safe_globals(harmless_types()):
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -24,14 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.bert import BertLayer, BertModel, BertSelfAttention
-from minbert.parser import Flag, count
+from minbert.parser import Flag, at_least
 
 FLAGS = {
     "adapter": [
         Flag("--adapter", "give each task a layer of its own beside every layer of BERT; see minbert/pals.py",
              default="none", choices=("none", "pal", "low_rank"), example="pal"),
         Flag("--adapter_size", "its inner width (default: 204 for pal and 100 for low_rank, to BERT-base's 768, in "
-             "proportion)", count, None, "N", needs="--adapter", example="8"),
+             "proportion)", at_least(int, 1, most=4096), None, "N", needs="--adapter", example="8"),
         Flag("--adapter_activation", "of low_rank (default: identity)", choices="pals.ACTIVATIONS",
              needs="--adapter low_rank", example="gelu"),
     ]
@@ -173,9 +173,7 @@ def low_rank_size(C: int) -> int:
 
 def _pair(bert: BertModel, size: int) -> tuple[nn.Linear, nn.Linear]:
     """V_E (C → size) with BERT's fresh weights, and V_D (size → C) with zeros."""
-    C, widest = bert.config.hidden_size, bert.config.intermediate_size
-    if size > widest:
-        raise ValueError(f"an inner width of {size} is more than that of BERT's own layers, {widest}")
+    C = bert.config.hidden_size
     decode = nn.Linear(size, C)
     nn.init.zeros_(decode.weight)
     nn.init.zeros_(decode.bias)
