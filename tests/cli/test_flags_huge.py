@@ -63,7 +63,6 @@ RUNS = [  # (flags, whether the run ends well)
     ("--batch_size 1000000000 --schedule interleaved", True),
     ("--lora_rank 4096", True),
     ("--lora_rank 2 --lora_alpha 1e38", None),
-    ("--adapter pal --adapter_size 4096", True),
     ("--adapter low_rank --adapter_size 4096", True),
 ]
 
