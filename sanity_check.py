@@ -21,8 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from minbert.errors import stop_early
 from minbert.sanity.launch import Child
 
+if __name__ == "__main__":
+    stop_early()
 if __name__ == "__main__" and not {"-h", "--help"} & set(sys.argv):
     CHILD = Child()  # it loads PyTorch while we load ours
 else:

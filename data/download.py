@@ -5,23 +5,27 @@
 
 A file is written to NAME.part, checked, and only then gets its NAME: it lands whole or not at all. A download
 that was cut short goes on from where it stopped. The check is git's own id of a file's content, as the
-course's repository lists it, so whoever serves the files need not be trusted. The inference pairs come as two
-archives, known by their sha256; their pairs are written in the form of the course's files, and the archives go.
+course's repository lists it, so whoever serves the files need not be trusted; a server that sends too much, or too
+slowly, is given up. The inference pairs come as two archives, known by their sha256; their pairs are written in the
+form of the course's files, and the archives go. A second download into the same folder waits for the first.
 """
 
 import argparse
+import contextlib
 import csv
+import errno
 import hashlib
-import http.client
 import io
 import json
 import os
-import ssl
+import queue
 import sys
+import threading
 import time
-import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 
 from tqdm import tqdm
@@ -29,11 +33,10 @@ from tqdm import tqdm
 URL = "https://raw.githubusercontent.com/gpoesia/minbert-default-final-project/HEAD/data/"
 TRIES = 4  # requests for one file before it is given up
 PAUSE = 1.0  # seconds before the second of them; 2x before the third, 3x before the fourth
-TIMEOUT = 30  # seconds without a byte
+TIMEOUT = 30  # seconds without a byte, or until an answer begins
+SLOWEST = 1000  # bytes a second: a server that sends fewer for TIMEOUT seconds is given up
+LONGEST = {".csv": 64 << 20, ".zip": 512 << 20}  # bytes: none of the files is so long
 CHUNK = 1 << 16  # bytes
-NETWORK_ERRORS = (
-    urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError
-)  # fmt: skip
 
 GROUPS = {  # group -> file -> git blob id
     "sst": {
@@ -82,6 +85,14 @@ class DownloadError(Exception):
     """A file could not be had; the message is one line that says which, why, and what to do."""
 
 
+class NetworkError(Exception):
+    """The server, or the way to it, failed. status: the HTTP status, if there is one. again: another try may help."""
+
+    def __init__(self, message: str, status: int | None = None, again: bool = True):
+        super().__init__(message)
+        self.status, self.again = status, again and status not in (401, 403, 404, 410)
+
+
 def git_blob_id(path: str | Path) -> str:
     """What `git hash-object` says of `path`: the hex sha1 of b"blob SIZE\\0" and the bytes."""
     path = Path(path)
@@ -100,54 +111,136 @@ def checksum(path: str | Path, like: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _receive(url: str, part: Path, name: str) -> None:
+# ---------------------------------------------------------------------------------------------- the network
+
+
+def _open(request: urllib.request.Request) -> HTTPResponse:
+    """The server's answer, whose header must be complete within TIMEOUT; urlopen's own limit is for every byte anew."""
+    answers: queue.Queue = queue.Queue()
+
+    def work():
+        try:
+            answers.put(urllib.request.urlopen(request, timeout=TIMEOUT))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer = answers.get(timeout=TIMEOUT)
+    except queue.Empty:
+        raise NetworkError(f"no answer within {TIMEOUT} seconds") from None
+    if isinstance(answer, Exception):
+        status = getattr(answer, "code", None)
+        raise NetworkError(f"HTTP {status}" if status else str(getattr(answer, "reason", answer)), status) from answer
+    return answer
+
+
+def _receive(url: str, part: Path, name: str):
     """One request: write `url` to `part`, or only the rest of it where `part` already has a beginning."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+    have, longest = part.stat().st_size if part.exists() else 0, LONGEST[Path(name).suffix]
+    with _open(urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})) as response:
         if response.status != 206:  # the whole file comes, whatever was asked for
             have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        length = response.headers.get("Content-Length") or None
+        if length and not length.isdecimal():
+            raise NetworkError(f"its Content-Length is {length[:40]!r}")
+        total = have + int(length[:20]) if length else None
+        if total and total > longest:
+            raise NetworkError(f"it announces {length[:20]} bytes, more than the file can have", again=False)
         bar = tqdm(total=total, initial=have, desc=name, unit="B", unit_scale=True, disable=None)
+        start, before = time.monotonic(), have
         with bar, part.open("ab" if have else "wb") as file:
-            while chunk := response.read(CHUNK):
+            while True:
+                try:
+                    chunk = response.read1(CHUNK)
+                except Exception as error:  # http.client raises ValueError and others for what it does not understand
+                    raise NetworkError(str(error) or type(error).__name__) from error
+                if not chunk:
+                    break
                 have += file.write(chunk)
                 bar.update(len(chunk))
+                seconds = time.monotonic() - start
+                if have > longest:
+                    file.truncate(0)
+                    raise NetworkError(f"it sends more than {longest:,} bytes, which the file cannot have", again=False)
+                if seconds > TIMEOUT and have - before < SLOWEST * seconds:
+                    raise NetworkError(f"it sends fewer than {SLOWEST} bytes a second")
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
     if total is not None and have != total:
-        raise http.client.HTTPException(f"{have} of {total} bytes came")
+        raise NetworkError(f"{have} of {total} bytes came")
 
 
-def _download(url: str, part: Path, name: str) -> None:
+def _sync(handle: int):
+    """Bring a file to the disk. Some network and FUSE file systems know no fsync, which is no reason to stop."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
+def _download(url: str, part: Path, name: str):
     """Fill `part` from `url`, trying again, from where it broke off, when the network or the server fails."""
     for attempt in range(1, TRIES + 1):
         try:
             return _receive(url, part, name)
-        except NETWORK_ERRORS as error:
-            status = getattr(error, "code", None)
-            if status == 416:  # `part` is as long as the file or longer: nothing can be added to it
-                part.unlink()
-            if attempt == TRIES or status in (401, 403, 404, 410):
-                reason = f"HTTP {status}" if status else getattr(error, "reason", error)
+        except NetworkError as error:
+            if error.status == 416:  # `part` is as long as the file or longer: nothing can be added to it
+                part.unlink(missing_ok=True)
+            if attempt == TRIES or not error.again:
                 raise DownloadError(
-                    f"{name}: cannot fetch {url} ({reason}); check the connection and run this again, "
-                    "or copy the file here yourself"
+                    f"{name}: cannot fetch {url} ({' '.join(str(error).split())[:200]}); check the connection and run "
+                    "this again, or copy the file here yourself"
                 ) from error
             time.sleep(PAUSE * attempt)
 
 
-def fetch(url: str, path: str | Path, expected: str) -> str:
+# ---------------------------------------------------------------------------------------------- a file
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[str]:
+    """Keep other downloads out of `folder`, after waiting for one that is there; how the names of parts end inside.
+
+    Where a folder cannot be locked (Windows, some network file systems), parts have the number of this process in their
+    names: then two downloads do not write into one file, but a part is of no use to the next one.
+    """
+    handle, suffix = None, ".part"
+    try:
+        try:
+            import fcntl
+
+            handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{folder}: another download is under way there; this one waits for its end", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            suffix = f".{os.getpid()}.part"
+        try:
+            yield suffix
+        finally:
+            for part in folder.glob(f"*{suffix}") if suffix != ".part" else ():
+                part.unlink(missing_ok=True)
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def fetch(url: str, path: str | Path, expected: str, suffix: str = ".part") -> str:
     """Make `path` the file at `url` whose git blob id, or sha256, is `expected`; say what was done.
 
-    Returns "already there" or "downloaded"; another file of that name is kept as NAME.old. Raises
-    DownloadError where the file cannot be had, OSError where it cannot be written.
+    suffix: how the name of the unfinished file ends, see `alone`. Returns "already there" or "downloaded"; another file
+    of that name is kept as NAME.old. Raises DownloadError where the file cannot be had, OSError where it cannot be
+    written.
     """
     path = Path(path)
     if path.exists() and checksum(path, expected) == expected:
         return "already there"
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + suffix)
+    if part.is_symlink():  # to a file of somebody's, which would be written over
+        part.unlink()
     for _ in range(2):  # a wrong file may come of a stale beginning: once more, from nothing
         _download(url, part, path.name)
         actual = checksum(part, expected)
@@ -161,7 +254,7 @@ def fetch(url: str, path: str | Path, expected: str) -> str:
     )
 
 
-def make_nli(folder: Path, base: str | None) -> None:
+def make_nli(folder: Path, base: str | None, suffix: str = ".part"):
     """Write the files of `NLI` into `folder`, from archives that are fetched (from `base`, if given) and then removed.
 
     Nothing is unpacked: the members are read where they are, by name.
@@ -170,32 +263,41 @@ def make_nli(folder: Path, base: str | None) -> None:
         print(f"{', '.join(NLI)}: already there (remove them to have them made again)")
         return
     for name, (url, expected) in ARCHIVES.items():
-        fetch(f"{base}/{name}" if base else url, folder / name, expected)
+        fetch(f"{base}/{name}" if base else url, folder / name, expected, suffix)
     for name, members in NLI.items():
-        part, count = folder / f"{name}.part", 0
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-            writer.writerow(["", "id", "premise", "hypothesis", "label"])
-            for archive, member in members:
-                with zipfile.ZipFile(folder / archive) as zip, zip.open(member) as lines:
-                    for line in io.TextIOWrapper(lines, encoding="utf-8"):
-                        row = json.loads(line)
-                        pair = [" ".join(row[column].split()) for column in ("sentence1", "sentence2")]
-                        writer.writerow([count, row["pairID"], *pair, row["gold_label"]])
-                        count += 1
+        part, count, archive = folder / f"{name}{suffix}", 0, ""
+        try:
+            with part.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+                writer.writerow(["", "id", "premise", "hypothesis", "label"])
+                for archive, member in members:
+                    with zipfile.ZipFile(folder / archive) as zip, zip.open(member) as lines:
+                        for line in io.TextIOWrapper(lines, encoding="utf-8"):
+                            row = json.loads(line)
+                            pair = [" ".join(row[column].split()) for column in ("sentence1", "sentence2")]
+                            writer.writerow([count, row["pairID"], *pair, row["gold_label"]])
+                            count += 1
+                file.flush()
+                _sync(file.fileno())
+        except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise DownloadError(f"{folder / archive}: holds no pairs as SNLI's do ({error}); remove it") from error
         kept = _rename(part, folder / name)
         print(f"{name}: {count:,} rows from {', '.join(archive for archive, _ in members)}, checked{kept}", flush=True)
     for name in ARCHIVES:
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)
 
 
 def _rename(part: Path, path: Path) -> str:
     """Let `part` be `path`; another file of that name is kept as NAME.old, and the result says so."""
-    old = path.exists()
-    if old:  # the same name, but another content: somebody may want it back
-        os.replace(path, path.with_name(path.name + ".old"))
+    if not path.exists():
+        os.replace(part, path)
+        return ""
+    old, number = path.with_name(f"{path.name}.old"), 2  # another content: somebody may want it back
+    while old.exists():
+        old, number = path.with_name(f"{path.name}.old{number}"), number + 1
+    os.replace(path, old)
     os.replace(part, path)
-    return f" (what had its name is {path.name}.old)" if old else ""
+    return f" (what had its name is {old.name})"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -218,19 +320,21 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         args.to.mkdir(parents=True, exist_ok=True)
-        for name in dict.fromkeys(names):
-            if name == "nli":
-                make_nli(args.to, args.url and args.url.rstrip("/"))
-                continue
-            done = fetch((args.url or URL).rstrip("/") + "/" + name, args.to / name, BLOB_IDS[name])
-            print(f"{name}: {done}, checked", flush=True)
+        with alone(args.to) as suffix:
+            for name in dict.fromkeys(names):
+                if name == "nli":
+                    make_nli(args.to, args.url and args.url.rstrip("/"), suffix)
+                    continue
+                url = (args.url or URL).rstrip("/") + "/" + name
+                print(f"{name}: {fetch(url, args.to / name, BLOB_IDS[name], suffix)}, checked", flush=True)
     except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: cannot write to {args.to}: {error.strerror or error}; make room there, or choose "
-              "another folder with --to", file=sys.stderr)  # fmt: skip
+        print(f"error: cannot write to {error.filename or args.to}: {error.strerror or error}; make room there, or "
+              "choose another folder with --to", file=sys.stderr)  # fmt: skip
     except KeyboardInterrupt:
-        print("interrupted; run this again to go on from here", file=sys.stderr)
+        print("stopped by Ctrl-C; run this again to go on from here", file=sys.stderr)
+        return 130
     else:
         return 0
     return 1

@@ -5,7 +5,7 @@ The modules read as a tutorial in this order; each imports only from those befor
     the model         config  bert  optimizer  vocabulary  tokenizer
     the techniques    lora  pals  smart  rdrop  pcgrad  sampling  additions
     the tasks         tasks  tables  examples  data  heads  multitask  evaluation
-    weights           minilm  foreign  hub  pretrained  checkpoint
+    weights           strict  cache  minilm  foreign  hub  pretrained  checkpoint
     a run             settings  folder  terms  engine  run  predict  own  submit  report  results  experiments
     before the tasks  pretraining
     to learn from     sanity  reading  trace  exercise

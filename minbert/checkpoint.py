@@ -19,8 +19,9 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.errors import UserError
 from minbert.multitask import MultitaskBert, part_of
-from minbert.pretrained import load_strictly, saved_tokenizer
+from minbert.pretrained import saved_tokenizer
 from minbert.state import finite, is_state, read_state, write_state
+from minbert.strict import check_fit, check_table, load_strictly
 from minbert.tokenizer import BertTokenizer
 
 
@@ -53,9 +54,16 @@ def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBer
     if path.is_file():
         raise UserError(f"{path}: a file and not the folder of a model; --pretrained takes BERT's weights out of files")
     saved = _checked(read_state(path), {"model": dict, "config": dict, "build": dict, "max_length": int}, path)
-    model = _built(BertModel(_config(saved["config"], path), attention), saved["build"], path)
+    config = _config(saved["config"], path)
+    check_table(saved["model"], path)
+    check_fit(lambda: MultitaskBert(BertModel(config), **saved["build"]), saved["model"], path)
+    model = MultitaskBert(BertModel(config, attention), **saved["build"])
     load_strictly(model, saved["model"], path)
-    return model, saved_tokenizer(saved, path, saved["max_length"])
+    tokenizer = saved_tokenizer(saved, path, min(saved["max_length"], config.max_position_embeddings))
+    pieces, rows = len(tokenizer.vocab), config.vocab_size
+    if pieces > rows:
+        raise UserError(f"{path}: its tokenizer has {pieces:,} pieces, but word_embedding.weight has {rows:,} rows")
+    return model, tokenizer
 
 
 def _checked(saved: Any, kinds: Mapping[str, type], path: Path) -> dict:
@@ -70,13 +78,6 @@ def _config(values: dict, path: Path) -> BertConfig:
         return BertConfig.from_dict(values)
     except (TypeError, ValueError, UserError) as error:
         raise UserError(f"{path}: its config cannot be used ({error})") from error
-
-
-def _built(bert: BertModel, build: dict, path: Path) -> MultitaskBert:
-    try:
-        return MultitaskBert(bert, **build)
-    except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"{path}: cannot be built again ({error}); is it of another version?") from error
 
 
 def save_trained(path: str | Path, model: MultitaskBert):
@@ -97,7 +98,10 @@ def load_trained(path: str | Path, bert: BertModel) -> MultitaskBert:
     base = fingerprint(bert)
     if base != saved["base"]:
         raise UserError(f"{path}: belongs to a BERT with fingerprint {saved['base'][:12]}…, not to this ({base[:12]}…)")
-    model = _built(bert, saved["build"], path)
+    check_table(saved["trained"], path)
+    build, ours = saved["build"], lambda name: part_of(name) != "BERT"
+    check_fit(lambda: MultitaskBert(BertModel(bert.config), **build), saved["trained"], path, ours)
+    model = MultitaskBert(bert, **build)
     model.freeze_bert()
     own = {name: tensor for name, tensor in model.state_dict().items() if part_of(name) == "BERT"}
     load_strictly(model, saved["trained"] | own, path)

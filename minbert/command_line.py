@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minbert.errors import UserError, one_line_errors
+from minbert.errors import UserError, one_line_errors, stop_early
 from minbert.flags import QUICKSTART, flags_of, groups
 from minbert.parser import Flag, Parser
 from minbert.recipe import SCRIPTS, listing, maker, read_recipe
@@ -41,7 +41,11 @@ def make_parser(script: str, description: str, prog: str | None = None) -> Parse
 
 
 def show_help(script: str, description: str, prog: str | None = None):
-    """Print the help or the recipes and leave, if the command line asks. A script calls it before it loads PyTorch."""
+    """Print the help or the recipes and leave, if the command line asks. A script calls it before it loads PyTorch.
+
+    From now on, Ctrl-C is one line.
+    """
+    stop_early()
     with one_line_errors():
         if {"-h", "--help"} & set(sys.argv[1:]):
             make_parser(script, description, prog).parse_args(["--help"])

@@ -13,6 +13,7 @@ from pathlib import Path
 from minbert.errors import UserError
 from minbert.files import read_json
 
+LAYERS = 1000  # the most that a BERT may have; the largest published one has 48
 CONFIG_FILES = ("config.json", "bert_config.json")  # the second is Google's name for the same
 
 
@@ -37,8 +38,9 @@ class BertConfig:
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
                      "max_position_embeddings", "type_vocab_size"):  # fmt: skip
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"{name} is {value!r}, not a whole number of at least 1")
+            most = LAYERS if name == "num_hidden_layers" else 2**31 - 1
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                raise UserError(f"{name} is {_short(value)}, not a whole number from 1 to {most}")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} does not divide into "
@@ -47,13 +49,13 @@ class BertConfig:
         for name, low, high in (("hidden_dropout_prob", 0, 1), ("attention_probs_dropout_prob", 0, 1),
                                 ("initializer_range", 0, math.inf), ("layer_norm_eps", 0, math.inf)):  # fmt: skip
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not low <= value < high:
+            if not isinstance(value, int | float) or not low <= value < min(high, 1e30):
                 raise UserError(
-                    f"{name} is {value!r}, not a number from {low}" + (f" to less than {high}" * (high == 1))
+                    f"{name} is {_short(value)}, not a number from {low}" + (f" to less than {high}" * (high == 1))
                 )
         pad = self.pad_token_id
         if pad is not None and (not isinstance(pad, int) or not 0 <= pad < self.vocab_size):
-            raise UserError(f"pad_token_id is {pad!r}, not an id below vocab_size {self.vocab_size}")
+            raise UserError(f"pad_token_id is {_short(pad)}, not an id below vocab_size {self.vocab_size}")
 
     @classmethod
     def from_dict(cls, values: dict) -> "BertConfig":
@@ -65,8 +67,9 @@ class BertConfig:
         required = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute",
                     "is_decoder": False, "add_cross_attention": False}  # fmt: skip
         for key, value in required.items():
-            if values.get(key, value) != value:
-                raise UserError(f"config.json says {key} = {values[key]!r}; this BERT is {key} = {value!r}")
+            said = values.get(key, value)
+            if not isinstance(said, type(value)) or said != value:
+                raise UserError(f"config.json says {key} = {_short(said)}; this BERT is {key} = {value!r}")
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: values[name] for name in names if name in values})
 
@@ -85,6 +88,14 @@ class BertConfig:
     def to_dict(self) -> dict:
         """The entries of a `config.json` that `transformers` reads as a BERT."""
         return {"model_type": "bert", "hidden_act": "gelu", **dataclasses.asdict(self)}
+
+
+def _short(value: object) -> str:
+    """A value for a message, cut."""
+    try:
+        return repr(value).partition("\n")[0][:40]
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def config_file(folder: Path) -> Path:

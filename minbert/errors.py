@@ -4,6 +4,7 @@ Every module raises `UserError` for these; the scripts run their `main` inside `
 the line and leaves with a non-zero status. Anything else is our mistake and keeps its traceback.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -15,6 +16,20 @@ class UserError(Exception):
     """What was wrong, where (file, line, flag, tensor), and what to do about it, in one line."""
 
 
+def stop_early():
+    """Let Ctrl-C end the program with one line until `one_line_errors` begins: while PyTorch is loaded, for a second.
+
+    Where it is ignored, as in a job that a shell started with `&`, it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def _leave(number, frame):
+    os.write(2, b"stopped by Ctrl-C\n")
+    os._exit(130)
+
+
 @contextmanager
 def one_line_errors():
     """Turn a `UserError`, a failed file operation or full memory into one line on stderr and exit status 1.
@@ -22,6 +37,8 @@ def one_line_errors():
     Ctrl-C gives status 130. On a console that is not UTF-8 (a Windows console, its redirected output), letters that
     it cannot show are replaced; they would end the program otherwise.
     """
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -31,10 +48,10 @@ def one_line_errors():
         sys.stderr.close()
         sys.exit(1)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {one_line(str(error))}")
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror or error}")
+        where = f"{str(error.filename)[:300]}: " if error.filename else ""
+        sys.exit(f"error: {one_line(f'{where}{error.strerror or error}')}")
     except (MemoryError, RuntimeError) as error:
         memory = full_memory(error)
         if not memory:
@@ -43,6 +60,11 @@ def one_line_errors():
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and what else cannot be printed (in a file's name, say) as Python writes them."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def full_memory(error: BaseException) -> str:
@@ -91,7 +113,7 @@ def stop_signals() -> Iterator[Stop]:
 
     names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield stop

@@ -124,7 +124,7 @@ def read_json(path: Path) -> dict:
     refuse_stand_in(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds a {type(values).__name__}, not a JSON object")
@@ -139,6 +139,17 @@ class Unread:
 
     def __setstate__(self, state):
         pass
+
+
+def _small(kind: Callable) -> Callable:
+    """`bytes` or `range` without the numbers that would fill the memory: bytes(10**12), list(range(10**12))."""
+
+    def make(*args):
+        if any(isinstance(arg, int) and abs(arg) > 10**6 for arg in args):
+            raise ValueError(f"a {kind.__name__} of {args}")
+        return kind(*args)
+
+    return make
 
 
 def harmless_types() -> list[tuple[Callable, str]]:
@@ -159,8 +170,9 @@ def harmless_types() -> list[tuple[Callable, str]]:
     }
     for kind in (datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone):
         plain[f"datetime.{kind.__name__}"] = kind
-    for kind in (bool, bytes, dict, float, frozenset, int, list, range, slice, str, tuple):
+    for kind in (bool, dict, float, frozenset, int, list, slice, str, tuple):
         plain[f"builtins.{kind.__name__}"] = kind
+    plain |= {"builtins.bytes": _small(bytes), "builtins.range": _small(range)}
     for module in ("pathlib", "pathlib._local"):  # Python 3.13 has them elsewhere
         for name in ("Path", "PosixPath", "PurePath", "PurePosixPath"):
             plain[f"{module}.{name}"] = pathlib.PurePosixPath
@@ -187,11 +199,14 @@ def safe_load(path: Path) -> dict:
         refuse_stand_in(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                names = [name.rpartition("/")[2] for name in archive.namelist()]
+                if "constants.pkl" in names:
+                    raise UserError(f"{path}: a TorchScript program, not a table of weights; {SAVE_WEIGHTS}")
+                size = sum(member.file_size for member in archive.infolist())
+                if size > path.stat().st_size:  # torch.save compresses nothing
+                    raise UserError(f"{path}: would unpack to {size:,} bytes, which no file of torch.save does")
                 if archive.testzip():  # PyTorch itself does not compare checksums
                     raise UserError(f"{path}: damaged, its checksum is not that of its content")
-                names = [name.rpartition("/")[2] for name in archive.namelist()]
-            if "constants.pkl" in names:
-                raise UserError(f"{path}: a TorchScript program, not a table of weights; {SAVE_WEIGHTS}")
         with torch.serialization.safe_globals(harmless_types()):
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

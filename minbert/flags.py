@@ -130,8 +130,8 @@ TABLE: dict[str, list[Flag]] = {
              metavar="LIST", scripts="m"),
         Flag("--steps_per_epoch", "steps a round, each of one or several tasks (default: what the schedule makes it); "
              "3xsts is three times the batches that hold all of sts", steps, metavar="N", scripts="m"),
-        Flag("--steps_per_epoch", "steps a round (default: what it takes to see every example)", count, metavar="N",
-             scripts="cp"),
+        Flag("--steps_per_epoch", "steps a round (default: what it takes to see every example)",
+             at_least(int, 1, most=10**6), metavar="N", scripts="cp"),
         Flag("--schedule", "which tasks each step trains on; see minbert/sampling.py", default="round_robin",
              choices="sampling.SCHEDULES", scripts="m"),
         Flag("--priorities", "of --schedule priority and fixed: batches an iteration of each of --tasks, at the start "
@@ -161,8 +161,9 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--warmup", "share of the steps in which the rates rise from 0", rate, 0.0, "SHARE", scripts="mcp"),
         Flag("--lr_decay", "then they stay, or fall to 0", default="constant", choices=("constant", "linear"),
              scripts="mcp"),
-        Flag("--weight_decay", "AdamW's, of every weight that trains", number, 0.0, "RATE"),
-        Flag("--weight_decay", "AdamW's; not of biases and LayerNorms", number, 0.0, "RATE", scripts="p"),
+        Flag("--weight_decay", "AdamW's, of every weight that trains", at_least(float, 0, most=1), 0.0, "RATE"),
+        Flag("--weight_decay", "AdamW's; not of biases and LayerNorms", at_least(float, 0, most=1), 0.0, "RATE",
+             scripts="p"),
         Flag("--no_decay_norms", "but not of biases and LayerNorms", None, False, needs="--weight_decay"),
         Flag("--clip", "cut the whole gradient to this norm; 0 does not", number, 0.0, "NORM"),
         Flag("--clip", "cut the whole gradient to this norm; 0 does not", number, 1.0, "NORM", scripts="p"),

@@ -21,6 +21,7 @@ from torch import Tensor
 from minbert.config import BertConfig, config_file
 from minbert.errors import UserError
 from minbert.files import read_json
+from minbert.strict import check_table
 
 WORDS = re.compile(r"((?:.+\.)?)(?:embeddings\.word_embeddings(?:\.weight)?|word_embedding\.weight)")  # theirs, ours
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # DataParallel, compile, …
@@ -67,6 +68,9 @@ def bert_part(weights: Mapping[str, Any], source: str | Path) -> dict[str, Tenso
 
     Without a prefix everything is taken for BERT's, except for what `transformers` is known to add.
     """
+    wrong = next((name for name in weights if not isinstance(name, str)), None)
+    if wrong is not None:
+        raise UserError(f"{source}: {str(wrong)[:40]!r} is the name of a weight, and not a text")
     plain = {plain_name(name): value for name, value in weights.items()}
     if len(plain) < len(weights):
         raise UserError(f"{source}: some weights are there twice, with {' or '.join(WRAPPERS[:2])} in their names and "
@@ -79,28 +83,15 @@ def bert_part(weights: Mapping[str, Any], source: str | Path) -> dict[str, Tenso
         raise UserError(f"{source}: holds {len(parts)} BERTs, under {', '.join(prefixes)}; save the one that is meant")
     known = re.compile(r"cls\..*|(.*\.)?(position_ids|token_type_ids)")  # pre-training heads; buffers: 0, 1, 2, …
     result = {name: value for name, value in parts[0].items() if not known.fullmatch(name)}
-    for name, value in result.items():
-        check_tensor(name, value, source)
+    check_table(result, source)
     return result
 
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     """Whether both hold the same: a module that is used in two places is saved twice."""
-    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-
-
-def check_tensor(name: str, value: Any, source: str | Path):
-    """UserError for what would load as something that it is not: quantised, sparse, empty, not a number."""
-    if not isinstance(value, Tensor):
-        raise UserError(f"{source}: {name} is a {type(value).__name__}, not a tensor")
-    if value.is_meta:
-        raise UserError(f"{source}: {name} has a shape but no numbers (a meta tensor); save the loaded model")
-    if value.layout != torch.strided:
-        raise UserError(f"{source}: {name} is {value.layout}; save it dense, by tensor.to_dense()")
-    if value.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        raise UserError(f"{source}: {name} holds {value.dtype}; save the weights as float32, bfloat16 or float16")
-    if not torch.isfinite(value).all():
-        raise UserError(f"{source}: {name} holds NaN or infinite numbers; its training went wrong")
+    pairs = [(tensor, other.get(name)) for name, tensor in one.items()]
+    tensors = all(isinstance(tensor, Tensor) and isinstance(twin, Tensor) for tensor, twin in pairs)
+    return tensors and one.keys() == other.keys() and all(torch.equal(tensor, twin) for tensor, twin in pairs)
 
 
 # ---------------------------------------------------------------------------------------------- its config
@@ -112,22 +103,22 @@ def checkpoint_config(saved: Mapping, weights: Mapping[str, Tensor], path: Path,
     The number of heads is what the file says, else what a config.json beside it says, else that of the published BERTs
     if the vocabulary has their size (which is then said on stderr); otherwise UserError.
     """
-    try:
-        vocab_size, hidden_size = weights["word_embedding.weight"].shape
-        sizes = {
-            "vocab_size": vocab_size,
-            "hidden_size": hidden_size,
-            "num_hidden_layers": len({name.split(".")[1] for name in weights if name.startswith("bert_layers.")}),
-            "intermediate_size": weights["bert_layers.0.interm_dense.weight"].shape[0],
-            "max_position_embeddings": weights["pos_embedding.weight"].shape[0],
-            "type_vocab_size": weights["tk_type_embedding.weight"].shape[0],
-        }
-    except KeyError as error:
-        raise UserError(f"{path}: {error.args[0]} is missing") from error
+    vocab_size, hidden_size = matrix_shape(weights, "word_embedding.weight", path)
+    sizes = {
+        "vocab_size": vocab_size,
+        "hidden_size": hidden_size,
+        "num_hidden_layers": len({name.split(".")[1] for name in weights if name.startswith("bert_layers.")}),
+        "intermediate_size": matrix_shape(weights, "bert_layers.0.interm_dense.weight", path)[0],
+        "max_position_embeddings": matrix_shape(weights, "pos_embedding.weight", path)[0],
+        "type_vocab_size": matrix_shape(weights, "tk_type_embedding.weight", path)[0],
+    }
     source, values = path, config_in(saved)
     if heads is None and not values:
         source = config_file(path.parent)
         values = read_json(source)
+    for key in BertConfig.__dataclass_fields__:
+        if not isinstance(values.get(key), int | float | None):
+            raise UserError(f"{source}: says {key} = {str(values[key])[:40]!r}, which is no number")
     heads = heads or values.get("num_attention_heads")
     if heads is None:
         heads = 12 if hidden_size == 384 else hidden_size // 64  # MiniLM's heads are 32 wide
@@ -147,6 +138,16 @@ def checkpoint_config(saved: Mapping, weights: Mapping[str, Tensor], path: Path,
         return BertConfig.from_dict({**values, **sizes, "num_attention_heads": heads})
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def matrix_shape(weights: Mapping[str, Tensor], name: str, path: Path) -> tuple[int, int]:
+    """The two sizes of a matrix; UserError where it is missing or no matrix."""
+    if name not in weights:
+        raise UserError(f"{path}: {name} is missing")
+    shape = tuple(weights[name].shape)
+    if len(shape) != 2:
+        raise UserError(f"{path}: {name} has shape {shape}, and not that of a matrix")
+    return shape
 
 
 def config_in(value: Any, depth: int = 0) -> dict:

@@ -12,13 +12,13 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, get_token, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+from minbert.cache import cache_to_write, caches, check_unchanged
 from minbert.config import CONFIG_FILES, BertConfig, config_file
 from minbert.errors import UserError
 from minbert.files import read_json, sha256
@@ -132,7 +132,7 @@ def no_weights(folder: str | Path, names: Iterable[str]) -> str:
 
 
 def in_hub_cache(repo: str) -> Path | None:
-    """The folder of a hub's model in its cache, if its weights are all there."""
+    """The folder of a hub's model in its cache, if its weights are all there. UserError where a file has changed."""
     for cache in caches("hub"):
         for name in ("modules.json", *CONFIG_FILES):
             try:
@@ -142,6 +142,7 @@ def in_hub_cache(repo: str) -> Path | None:
             if isinstance(file, str):  # not there, or known not to exist
                 folder = transformer_folder(Path(file).parent)
                 if config_file(folder).exists() and weight_files(folder):
+                    check_unchanged(folder, MINILM_SHA256 if repo == MINILM_HUB else {})
                     return folder
     return None
 
@@ -256,53 +257,7 @@ def plain(error: Exception, what: str = "the Hugging Face hub cannot be reached"
     return OSError(line)
 
 
-# ---------------------------------------------------------------------------------------------- caches
-
-
-def caches(name: str) -> list[Path]:
-    """Where fetched files can be, the usual place first. name: "hub" (huggingface_hub's cache) or "minbert" (ours).
-
-    The second, which is there only once it was needed, is a folder of the user's own among the temporary files.
-    """
-    ours = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "minbert"
-    usual = Path(constants.HF_HUB_CACHE) if name == "hub" else ours
-    return [usual, *([spare_folder() / name] if is_own(spare_folder()) else [])]
-
-
-def cache_to_write(name: str, below: str = "") -> Path:
-    """The one of `caches` that can be written; a line says so where it is not the usual one."""
-    usual, folder = caches(name)[0], spare_folder()
-    if usable(usual / below):
-        return usual
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if not is_own(folder):
-        raise UserError(f"{folder}: belongs to somebody else; name a cache of your own in XDG_CACHE_HOME and HF_HOME")
-    print(f"{usual}: cannot be written; what is fetched is kept in {folder} (HF_HOME and XDG_CACHE_HOME name caches)",
-          file=sys.stderr)  # fmt: skip
-    return folder / name
-
-
-def spare_folder() -> Path:
-    """The cache of who has no home that can be written."""
-    return Path(tempfile.gettempdir()) / f"minbert-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
-
-
-def is_own(folder: Path) -> bool:
-    """Whether `folder` is there and nobody else's: weights that somebody else put there are not to be trusted."""
-    own = not hasattr(os, "getuid") or (folder.exists() and folder.lstat().st_uid == os.getuid())
-    return own and folder.is_dir() and not folder.is_symlink()
-
-
-def usable(folder: Path) -> bool:
-    """Whether `folder` can be written or made. Without a home directory it would begin with a `~`."""
-    if not folder.is_absolute():
-        return False
-    try:
-        while not folder.exists():
-            folder = folder.parent
-    except PermissionError:
-        return False
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+# ---------------------------------------------------------------------------------------------- vocabularies
 
 
 def published_vocabulary(rows: int, local_files_only: bool = False) -> Path | None:
@@ -339,7 +294,8 @@ def published_vocabulary(rows: int, local_files_only: bool = False) -> Path | No
 def find_minilm(local_files_only: bool = False) -> Path:
     """all-MiniLM-L6-v2, from the hub or, where that is out of reach, from its PyPI wheel."""
     for cache in caches("minbert"):
-        if (cache / "minilm" / "model.safetensors").exists():
+        if (cache / "minilm").is_dir():
+            check_unchanged(cache / "minilm", MINILM_SHA256)
             return cache / "minilm"
     cached = in_hub_cache(MINILM_HUB)
     if cached:

@@ -29,12 +29,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minbert.parser import Flag, names, positive, rate, whole
+from minbert.parser import Flag, at_least, names, positive, rate
 
 FLAGS = {
     "lora": [
         Flag("--lora_rank", "freeze BERT and train rank-R additions to its matrices; 0 does not; see minbert/lora.py",
-             whole, 0, "R", example="2"),
+             at_least(int, 0, most=4096), 0, "R", example="2"),
         Flag("--lora_alpha", "scale α of the additions, of which α/R counts (default: 16)", positive, None, "A",
              needs="--lora_rank", example="32"),
         Flag("--lora_dropout", "dropout of the additions' input (default: 0)", rate, None, "P", needs="--lora_rank",

@@ -25,14 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.bert import BertLayer, BertModel, BertSelfAttention
-from minbert.parser import Flag, count
+from minbert.parser import Flag, at_least
 
 FLAGS = {
     "adapter": [
         Flag("--adapter", "give each task a layer of its own beside every layer of BERT; see minbert/pals.py",
              default="none", choices=("none", "pal", "low_rank"), example="pal"),
         Flag("--adapter_size", "its inner width (default: 204 for pal and 100 for low_rank, to BERT-base's 768, in "
-             "proportion)", count, None, "N", needs="--adapter", example="8"),
+             "proportion)", at_least(int, 1, most=4096), None, "N", needs="--adapter", example="8"),
         Flag("--adapter_activation", "of low_rank (default: identity)", choices="pals.ACTIVATIONS",
              needs="--adapter low_rank", example="gelu"),
     ]

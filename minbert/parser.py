@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from minbert.errors import one_line
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -67,7 +69,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(usage="%(prog)s [flags]", formatter_class=_Help, **options)
 
     def error(self, message: str):
-        self.exit(2, f"error: {message} (--help lists the flags)\n")
+        self.exit(2, f"error: {one_line(message)} (--help lists the flags)\n")
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The flags that a command line gives, without those that it leaves at their defaults."""
@@ -106,17 +108,24 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 # ------------------------------------------------------------------------------------------------ types of values
 
 
-def at_least(kind: type, low: float, above: bool = False) -> Callable[[str], Any]:
-    """A flag's type: a number of `kind` that is ≥ `low`, or > `low`."""
+MOST = {int: 10**9, float: 1e38}  # of either kind of number; float32 ends at 3.4e38
+
+
+def at_least(kind: type, low: float, above: bool = False, most: float | None = None) -> Callable[[str], Any]:
+    """A flag's type: a number of `kind` that is ≥ `low`, or > `low`, and ≤ `most` (default: see MOST)."""
+    most = MOST[kind] if most is None else most
 
     def parse(text: str):
         try:
             value = kind(text)
         except (ValueError, OverflowError):
             value = None
+        shown = repr(text if len(text) <= 40 else f"{text[:40]}…")
         if value is None or not (value > low if above else value >= low) or value == float("inf"):
             name = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {name} {'above' if above else 'of at least'} {low}")
+            raise argparse.ArgumentTypeError(f"{shown} is not {name} {'above' if above else 'of at least'} {low}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{shown} is too large; the most is {most:g}")
         return value
 
     return parse
@@ -171,7 +180,7 @@ def steps(text: str) -> int | str:
     """A flag's type: a number of steps, or "3xsts", three times the batches that hold all of a task."""
     times, x, task = text.partition("x")
     try:
-        number_of_times = count(times if task or not x else "")
+        number_of_times = at_least(int, 1, most=10**6)(times if task or not x else "")
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither a number of steps (1000) nor of a task's batches (3xsts, three times those of sts)"

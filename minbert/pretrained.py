@@ -28,9 +28,10 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig, config_file
 from minbert.errors import UserError
 from minbert.files import atomic, refuse_stand_in, safe_load
-from minbert.foreign import PUBLISHED, bert_part, checkpoint_config, find_table, plain_name
+from minbert.foreign import PUBLISHED, bert_part, checkpoint_config, find_table, matrix_shape, plain_name
 from minbert.hub import find, no_weights, published_vocabulary, weight_files
 from minbert.state import is_state, read_state
+from minbert.strict import check_fit, load_strictly
 from minbert.tokenizer import BertTokenizer
 from minbert.vocabulary import FILES as VOCABULARIES
 from minbert.vocabulary import read_tokenizer
@@ -57,7 +58,7 @@ def load_bert(name: str | Path, attention: str = "plain", dropout: float | None 
         weights = bert_weights(read_weights(path), path)
     else:
         saved = read_file(path)
-        additions = _additions(saved)
+        additions = _additions(saved, path)
         weights = bert_weights(find_table(saved, path), path)
         config = checkpoint_config(saved, weights, path, num_attention_heads)
     if dropout is not None:
@@ -68,20 +69,36 @@ def load_bert(name: str | Path, attention: str = "plain", dropout: float | None 
     if additions:
         for addition in (name for name, settings in additions.items() if settings.get("per_task")):
             raise UserError(f"{path}: every task has a BERT of its own with --{addition}_per_task, and none is the one")
-        adapted = BertModel(config)
-        add(adapted, saved["build"].get("tasks", ()), additions)
+        adapted = _adapted(config, saved["build"], weights, path)
         load_strictly(adapted, weights, path)
         weights = _plain(adapted, path)
+    check_fit(lambda: BertModel(config, attention), weights, path)
     bert = BertModel(config, attention)
     load_strictly(bert, weights, path)
     return bert.eval()
 
 
-def _additions(saved: dict) -> dict:
+def _additions(saved: dict, path: Path) -> dict:
     """What was added to the BERT of one of this trainer's checkpoints, by name; {} in others."""
     build = saved.get("build")
     additions = build.get("additions") if isinstance(build, Mapping) else None
-    return additions if isinstance(additions, Mapping) else {}
+    additions = additions if isinstance(additions, Mapping) else {}
+    for name, settings in additions.items():
+        if not isinstance(settings, Mapping):
+            raise UserError(f"{path}: its additions are damaged: {name} is a {type(settings).__name__}")
+    return additions
+
+
+def _adapted(config: BertConfig, build: Mapping, weights: Mapping[str, Tensor], path: Path) -> BertModel:
+    """A BERT with the additions that a checkpoint describes, which its weights fit."""
+
+    def make() -> BertModel:
+        bert = BertModel(config)
+        add(bert, build.get("tasks", ()), build["additions"])
+        return bert
+
+    check_fit(make, weights, path)
+    return make()
 
 
 def _plain(bert: BertModel, place: str | Path) -> dict[str, Tensor]:
@@ -115,9 +132,9 @@ def load_tokenizer(name: str | Path, local_files_only: bool = False, lowercase: 
     if is_checkpoint(path):
         folder, saved = path.parent, read_file(path)
         weights = bert_weights(find_table(saved, path), path)
-        rows = len(weights.get("word_embedding.weight", ()))
-        positions = len(weights.get("pos_embedding.weight", ())) or positions
-        if "tokenizer" in saved and lowercase is None:  # this trainer's
+        rows = matrix_shape(weights, "word_embedding.weight", path)[0]
+        positions = matrix_shape(weights, "pos_embedding.weight", path)[0]
+        if ("tokenizer" in saved or "vocab" in saved) and lowercase is None:  # this trainer's
             return _fitting(saved_tokenizer(saved, path, positions), rows, path)
     elif config_file(path).exists():  # which a directory with a tokenizer alone does not have
         config = BertConfig.from_json(config_file(path))
@@ -154,22 +171,6 @@ def _fitting(tokenizer: BertTokenizer, rows: int | None, path: Path) -> BertToke
     if rows is not None and pieces < rows:
         print(f"{path}: {rows - pieces:,} rows of word_embedding.weight have no piece and stay unused", file=sys.stderr)
     return tokenizer
-
-
-def load_strictly(module: torch.nn.Module, weights: dict[str, Tensor], source: str | Path):
-    """Copy weights by name; any that is missing, left over or misshapen is a UserError that names the first."""
-    expected = module.state_dict()
-    problems = [f"{name} is missing" for name in expected if name not in weights]
-    problems += [f"{name} belongs to no part of this model" for name in weights if name not in expected]
-    problems += [
-        f"{name} has shape {tuple(weights[name].shape)}, this model's has {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    if problems:
-        more = f" (and {len(problems) - 1} more such)" if len(problems) > 1 else ""
-        raise UserError(f"{source}: {problems[0]}{more}")
-    module.load_state_dict(weights)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minbert.parser import Flag, betas, count, names, number, positive
+from minbert.parser import Flag, at_least, betas, names, number, positive
 
 FLAGS = {
     "smart": [
@@ -48,7 +48,8 @@ FLAGS = {
              example="0.1"),
         Flag("--smart_eta", "step η of the ascent (default: 100 ε, the paper's 1e-3)", positive, None, "H",
              needs="--smart", example="0.05"),
-        Flag("--smart_steps", "steps K of the ascent (default: 1)", count, None, "K", needs="--smart", example="2"),
+        Flag("--smart_steps", "steps K of the ascent (default: 1)", at_least(int, 1, most=1000), None, "K",
+             needs="--smart", example="2"),
         Flag("--smart_noise", "the worst point within ε (default: ball), or noise of a fixed share of each vector, not "
              "the paper's", choices="smart.NOISE", needs="--smart", example="relative"),
         Flag("--smart_tasks", "of which tasks the smoothness counts (default: all of --tasks)", names, None, "LIST",

