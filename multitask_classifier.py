@@ -78,14 +78,16 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     optimizer = AdamW(groups, lr=lr)
     combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
     terms, log, run = build_terms(model, args.terms, args.seed), EpochLog(), Run(args.folder, args.save_every)
-    run.register(model=model, optimizer=optimizer, plan=plan, memory=memory, log=log)
+    run.register(model=model, optimizer=optimizer, plan=plan, memory=memory, portions=portions, log=log)
     run.register(**{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
     print(f"{'learning rate':18} {lr:g}{f', heads {args.head_lr:g}' if args.head_lr else ''}")
 
-    draws = args.epochs * (args.steps_per_epoch or max(sizes.values())) * args.batch_size
-    with run.on_its_way(args.resume), remembered(model, train_sets, dev_sets, 0 if args.terms else draws):
+    draws = args.epochs * (plan.steps_per_epoch or max(sizes.values())) * args.batch_size
+    with remembered(model, train_sets, dev_sets, 0 if args.terms else draws), run.on_its_way(args.resume):
         if not run.lines:
-            report(run, model, 0, args.epochs, {"dev": evaluate(model, dev_sets)}, {}, terms)
+            with run.evaluation():
+                scores = {"dev": evaluate(model, dev_sets)}
+            report(run, model, 0, args.epochs, scores, {}, terms)
         for epoch in run.epochs(args.epochs):
             model.train()
             terms_of = {task: active(terms, task, schedule.waits(plan)) for task in learners}

@@ -17,19 +17,14 @@ from minbert.parser import Flag, Parser
 from minbert.recipe import SCRIPTS, listing, maker, read_recipe
 
 BY_CONTENT = ("data", "pretrained")  # may be elsewhere when a run goes on, if the content is the same
-FREE = (
-    *BY_CONTENT,
+OF_THE_CALL = (
     "out",
     "resume",
     "overwrite",
-    "save_every",
-    "skip_predictions",
     "predict",
     "predict_only",
-    "local_files_only",
-    "use_gpu",
-    "quickstart",
-)  # fmt: skip — may differ when a run goes on
+)  # not of the run: a resumed one does not have them
+FREE = (*BY_CONTENT, *OF_THE_CALL, "save_every", "skip_predictions", "local_files_only", "use_gpu")  # may be given anew
 
 
 def make_parser(script: str, description: str, prog: str | None = None) -> Parser:
@@ -136,7 +131,7 @@ def flags_of_run(script: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if key not in FREE and before.get(key) != value:
             had = f"had {before.get(key)}" if flags[key].type else "did not have it"
             raise UserError(f"{flags[key].written(given)}: the run in {out} {had}; --resume goes on with its flags")
-    return {key: value for key, value in before.items() if key not in FREE or key in BY_CONTENT}
+    return {key: value for key, value in before.items() if key not in OF_THE_CALL}
 
 
 def typed(flag: Flag, value: Any) -> Any:

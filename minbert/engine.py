@@ -41,6 +41,12 @@ class Portions:
     def __init__(self, size: int | None = None):
         self.size = size
 
+    def state_dict(self) -> dict[str, int | None]:
+        return {"size": self.size}
+
+    def load_state_dict(self, state: Mapping[str, int | None]):
+        self.size = state["size"]
+
     def descend(
         self, model: MultitaskBert, batch: Batch, loss: Loss, terms: Mapping[str, Any], weight: float
     ) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:

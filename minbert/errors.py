@@ -4,6 +4,7 @@ Every module raises `UserError` for these; the scripts run their `main` inside `
 the line and leaves with a non-zero status. Anything else is our mistake and keeps its traceback.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -90,7 +91,8 @@ class Stop:
 
     def leave(self, message: str):
         """Print `message` and leave as a signal's victim would: status 130 for Ctrl-C, 143 for SIGTERM."""
-        print(message, file=sys.stderr)
+        with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
+            print(message, file=sys.stderr)
         sys.exit(128 + self.signal)
 
 

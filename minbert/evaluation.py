@@ -78,7 +78,7 @@ def _remember(model: MultitaskBert, data: Dataset):
                 rows = model.encode(batch, model.embed(batch))[1]  # (R, C)
             vectors[batch.indices] = rows.float().cpu().unflatten(0, (data.parts, -1)).transpose(0, 1)
             bar.update(len(batch))
-    data.vectors = vectors.flatten(0, 1).to(model.device)
+    data.vectors = vectors.flatten(0, 1)  # on the CPU, from which batches are moved like all of a batch
     model.train(was_training)
 
 

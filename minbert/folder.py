@@ -8,11 +8,12 @@
     predictions/     the prediction files of the best model
     outputs/         what the best model puts out for each dev example
 
-`RunFolder` keeps other runs out while one is on its way, and lets nothing go unasked. What happens in a run, and how it
-goes on after a stop, is the matter of `run.py`.
+`RunFolder` keeps other runs out while one is on its way, and deletes nothing that the user did not ask to delete. What
+happens in a run, and how it goes on after a stop, is in `run.py`.
 """
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -35,6 +36,23 @@ from minbert.files import atomic, remove_strays, sha256
 
 RUNS = Path("runs")  # where runs go that name no folder
 OLDER = "older-run"  # where an earlier run's files wait until the new one has something to put in their place
+MOVING = "older-run-moving"  # what it is called until all of them are there
+LOCK = ".minbert-lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what a file system without locks says
+READ = (
+    "*.safetensors",
+    "*.bin",
+    "*.pt",
+    "*.ckpt",
+    "*.index.json",
+    "config.json",
+    "vocab.txt",
+    "added_tokens.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "state.json",
+)  # of a directory of weights
 OURS = ("run.json", "metrics.jsonl", "best", "trained", "checkpoints", "outputs")
 PACKAGES = ("minbert", "torch", "numpy", "scipy", "tokenizers", "safetensors", "huggingface_hub")
 
@@ -59,8 +77,8 @@ class RunFolder:
         there = self.contents()
         if there and not overwrite:
             raise UserError(
-                f"{self.path / there[0]}: an earlier run's; go on with it by --resume, name another folder with --out, "
-                "or add --overwrite"
+                f"{self.path / there[0]}: belongs to an earlier run; continue it with --resume, name another folder "
+                "with --out, or add --overwrite"
             )
 
     def finish(self):
@@ -74,16 +92,18 @@ class RunFolder:
         """Keep other runs out of the folder while this one is in it; UserError where one is in it already."""
         made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as file:
+        with open(self.path / LOCK, "a") as file:
             try:
                 _lock(file)
+                if not os.path.samestat(os.fstat(file.fileno()), os.stat(self.path / LOCK)):
+                    raise BlockingIOError  # the run that had it has just removed it, and perhaps another one came
             except OSError as error:
                 raise UserError(f"{self.path}: another run is writing here; name another folder with --out") from error
             try:
                 yield
             finally:
                 with contextlib.suppress(OSError):
-                    (self.path / ".lock").unlink()
+                    (self.path / LOCK).unlink()
                     if made:
                         self.path.rmdir()  # which only an empty folder lets happen
 
@@ -111,17 +131,20 @@ class RunFolder:
         """Write run.json. An earlier run's files step aside, into older-run/, until `forget_older`."""
         self.path.mkdir(parents=True, exist_ok=True)
         older = [*self.contents(), *self._predictions()]
-        if (self.path / OLDER).exists() and not self.best.exists():  # what is here came to nothing: it goes instead
+        unfinished = (self.path / MOVING).exists()  # this was stopped before
+        if (self.path / OLDER).exists() and not self.best.exists() and not unfinished:
+            # The run that is here never had a model, so it is deleted instead.
             for name in older:
                 path = self.path / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        elif older:
+        elif older or (self.path / MOVING).exists():
             print(f"{'earlier run':18} {self.path / OLDER}/, until this one has a model", flush=True)
-            shutil.rmtree(self.path / OLDER, ignore_errors=True)
             for name in older:
-                place = self.path / OLDER / name
+                place = self.path / MOVING / name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.rename(self.path / name, place)
+            shutil.rmtree(self.path / OLDER, ignore_errors=True)
+            os.rename(self.path / MOVING, self.path / OLDER)
         self.describe(description)
 
     def _predictions(self) -> list[str]:
@@ -134,7 +157,8 @@ class RunFolder:
 
     def forget_older(self):
         """The new run has a model of its own: the earlier one's files go."""
-        shutil.rmtree(self.path / OLDER, ignore_errors=True)
+        if any((self.path / OLDER / name).exists() for name in self.names):
+            shutil.rmtree(self.path / OLDER, ignore_errors=True)
 
     def describe(self, description: Mapping[str, Any]):
         with atomic(self.description) as temporary:
@@ -190,10 +214,10 @@ def _lock(file):
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # a file system without locks
-        return
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"{file.name}: this file system has no locks; let one run at a time write there", file=sys.stderr)
 
 
 def free_folder(parent: Path, name: str) -> Path:
@@ -263,7 +287,8 @@ def _check_writable(folder: Path, flag: str):
 
 def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
     """What run.json says when a run begins. weights: the directory or the checkpoint that the run starts from."""
-    parts = sorted(weights.iterdir()) if weights and weights.is_dir() else [weights] if weights else []
+    parts = {path.name: path for pattern in READ for path in (weights.glob(pattern) if weights else ())}
+    parts = dict(sorted(parts.items())) if parts or not weights else {"the checkpoint": weights}
     files = {task: {split: str(path) for split, path in paths.items()} for task, paths in args.files.items()}
     data = {f"{task}/{split}": Path(path) for task, paths in files.items() for split, path in paths.items()}
     return {
@@ -280,7 +305,8 @@ def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
             "course_folder": str(args.course_folder) if args.course_folder else None,
             "limit": args.limit,
         },
-        "weights": {"name": str(args.pretrained)} | {path.name: sha256(path) for path in parts if path.is_file()},
+        "weights": {"name": str(args.pretrained)}
+        | {name: sha256(path) for name, path in parts.items() if path.is_file()},
         "data": {place: sha256(path) for place, path in data.items() if path.is_file()},
         "versions": versions(),
         "machine": machine(),

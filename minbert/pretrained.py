@@ -30,7 +30,7 @@ from minbert.errors import UserError
 from minbert.files import atomic, refuse_stand_in, safe_load
 from minbert.foreign import PUBLISHED, bert_part, checkpoint_config, find_table, matrix_shape, plain_name
 from minbert.hub import find, no_weights, published_vocabulary, weight_files
-from minbert.state import is_state, read_state
+from minbert.state import finite, is_state, read_state
 from minbert.strict import check_fit, load_strictly
 from minbert.tokenizer import BertTokenizer
 from minbert.vocabulary import FILES as VOCABULARIES
@@ -301,6 +301,8 @@ def save_pretrained(bert: BertModel, tokenizer: BertTokenizer, directory: str | 
     """
     directory = Path(directory)
     weights = _plain(bert, directory)
+    if name := finite(bert.state_dict()):
+        raise UserError(f"{directory}: not written, since {name} is not a finite number any more; lower --lr")
     weights = {_their_name(name): tensor.cpu().contiguous() for name, tensor in weights.items()}
     if mlm_head:
         weights = {f"bert.{name}": tensor for name, tensor in weights.items()}

@@ -85,9 +85,11 @@ class Run:
                 yield i, steps[i]
                 bar.update()
                 self.step = i + 1
-                if self.stop.signal or self._is_due():
+                due = self._is_due()
+                stopping = self.stop.signal
+                if stopping or due:
                     self.save()
-                if self.stop.signal:
+                if stopping:
                     self.stop.leave(
                         f"stopped after step {self.step} of epoch {self.epoch + 1}; --resume goes on from there"
                     )
@@ -100,15 +102,17 @@ class Run:
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Inside, nothing changes that has state: a signal ends it, and --resume does it again."""
-        self.stop.raising = True
         try:
+            self.stop.raising = True
             if self.stop.signal:
                 raise Stopped
             yield
         except Stopped:
             self.stop.raising = False
-            self.save()
-            self.stop.leave(f"stopped in the evaluation after epoch {self.epoch + 1}; --resume does it again")
+            if self.lines:
+                self.save()
+            place = f"after epoch {self.epoch + 1}" if self.lines else "before training"
+            self.stop.leave(f"stopped in the evaluation {place}; --resume does it again")
         finally:
             self.stop.raising = False
 
@@ -158,17 +162,26 @@ class Run:
         return [path for path in paths if is_state(path)]
 
     def load(self):
-        """Take up the newest whole checkpoint; damaged ones are named on stderr. UserError where none is left."""
-        damage = ""
+        """Take up the newest whole checkpoint; damaged ones are named on stderr, and removed.
+
+        Where the run was stopped before its first checkpoint it begins from the start. UserError where all are damaged.
+        """
+        damage, damaged = "", []
         for path in sorted(self._checkpoints(), reverse=True):
             try:
                 state = read_state(path)
             except UserError as error:
                 print(f"{error}; the checkpoint before it is used", file=sys.stderr)
                 damage = f" ({error})"
+                damaged.append(path)
                 continue
             self._take(state, path)
+            for other in damaged:  # it would be one of the two that are kept
+                shutil.rmtree(other, ignore_errors=True)
             print(f"resumed after epoch {self.epoch}{f' and {self.step} steps' if self.step else ''}", flush=True)
+            return
+        if not damaged:
+            print("stopped before its first checkpoint: the run begins from the start", flush=True)
             return
         raise UserError(
             f"{self.folder.checkpoints}: no whole checkpoint to --resume from{damage}; --overwrite begins anew"

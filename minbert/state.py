@@ -4,13 +4,14 @@
     state.json            everything else, with the places of the tensors
     manifest.json         the sha256 of both; it is written last, and a folder without it is not complete
 
-A folder is written beside its place, brought to the disk, and renamed. Where one was there before, that one steps
-aside first and goes when the new one has its name; a reader that finds no folder takes the one that stepped aside. So a
+A folder is written beside its place, brought to the disk, and renamed. Where one was there before, the old folder is
+first renamed, and deleted once the new one has its name; a reader that finds no folder takes the renamed one. So a
 crash, a full disk or a `kill -9` at any moment leaves the old state or the new one, and a flipped bit shows in a
 checksum.
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -20,11 +21,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from minbert.errors import UserError
-from minbert.files import TEMPORARY, remove_strays, sha256, sync
+from minbert.files import TEMPORARY, sha256, sync
 
 TENSORS, VALUES, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 TENSOR, TUPLE, ITEMS = "\0tensor", "\0tuple", "\0items"  # marks in state.json of what JSON does not have
@@ -40,7 +41,10 @@ def write_state(path: str | Path, state: Any):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh, aside = path.with_name(f".{path.name}.new{TEMPORARY}"), _aside(path)
-    remove_strays(path.parent)
+    shutil.rmtree(fresh, ignore_errors=True)
+    if aside.exists() and not path.exists():
+        os.rename(aside, path)
+    shutil.rmtree(aside, ignore_errors=True)
     tensors: dict[str, Tensor] = {}
     values = json.dumps(_split(state, "", tensors, {}), separators=(",", ":"))
     try:
@@ -71,16 +75,19 @@ def read_state(path: str | Path) -> Any:
     path = path if path.exists() else _aside(path)
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-        for name in (TENSORS, VALUES):
-            actual = sha256(path / name)
+        contents = {name: (path / name).read_bytes() for name in (TENSORS, VALUES)}
+        for name, content in contents.items():
+            actual = hashlib.sha256(content).hexdigest()
             if manifest[name] != actual:
                 raise UserError(f"{path / name}: damaged, its sha256 is {actual[:12]}… and not {manifest[name][:12]}…")
         if set(manifest) != {TENSORS, VALUES}:
             raise UserError(f"{path / MANIFEST}: damaged")
-        tensors = load_file(path / TENSORS)
-        return _join(json.loads((path / VALUES).read_text("utf-8")), tensors)
+        tensors = load(contents[TENSORS])  # from memory: tensors of a mapped file would keep it, and it may go
+        return _join(json.loads(contents[VALUES].decode("utf-8")), tensors)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: not there, so {path} is no complete state") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise UserError(f"{path}: damaged ({str(error)[:100]})") from error
 
@@ -95,7 +102,12 @@ def _split(value: Any, place: str, tensors: dict[str, Tensor], known: dict[tuple
         key = (value.data_ptr(), tuple(value.shape), tuple(value.stride()), value.dtype) if value.numel() else place
         if key not in known:
             known[key] = place
-            tensors[place] = value.detach().to("cpu").contiguous().clone()
+            own = value.detach().to("cpu").contiguous()
+            memory = own.untyped_storage()
+            if ("memory", memory.data_ptr()) in known or memory.nbytes() != own.nbytes:  # a part of another tensor
+                own = own.clone()
+            known["memory", memory.data_ptr()] = place
+            tensors[place] = own
         return {TENSOR: known[key]}
     if isinstance(value, Mapping):
         if all(isinstance(key, str) and not key.startswith("\0") for key in value):

@@ -21,6 +21,17 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 torch.set_num_threads(1)  # the models here are tiny; more threads only wait for one another
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also the tests marked slow, which are left out otherwise")
+
+
+def pytest_collection_modifyitems(config, items):
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow and not config.getoption("--slow"):
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of the course's files, named by the environment variable MINBERT_DATA."""

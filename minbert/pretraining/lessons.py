@@ -1,5 +1,6 @@
 """The MLM head, one BERT with what both lessons need, and how masked words are scored."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.data import Batch, Dataset, Example, eval_batches
+from minbert.errors import UserError
 from minbert.multitask import MultitaskBert
 from minbert.pretrained import load_bert, load_strictly, mlm_weights
 from minbert.pretraining.masking import Masker, generator_for
@@ -92,6 +94,8 @@ def score_masked(learner: Learner, data: Dataset, masker: Masker) -> dict[str, f
         found += (logits.argmax(dim=-1) == targets).sum().item()
         count += len(targets)
     learner.train(was_training)
+    if not math.isfinite(loss):
+        raise UserError("the loss of mlm on the held-out sentences is not a finite number any more; lower --lr")
     return {"mlm_loss": loss / max(1, count), "masked_word_accuracy": found / max(1, count)}
 
 

@@ -105,6 +105,7 @@ def test_read_makes_the_tables_from_the_folders_that_are_there(runs, words, tmp_
     assert [row[-1] for row in rows].count("not run") == 8 and rows[1][-1] == "`job-b-sst-only-11711`"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_where_it_stopped(words, tmp_path):
     words = [*words, "--table", "c-baseline", "--epochs", "25", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "minbert.experiments", *words]

@@ -81,6 +81,10 @@ def test_a_run_that_draws_a_few_examples_reads_these_alone(train):
     assert few == 8 + 24  # one batch, and the dev file, which is read for two evaluations
 
 
+def test_steps_may_be_counted_by_a_tasks_batches(train):
+    assert train("--steps_per_epoch", "1xpara", "--epochs", "1")[0].metrics[0]["batches"]["para"] >= 3
+
+
 def test_the_vectors_are_forgotten_with_the_model_that_made_them(tiny, sample):
     tokenizer = load_tokenizer(tiny)
     data = Dataset.of(TASKS["sts"], tokenizer, [("a film", "a story"), ("good", "bad"), ("it is", "no")], [1, 2, 4])

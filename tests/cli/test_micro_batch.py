@@ -107,6 +107,13 @@ def test_where_the_memory_is_full_the_portion_halves_and_the_updates_stay(train,
     assert apart(whole, halved) < 3e-4
 
 
+def test_a_run_that_goes_on_remembers_the_size():
+    one, other = Portions(None), Portions(None)
+    one.size = 4
+    other.load_state_dict(one.state_dict())
+    assert other.size == 4
+
+
 def test_where_not_even_one_example_fits_the_run_ends_in_one_line(tiny, sample, tmp_path, monkeypatch, capsys):
     full_above(monkeypatch, 0)
     argv = ["--pretrained", str(tiny), "--data", str(sample), "--out", str(tmp_path), *BASE]

@@ -67,6 +67,7 @@ def test_docstrings_shapes_and_comments_stay(tmp_path):
     assert "q @ k" not in text
 
 
+@pytest.mark.slow
 def test_the_check_of_a_copy_says_what_is_to_be_written(tmp_path):
     write_copy(tmp_path / "copy", PARTS.values())
     _, results = ask(tmp_path / "copy")

@@ -158,6 +158,7 @@ def test_every_text_and_pair_of_the_sample(both, sample):
         assert_same(*both, *zip(*rows, strict=True))
 
 
+@pytest.mark.slow
 def test_every_text_and_pair_of_the_real_files(minilm, real_data, monkeypatch):
     """All of the course's files and of NLI's dev file; of the training pairs of Quora every fourth, of NLI's every
     twelfth, for time."""

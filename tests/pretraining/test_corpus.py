@@ -105,6 +105,7 @@ def test_lessons_and_files_are_those_that_were_asked_for(sample, tiny):
     assert len(pairs.nli.rows[0]) == 2 and len(read_corpus(sample, tokenizer, ["nli"], []).nli.rows[0]) == 1
 
 
+@pytest.mark.slow
 def test_no_dev_or_test_sentence_of_the_real_files_is_in_the_stream(real_data):
     tokenizer = load_tokenizer("minilm")
     corpus = read_corpus(real_data, tokenizer, limit=dict.fromkeys(("sst", "para", "sts", "nli"), 1500))

@@ -49,6 +49,12 @@ def test_what_cannot_work_is_refused_in_one_line(refuse, flags, said):
     assert said in refuse(*flags)
 
 
+def test_weights_that_are_not_finite_are_not_written(refuse, tmp_path):
+    line = refuse("--tasks", "mlm", "--lr", "1e38", "--clip", "0", "--epochs", "1", "--steps_per_epoch", "2")
+    assert "is not a finite number any more" in line
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
 def test_bad_files_are_named_with_their_line(refuse, sample, tmp_path):
     for file in sample.glob("*.csv"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -66,7 +72,7 @@ def test_bad_files_are_named_with_their_line(refuse, sample, tmp_path):
 def test_another_run_is_neither_overwritten_nor_gone_on_with_by_mistake(tmp_path, tiny, sample, refuse):
     small = ("--epochs", "1", "--steps_per_epoch", "1", "--limit", "50")
     metrics = run(tmp_path / "out", tiny, sample, *small)
-    assert "an earlier run's; go on with it by --resume" in refuse(*small)
+    assert "belongs to an earlier run; continue it with --resume" in refuse(*small)
     base = ("--lr", "1e-2", "--batch_size", "16", "--resume")
     assert "--seed 3: the run in" in refuse(*small, *base, "--seed", "3")
     assert "--limit 9: the run in" in refuse(*small[:4], *base, "--limit", "9")
@@ -99,4 +105,4 @@ def test_a_damaged_state_is_named(tmp_path, tiny, sample, refuse):
 
 def test_another_programs_weights_in_the_folder_are_left_alone(tmp_path, refuse):
     (tmp_path / "out" / "best").mkdir(parents=True)
-    assert "best: an earlier run's;" in refuse()
+    assert "best: belongs to an earlier run;" in refuse()

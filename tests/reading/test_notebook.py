@@ -21,6 +21,7 @@ def test_it_has_six_cells_and_no_outputs():
     assert defined == ["def run(*words):"]
 
 
+@pytest.mark.slow
 def test_its_cells_run(odd, tmp_path, monkeypatch):
     real, commands = subprocess.run, []
     out = ["--out", str(tmp_path / "run")]

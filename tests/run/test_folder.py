@@ -11,7 +11,7 @@ import classifier
 import multitask_classifier
 from minbert.errors import UserError
 from minbert.flags import flags_of
-from minbert.folder import RunFolder
+from minbert.folder import LOCK, RunFolder
 from minbert.pretrained import load_bert, load_tokenizer, save_pretrained
 from minbert.state import TENSORS, read_state
 from tests.cli.runs import FULL
@@ -53,9 +53,9 @@ def test_the_second_run_in_a_folder_is_refused(argv, tmp_path, refusal):
 def test_a_killed_run_locks_nobody_out(argv, tmp_path):
     out = tmp_path / "out"
     assert in_a_process(multitask_classifier.main, argv(out), dies_at(10))[0] == -9
-    assert (out / ".lock").exists()
+    assert (out / LOCK).exists()
     multitask_classifier.main(argv(out, "--overwrite"))
-    assert not (out / ".lock").exists()
+    assert not (out / LOCK).exists()
 
 
 # ------------------------------------------------------------------------------------------ nothing goes unasked
@@ -92,6 +92,23 @@ def test_an_older_run_goes_only_when_the_new_one_has_a_model(argv, tmp_path, ref
     multitask_classifier.main(argv(out, "--overwrite", "--seed", "3"))
     assert not (out / "older-run").exists()
     assert files_in(out)[f"best/{TENSORS}"] != before[f"best/{TENSORS}"]
+
+
+def test_an_older_run_whose_move_was_cut_off_is_whole_again(argv, tmp_path, refusal):
+    out = tmp_path / "out"
+    multitask_classifier.main(argv(out))
+    before = files_in(out)
+    (out / "older-run-moving").mkdir()
+    (out / "best").rename(out / "older-run-moving" / "best")  # as a crash in the middle leaves it
+    refusal(multitask_classifier.main, argv(out, "--overwrite", "--lr", "1e30", "--steps_per_epoch", "4"))
+    assert files_in(out / "older-run") == before
+
+
+def test_a_folder_of_the_users_with_that_name_stays(argv, tmp_path):
+    (tmp_path / "older-run").mkdir()
+    (tmp_path / "older-run" / "mine.txt").write_text("mine")
+    multitask_classifier.main(argv(tmp_path))
+    assert (tmp_path / "older-run" / "mine.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -159,6 +176,24 @@ def test_another_flag_is_named(begun, refusal, flags, said):
 def test_the_same_flags_may_be_said_again(begun, capsys):
     multitask_classifier.main(["--out", str(begun), "--resume", "--limit", "16", *FULL])
     assert "resumed after epoch 1" in capsys.readouterr().out
+
+
+def test_a_resumed_run_keeps_the_flags_of_place_too(argv, tiny, sample, tmp_path):
+    """Also those that may differ: a run on the GPU does not go on on the CPU because nobody said it again."""
+    few = ["--epochs", "1", "--limit", "16", "--save_every", "1m", "--skip_predictions", "--local_files_only"]
+    places = ["--pretrained", str(tiny), "--data", str(sample), "--out", str(tmp_path / "out")]
+    multitask_classifier.main(["--quickstart", *places, *few])
+    args = multitask_classifier.get_args(["--resume", "--out", str(tmp_path / "out")])
+    assert (args.quickstart, args.save_every, args.skip_predictions, args.local_files_only) == (True, "1m", True, True)
+    assert args.mode == "full-model" and args.lr == 1e-4
+    multitask_classifier.main(["--resume", "--out", str(tmp_path / "out")])
+    args = multitask_classifier.get_args(["--resume", "--out", str(tmp_path / "out"), "--save_every", "7"])
+    assert args.save_every == "7"
+
+
+def test_a_page_beside_the_weights_does_not_make_them_others(begun):
+    (begun.parent / "weights" / "report.html").write_text("a page")
+    multitask_classifier.main(["--out", str(begun), "--resume"])
 
 
 def test_other_weights_of_the_same_sizes_are_named(begun, refusal):

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minbert.errors import UserError
+from minbert.files import remove_strays
 from minbert.folder import RunFolder
 from minbert.run import Run
 from minbert.state import MANIFEST, TENSORS, VALUES, finite, is_state, read_state, write_state
@@ -140,9 +141,19 @@ def test_where_the_new_state_never_came_the_old_one_is_read_and_gets_its_place_b
     write_state(tmp_path / "state", {"n": 1})
     (tmp_path / "state").rename(tmp_path / ".state.old.minbert-tmp")  # as a crash between two renames leaves it
     assert is_state(tmp_path / "state") and read_state(tmp_path / "state") == {"n": 1}
-    write_state(tmp_path / "other", {"n": 2})
-    assert {path.name for path in tmp_path.iterdir()} == {"state", "other"}
-    assert read_state(tmp_path / "state") == {"n": 1}
+    remove_strays(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"state"} and read_state(tmp_path / "state") == {"n": 1}
+    (tmp_path / "state").rename(tmp_path / ".state.old.minbert-tmp")
+    write_state(tmp_path / "state", {"n": 2})
+    assert {path.name for path in tmp_path.iterdir()} == {"state"} and read_state(tmp_path / "state") == {"n": 2}
+
+
+def test_what_was_read_does_not_keep_the_file(tmp_path):
+    """A mapped file would stay on the disk after it was removed, and on Windows it could not be removed."""
+    write_state(tmp_path / "state", {"large": torch.randn(100_000)})
+    state = read_state(tmp_path / "state")
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else True
+    state["large"].add_(1)  # and it is memory that can be written
 
 
 # ------------------------------------------------------------------------------------------ the run's checkpoints
@@ -194,6 +205,13 @@ def test_the_checkpoint_before_a_damaged_one_is_used_and_that_is_said(tmp_path, 
     said = capsys.readouterr()
     assert run.step == run.parts["part"].number == 2 and "resumed after epoch 0 and 2 steps" in said.out
     assert str(path.parent) in said.err and "damaged" in said.err and "the checkpoint before it is used" in said.err
+    assert not path.parent.exists()  # it would be one of the two that are kept
+
+
+def test_a_run_without_a_checkpoint_begins_from_the_start(tmp_path, capsys):
+    run = resumed(tmp_path)
+    assert (run.epoch, run.step, run.parts["part"].number) == (0, 0, 0)
+    assert "the run begins from the start" in capsys.readouterr().out
 
 
 def test_where_all_are_damaged_the_run_is_refused(tmp_path):

@@ -67,6 +67,7 @@ def test_much_to_do_is_no_mistake_and_a_call_that_does_not_end_is(project, child
     assert result["status"] == "timed out" and result["file"] == "bert.py"
 
 
+@pytest.mark.slow
 def test_a_busy_machine_gives_the_same_page():
     """Processor time is what is limited: with two busy loops a processor the clock runs three times as fast."""
     quiet = run(PROJECTS / "einsum", "--timeout", "3")
