@@ -40,13 +40,13 @@ def show_help(script: str, description: str, prog: str | None = None):
 
     From now on, Ctrl-C is one line.
     """
-    stop_early()
     with one_line_errors():
         if {"-h", "--help"} & set(sys.argv[1:]):
             make_parser(script, description, prog).parse_args(["--help"])
         if "--list_recipes" in sys.argv[1:]:
             print(listing())
-            sys.exit()
+            sys.exit(0)
+    stop_early()
 
 
 def parse(script: str, argv: Sequence[str] | None, description: str, prog: str | None = None) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def parse(script: str, argv: Sequence[str] | None, description: str, prog: str |
         given = parser.given(argv)
         if given.get("list_recipes"):
             print(listing())
-            sys.exit()
+            sys.exit(0)
         defaults = QUICKSTART if given.get("quickstart") else {}
         if given.get("recipe"):
             defaults = defaults | recipe_values(script, given["recipe"])

@@ -49,7 +49,8 @@ class MultitaskBert(nn.Module):
         for name in self.tasks:
             if name in taken or not name.isidentifier():
                 raise ValueError(f"a task cannot be called {name!r}: it needs one word that no part of the model has")
-        if pairs not in ("separate", "joint") or pooling not in ("cls", "mean"):
+        poolings = [pooling] if isinstance(pooling, str) else pooling.values()
+        if pairs not in ("separate", "joint") or not {*poolings} <= {"cls", "mean"}:
             raise ValueError(f"pairs are separate or joint, and the pooling is cls or mean, not {pairs} and {pooling}")
         names = {name: choose_head(task, pairs, (heads or {}).get(name)) for name, task in self.tasks.items()}
         if pairs == "joint" and bert.config.type_vocab_size < 2 and any(task.is_pair for task in self.tasks.values()):

@@ -9,6 +9,7 @@ import argparse
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from minbert.errors import one_line
@@ -111,6 +112,11 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 MOST = {int: 10**9, float: 1e38}  # of either kind of number; float32 ends at 3.4e38
 
 
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
+@cache  # so that two flags with the same bounds have the same type
 def at_least(kind: type, low: float, above: bool = False, most: float | None = None) -> Callable[[str], Any]:
     """A flag's type: a number of `kind` that is ≥ `low`, or > `low`, and ≤ `most` (default: see MOST)."""
     most = MOST[kind] if most is None else most
@@ -120,7 +126,7 @@ def at_least(kind: type, low: float, above: bool = False, most: float | None = N
             value = kind(text)
         except (ValueError, OverflowError):
             value = None
-        shown = repr(text if len(text) <= 40 else f"{text[:40]}…")
+        shown = _shown(text)
         if value is None or not (value > low if above else value >= low) or value == float("inf"):
             name = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"{shown} is not {name} {'above' if above else 'of at least'} {low}")
@@ -183,7 +189,7 @@ def steps(text: str) -> int | str:
         number_of_times = at_least(int, 1, most=10**6)(times if task or not x else "")
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a number of steps (1000) nor of a task's batches (3xsts, three times those of sts)"
+            f"{_shown(text)} is neither a number of steps (1000) nor of a task's batches (3xsts, three times sts's)"
         ) from error
     return f"{number_of_times}x{task}" if x else number_of_times
 

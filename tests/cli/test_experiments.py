@@ -80,6 +80,7 @@ def test_the_weights_of_a_row_are_made_first_and_used(runs):
     assert json.loads((runs / "d-read-mlm" / "run.json").read_text())["finished"] <= description["started"]
 
 
+@pytest.mark.slow
 def test_runs_that_were_done_are_not_done_again(runs, words, capsys):
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json*")}
     experiments.main(words)

@@ -58,12 +58,12 @@ def test_a_part_that_dies_costs_the_others_nothing_where_python_cannot_fork(with
 
 def test_much_to_do_is_no_mistake_and_a_call_that_does_not_end_is(project, child):
     """Both use up their time. In the one many calls have ended, in the other a single one has not."""
-    busy = "sum(i * i for i in range(4_000_000))"
+    busy = "sum(i * i for i in range(8_000_000))"
     slow = project("bert.py", SCALE, f"    {busy}\n    {SCALE}", name="slow")
-    result = check(slow, child, ["attention"], timeout=1)["parts"][0]
+    result = check(slow, child, ["attention"], timeout=3)["parts"][0]
     assert result["status"] == "not checked" and "--timeout" in result["note"]
-    hangs = project("bert.py", SCALE, f"    while True: {busy}\n    {SCALE}", name="hangs")
-    result = check(hangs, child, ["attention"], timeout=1)["parts"][0]
+    hangs = project("bert.py", SCALE, f"    while True: pass\n    {SCALE}", name="hangs")
+    result = check(hangs, child, ["attention"], timeout=3)["parts"][0]
     assert result["status"] == "timed out" and result["file"] == "bert.py"
 
 

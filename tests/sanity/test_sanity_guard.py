@@ -69,6 +69,7 @@ def test_files_may_be_written_and_deleted_in_the_copy_only(project, child):
     assert (folder / "optimizer.py").exists() and not (folder / "mine.txt").exists()
 
 
+@pytest.mark.slow
 def test_where_it_hangs_is_said(project, child):
     folder = project("bert.py", SCALE, f"    while True: pass\n    {SCALE}")
     found = result(check(folder, child, ["attention"], timeout=6), "attention")

@@ -231,6 +231,7 @@ def test_the_rows_of_a_class_come_as_they_are_ready(project, monkeypatch, capsys
     assert "first" in text and "second" not in text
 
 
+@pytest.mark.slow
 def test_json_is_for_a_program(project):
     done = run(project(), "--part", "attention", "--json")
     (found,) = json.loads(done.stdout)

@@ -104,7 +104,7 @@ SHAPES = {
     "without rows": {"word_embedding.weight": torch.ones(0, 0)},
     "a layer of none": {"bert_layers.0.interm_dense.weight": torch.tensor(1.0)},
     "positions of none": {"pos_embedding.weight": torch.tensor(1.0)},
-    "100,000 layers": {f"bert_layers.{i}.x": torch.ones(1) for i in range(100_000)},
+    "5,000 layers": {f"bert_layers.{i}.x": torch.ones(1) for i in range(5_000)},
     "a layer of a word": {"bert_layers.zero.x": torch.ones(1)},
     "an entry without a name": {5: torch.ones(1)},
 }
