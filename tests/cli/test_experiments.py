@@ -88,6 +88,7 @@ def test_runs_that_were_done_are_not_done_again(runs, words, capsys):
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*.json*")} == before
 
 
+@pytest.mark.slow
 def test_a_folder_with_another_run_is_refused(runs, words, refusal):
     line = refusal(experiments.main, [*words, "--limit", "5"])
     assert "--limit 6, not 5" in line and "name another --out" in line and str(runs) in line
@@ -125,6 +126,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(words, tmp_path):
     assert "resumed" in (tmp_path / "c-baseline-11711.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_what_begins_from_its_weights_is_not_run(tiny, tmp_path, capsys):
     argv = ["--table", "d-mlm", "--pretrained", str(tiny), "--data", "nowhere", "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as stop:

@@ -144,6 +144,7 @@ def test_help_does_not_load_pytorch(script, tmp_path):
     assert run.returncode == 0 and "--epochs" in run.stdout, run.stderr
 
 
+@pytest.mark.slow
 def test_a_run_in_a_pipe_prints_no_progress_bar(tiny, sample, tmp_path):
     command = [sys.executable, str(ROOT / "multitask_classifier.py"), *flags(tiny, sample, tmp_path)]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -159,6 +160,7 @@ def test_help_is_printed_on_a_console_that_is_not_utf8(script, encoding):
     assert run.returncode == 0 and run.stderr == b"" and b"--epochs" in run.stdout
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_its_end_on_a_console_that_is_not_utf8(tiny, sample, tmp_path):
     env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
     argv = flags(tiny, sample, tmp_path, "--smart", "1", "--rdrop", "1", "--epochs", "2", "--skip_predictions")

@@ -67,6 +67,7 @@ def in_training(process: subprocess.Popen, out: Path):
     time.sleep(0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_run_in_which_a_signal_is_ignored_goes_on(tiny, sample, tmp_path, number):
     """`nohup` ignores SIGHUP, a job with `&` Ctrl-C; SIGTERM is heard."""
@@ -82,6 +83,7 @@ def test_a_run_in_which_a_signal_is_ignored_goes_on(tiny, sample, tmp_path, numb
     assert process.returncode == 143 and "Traceback" not in err and "--resume" in err
 
 
+@pytest.mark.slow
 def test_a_hang_up_saves_as_a_termination_does(tiny, sample, tmp_path):
     process = start(run_of(tiny, sample, tmp_path / "run"))
     in_training(process, tmp_path / "run")

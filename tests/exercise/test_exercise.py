@@ -84,6 +84,7 @@ def test_the_check_of_a_copy_names_a_mistake(tmp_path):
     assert [mistake["name"] for mistake in results["attention"]["mistakes"]] == ["scores are not divided by √D"]
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_by_python_is_a_result_and_no_traceback(tmp_path):
     write_copy(tmp_path / "copy", [PARTS["attention"]])
     path = tmp_path / "copy" / "minbert" / "bert.py"
@@ -95,6 +96,7 @@ def test_a_file_that_cannot_be_read_by_python_is_a_result_and_no_traceback(tmp_p
     assert results["attention"]["status"] == "crashed" and "SyntaxError" in str(results["attention"])
 
 
+@pytest.mark.slow
 def test_a_course_copy_that_is_filled_in_is_right(tmp_path, tiny):
     copy = tmp_path / "copy"
     put_back(copy, write_copy(copy, PARTS.values(), "course"))

@@ -109,6 +109,7 @@ def test_a_right_project_in_an_unusual_style_gets_no_complaint(style, tmp_path):
     assert complaints(results) == [] and why_not(results) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style, complaint", [(style, complaint) for style in STYLES for complaint in STYLES[style]])
 def test_a_mistake_in_an_unusual_style_is_named(style, complaint, tmp_path):
     assert complaints(verdicts(tmp_path, files(style, complaint), [complaint.partition(":")[0]])) == [complaint]

@@ -1,7 +1,8 @@
 """The sanity check of heads, evaluation and techniques against mistakes that are really made in files.
 
 `sanity_techniques.INJECTED` says how each looks. The tests of a row together say that the matrix of injected against
-diagnosed mistakes is the identity. A mistake is made in one style; `--slow` makes it in every style.
+diagnosed mistakes is the identity. Every third mistake is made, in one style;
+`--slow` makes all, in every style.
 """
 
 import pytest
@@ -15,7 +16,8 @@ FIRST = {(part, name): style for style, part, name in reversed(ROWS)}  # of the 
 
 
 def cell(style: str, part: str, name: str):
-    return pytest.param(style, part, name, marks=() if FIRST[part, name] == style else pytest.mark.slow)
+    first = FIRST[part, name] == style and list(FIRST).index((part, name)) % 3 == 0
+    return pytest.param(style, part, name, marks=() if first else pytest.mark.slow)
 
 
 def verdict(folder, style: str, part: str, *mistakes: str) -> dict:

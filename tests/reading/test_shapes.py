@@ -34,6 +34,7 @@ def test_every_shape_in_the_package_is_true(program, odd):
     assert int(re.match(r"\d+", out)[0]) > 150
 
 
+@pytest.mark.slow
 def test_planted_false_shapes_are_named_and_no_others(program, odd, tmp_path):
     shutil.copytree(ROOT / "minbert", tmp_path / "minbert", ignore=shutil.ignore_patterns("__pycache__"))
     planted = set()

@@ -54,6 +54,7 @@ def test_the_numbers_are_those_of_transformers(stages, odd):
         assert stage[3] == pytest.approx(tensor.flatten()[:2].tolist(), rel=2e-3, abs=1e-5), words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words, complaint", [(("",), "is empty"), (("hi", "--pretrained", "/no/such"), "/no/such")])
 def test_what_cannot_be_traced_is_one_line(program, odd, words, complaint):
     extra = () if "--pretrained" in words else ("--pretrained", odd)

@@ -46,6 +46,7 @@ def test_a_right_project_passes_where_python_cannot_fork(without_fork):
         child.close()
 
 
+@pytest.mark.slow
 def test_a_part_that_dies_costs_the_others_nothing_where_python_cannot_fork(without_fork, project):
     folder = project("bert.py", SCALE, f"    import os; os._exit(3)\n    {SCALE}")
     child = Child()
@@ -56,6 +57,7 @@ def test_a_part_that_dies_costs_the_others_nothing_where_python_cannot_fork(with
         child.close()
 
 
+@pytest.mark.slow
 def test_much_to_do_is_no_mistake_and_a_call_that_does_not_end_is(project, child):
     """Both use up their time. In the one many calls have ended, in the other a single one has not."""
     busy = "sum(i * i for i in range(8_000_000))"

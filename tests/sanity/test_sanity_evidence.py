@@ -175,7 +175,9 @@ def test_a_right_project_gets_no_complaint_and_the_reason_where_something_was_no
     assert reason in " ".join(why_not(results)) if reason else not why_not(results)
 
 
-@pytest.mark.parametrize("case", THEIRS)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if i else ()) for i, case in enumerate(THEIRS)]
+)
 def test_what_fails_in_their_code_on_promised_inputs_is_theirs(case, tmp_path):
     project, error = THEIRS[case]
     results = verdicts(tmp_path, *project)

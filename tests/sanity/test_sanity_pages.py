@@ -111,6 +111,7 @@ def test_a_failure_is_said_to_have_failed_and_no_number_is_expected_of_it(projec
     assert f"bert.py:{line_of(folder, 'S.nothing')}" in page and "AttributeError" in page and "expected" not in page
 
 
+@pytest.mark.slow
 def test_what_is_right_beside_a_failure_names_only_what_was_probed(child, tmp_path):
     wrong = ("return self.paraphrase(torch.cat([u, v], dim=1)).squeeze()", "return (u * v).mean(1).sigmoid()")
     text = COURSE["multitask_classifier.py"].replace(*wrong).replace("return 5 * F.cosine", "return 5 * self.cosine")
@@ -122,6 +123,7 @@ def test_what_is_right_beside_a_failure_names_only_what_was_probed(child, tmp_pa
     assert "classifier.py" not in page.replace("multitask_classifier.py", "")  # there is none
 
 
+@pytest.mark.slow
 def test_paths_of_the_check_s_own_are_not_shown(project, child):
     lines = f"    print('in', __file__, '{child.home}/tmpabc/x.csv')\n    raise ValueError(__file__)\n"
     folder = project("evaluation.py", "    model.eval()\n", lines)
@@ -200,6 +202,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_a_class_makes_a_table_in_the_order_that_was_given(jobs, project, tmp_path):
     good, bad = project(name="good"), project("bert.py", SCALE, SCALE.replace("/", "*"), name="bad")
@@ -243,6 +246,7 @@ def test_json_is_for_a_program(project):
     assert nowhere.returncode == 2 and "no such file" in json.loads(nowhere.stdout)[0]["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -258,6 +262,7 @@ def test_what_cannot_be_run_is_one_line_and_status_2(arguments, words):
     assert done.returncode == 2 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_our_own_parts_pass():
     """`python sanity_check.py --part …`: this project by the same machinery, without the real weights."""
     done = run("--part", ",".join(CORE))
