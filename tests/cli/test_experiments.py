@@ -55,6 +55,7 @@ def runs(words) -> Path:
 # ------------------------------------------------------------------------------------------------ the runs
 
 
+@pytest.mark.slow
 def test_each_row_has_a_run_folder_and_its_figures_in_the_table(runs):
     assert {path.name for path in runs.iterdir() if path.is_dir()} == {
         "b-sst-only-11711", "d-read-mlm", "d-mlm-11711", "baseline-frozen-11711",
