@@ -26,10 +26,11 @@ def main(argv: list[str] | None = None):
         args = parser.parse_args(argv)
         parts = choose(args.parts)
         taken = write_copy(args.out, parts, args.layout)
-        more = len(taken) - sum(len(part.functions) for part in parts)
+        asked = {function for part in parts for function in part.functions}
+        more = [f"{function} in {file}" for file, function in taken if (file, function) not in asked]
         print(f"{args.out}: {len(taken)} functions to write, of {', '.join(part.name for part in parts)}")
         if more:
-            print(f"{more} of them belong to other parts, and have lines in common with these")
+            print(f"Some are of other parts, with lines in common with these: {', '.join(more)}")
 
 
 if __name__ == "__main__":
