@@ -1,6 +1,6 @@
 """What checkpoints cost: the seconds of a real epoch of SST, and of the saves in it at the default interval.
 
-    python -m tests.benchmarks.checkpoints --data DATA [--pretrained minilm] [--steps 0]
+    python tests/benchmarks/checkpoints.py --data DATA [--pretrained minilm] [--steps 0]
 
 Counts what `Run.save` takes (the weights, AdamW's means, every generator; written, hashed, brought to the disk) and
 what writing the best model takes, against all that the epoch takes. --steps 0 is the whole epoch.
@@ -10,9 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from common import machine, parser
+
 import multitask_classifier
 from minbert.run import Run
-from tests.benchmarks.common import machine, parser
 
 
 def timed(function, seconds: list[float]):
