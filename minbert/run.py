@@ -16,6 +16,8 @@ same bits as one that was not.
             run.end_epoch(line)
 """
 
+import contextlib
+import ctypes
 import json
 import shutil
 import sys
@@ -155,6 +157,7 @@ class Run:
         )
         for path in sorted(self._checkpoints())[:-KEPT]:
             shutil.rmtree(path, ignore_errors=True)
+        _release_memory()
         self.saved_at = time.monotonic()
 
     def _checkpoints(self) -> list[Path]:
@@ -201,6 +204,12 @@ class Run:
             raise UserError(f"{path}: does not fit this run ({str(error).splitlines()[0]})") from error
         with atomic(self.folder.metrics) as temporary:
             temporary.write_text("".join(self.lines), encoding="utf-8")
+
+
+def _release_memory():
+    """Give the memory back that glibc keeps of batches of many lengths; a long run would hold more and more of it."""
+    with contextlib.suppress(OSError, AttributeError):  # another system's library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class Random:

@@ -208,6 +208,21 @@ def test_the_checkpoint_before_a_damaged_one_is_used_and_that_is_said(tmp_path, 
     assert not path.parent.exists()  # it would be one of the two that are kept
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process is read as Linux tells it")
+def test_a_save_gives_back_the_memory_that_malloc_keeps(tmp_path):
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    run = Run(RunFolder(tmp_path), "1")
+    run.register(part=Part())
+    pieces = [torch.ones(10_000 + i % 7) for i in range(4_000)]  # 40 kB each, below what malloc maps by itself
+    last = pieces[-1]
+    del pieces
+    before = resident()
+    run.save()
+    assert last.sum() > 0 and resident() < before - 100_000_000
+
+
 def test_a_run_without_a_checkpoint_begins_from_the_start(tmp_path, capsys):
     run = resumed(tmp_path)
     assert (run.epoch, run.step, run.parts["part"].number) == (0, 0, 0)
