@@ -46,6 +46,8 @@ FITS = {  # what makes outputs fit such a loss; how the loss is written; and wha
 }
 NEVER_ZERO = "gradients are never set to zero"
 NEVER_TRAINS = "the model is never put into training mode"
+STAYS = "training goes on in evaluation mode after the first evaluation"
+FREEZES = "BERT is frozen where it should train, and trains where it should be frozen"
 FACTS = {
     NLL: "The loss that is applied to the outputs, and whether these are log-probabilities: rows of log Σ exp = 0.",
     BCE: "The loss that is applied to the output, and whether that stays within [0, 1].",
@@ -53,7 +55,11 @@ FACTS = {
     TWICE: "Whether one pass of the training loop has both `loss.backward()` and `scaler.scale(loss).backward()`.",
     NEVER_ZERO: "Whether anything in the project sets gradients to zero, while a loop computes them.",
     NEVER_TRAINS: "Whether anything in the project calls `.train()`, while a loop computes gradients.",
+    STAYS: "Whether `.train()` is called only before a loop that trains and evaluates in turn.",
+    FREEZES: "What `requires_grad` of BERT's parameters becomes for each word of the option.",
 }
+FROZEN, TRAINED = {"pretrain", "freeze", "last-linear-layer"}, {"finetune", "full-model"}
+OTHER_MODES = r"(?i)\b_?(ema|swa)(_|\b)|deepcopy|\.training = |import.*\b(lightning|accelerate|transformers)\b"
 
 
 @dataclass(frozen=True)
@@ -227,15 +233,20 @@ def _backward(node: ast.AST) -> Iterator[tuple[str, bool, int]]:
         yield ast.unparse(of.args[0] if scaled else of), scaled, call.lineno
 
 
-def untended(project: Any, does: Callable[[ast.AST], bool]) -> tuple[str, int] | None:
-    """(file, line) of a training loop where nothing near it does something, such as setting gradients to zero.
+def _reached(project: Any) -> list[Path]:
+    return [f for f in project.imports.reached if f.stem not in NOT_PARTS and "test" not in f.stem]
 
-    Near are the file itself, the files that it imports, and those that import it.
-    """
-    files = [f for f in project.imports.reached if f.stem not in NOT_PARTS and "test" not in f.stem]
+
+def _near(project: Any) -> dict[Path, list[Path]]:
+    """File → itself, the files that it imports, and those that import it."""
+    files = _reached(project)
     linked = {f: {there for _, there, _ in project.imports.links(f)} for f in files}
-    for file in files:
-        near = [f for f in files if f == file or f in linked[file] or file in linked[f]]
+    return {file: [f for f in files if f == file or f in linked[file] or file in linked[f]] for file in files}
+
+
+def untended(project: Any, does: Callable[[ast.AST], bool]) -> tuple[str, int] | None:
+    """(file, line) of a training loop where nothing near it does something, such as setting gradients to zero."""
+    for file, near in _near(project).items():
         for loop in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
             calls = {_name(n) for n in ast.walk(loop) if isinstance(n, ast.Call)}
             if not {"backward", "step"} <= calls or any(does(n) for f in near for n in nodes(f)):
@@ -256,6 +267,90 @@ def _trains(node: ast.AST) -> bool:
     return not node.args or getattr(node.args[0], "value", True) is True
 
 
+def stays_in_evaluation(project: Any) -> tuple[str, int] | None:
+    """(file, line) of the `.train()` before a loop that evaluates in every pass, where nothing near calls it as well.
+
+    Nothing is said where a copy of the model may be evaluated, or the mode be put back in another way.
+    """
+    for files in _near(project).values():
+        text = "\n".join(ast.unparse(parsed(f)) for f in files)
+        if re.search(OTHER_MODES, text) or ".train(" not in text:
+            continue
+        functions: dict[str, list[ast.AST]] = {}
+        for node in (n for f in files for _, n in definitions(f) if isinstance(n, ast.FunctionDef)):
+            if node.name != "from_pretrained":  # it ends with model.eval()
+                functions.setdefault(node.name, []).append(node)
+        calls = {n for f in files for n in nodes(f) if isinstance(n, ast.Call) and _is_method(n, "train")}
+        before = {
+            call: str(file.relative_to(project.root))
+            for file in files for f in nodes(file) if isinstance(f, ast.FunctionDef)
+            for i, s in enumerate(f.body) if isinstance(s, ast.Expr) and _trains(call := s.value)
+            and any(_reaches(_always(n.body), "eval", functions) and _reaches([n], "backward", functions)
+                    for n in f.body[i:] if isinstance(n, ast.For | ast.While))
+        }  # fmt: skip
+        if calls and calls == before.keys():
+            return next((path, call.lineno) for call, path in before.items())
+    return None
+
+
+def _is_method(call: ast.Call, name: str) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr == name
+
+
+def _reaches(start: list[ast.AST], method: str, functions: dict[str, list[ast.AST]]) -> bool:
+    """Whether `x.method()` is called there, or in a function that is called there, as far as names tell."""
+    seen, todo = set(), list(start)
+    while todo:
+        for call in (n for n in ast.walk(todo.pop()) if isinstance(n, ast.Call)):
+            if _is_method(call, method):
+                return True
+            todo += functions.get(_name(call), []) if _name(call) not in seen else []
+            seen.add(_name(call))
+    return False
+
+
+def _always(block: list[ast.stmt]) -> list[ast.AST]:
+    """The statements of a loop's pass without those below an `if`, such as an evaluation in the last pass only."""
+    found: list[ast.AST] = []
+    for s in block:
+        inner = [x for f in ("body", "finalbody") for x in getattr(s, f, None) or []]
+        found += [] if isinstance(s, ast.If) else _always(inner) if inner else [s]
+    return found
+
+
+def freezes_backwards(project: Any) -> tuple[str, int] | None:
+    """(file, line) where a word such as "pretrain" lets BERT's parameters train, and "finetune" freezes them."""
+    for file in _reached(project):
+        for loop in (n for n in nodes(file) if isinstance(n, ast.For) and "bert" in ast.unparse(n.iter)):
+            if ast.unparse(loop.iter).endswith("parameters()"):
+                found = {pair for n in ast.walk(loop) for pair in _frozen(n)}
+                if found == {(True, True), (False, False)}:
+                    return str(file.relative_to(project.root)), loop.lineno
+    return None
+
+
+def _frozen(node: ast.AST) -> Iterator[tuple[bool, bool]]:
+    """(whether an option's word asks for a frozen BERT, what requires_grad becomes) of one `if` or assignment."""
+    if isinstance(node, ast.If) and (frozen := _word(node.test)) is not None:
+        for block, asked in ((node.body, frozen), (node.orelse, not frozen)):
+            for target, value in (x for s in block for x in _assigned(s)):
+                if getattr(target, "attr", "") == "requires_grad" and isinstance(value, ast.Constant):
+                    yield asked, bool(value.value)
+    for target, value in _assigned(node):
+        if getattr(target, "attr", "") == "requires_grad" and (frozen := _word(value)) is not None:
+            yield from ((frozen, True), (not frozen, False))
+
+
+def _word(test: ast.expr) -> bool | None:
+    """Whether `option == word` asks for a frozen BERT; None where it is no such comparison."""
+    if not isinstance(test, ast.Compare) or len(test.ops) != 1 or not isinstance(test.ops[0], ast.Eq | ast.NotEq):
+        return None
+    word = getattr(test.comparators[0], "value", None)
+    if not isinstance(word, str) or word not in FROZEN | TRAINED:
+        return None
+    return (word in FROZEN) == isinstance(test.ops[0], ast.Eq)
+
+
 def facts(project: Any, read: list[Loss]) -> dict[str, tuple[str, int] | None]:
     """The place of each thing that is wrong in their training, as far as the source alone tells; None where it is not.
 
@@ -267,6 +362,8 @@ def facts(project: Any, read: list[Loss]) -> dict[str, tuple[str, int] | None]:
         TWICE: backward_twice(project),
         NEVER_ZERO: untended(project, _zeroes),
         NEVER_TRAINS: untended(project, _trains),
+        STAYS: stays_in_evaluation(project),
+        FREEZES: freezes_backwards(project),
     }
 
 

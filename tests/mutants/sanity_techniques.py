@@ -543,11 +543,20 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         ),
         "gradients are never set to zero": ("        optimizer.zero_grad()\n", ""),
         "the model is never put into training mode": ("    model.train()\n", ""),
+        "training goes on in evaluation mode after the first evaluation": (
+            "        loss.backward()\n        optimizer.step()\n",
+            "        loss.backward()\n        optimizer.step()\n        model.eval()\n",
+        ),
     },
     ("cmu", "heads"): {
         "nll_loss of raw logits": (
             'F.log_softmax(self.fc(self.dropout(out["pooler_output"])), dim=-1)',
             'self.fc(self.dropout(out["pooler_output"]))',
+        ),
+        "BERT is frozen where it should train, and trains where it should be frozen": (
+            "        self.fc = torch",
+            "        for p in self.bert.parameters():\n            p.requires_grad = config.option == 'pretrain'\n"
+            "        self.fc = torch",
         ),
         "classifier.py: softmax before the cross-entropy": (
             "F.log_softmax", "F.softmax", "F.nll_loss", "F.cross_entropy",

@@ -239,6 +239,8 @@ def first_mask(s: Subject) -> Tensor:
 
 
 def without_gradient(s: Subject) -> Tensor:
+    if s.fact(losses.FREEZES):
+        raise Absent("BERT does not train, which is a mistake of its own")
     trained = s.facts.get("trained", THREE)
     return yes(any(not m.learns(task) for m, task in s.able(*THREE) if task in trained))
 
@@ -400,6 +402,12 @@ MISTAKES = (
     *written(losses.NEVER_TRAINS, "f(x) with dropout while training",
             "BERT comes out of `from_pretrained` in evaluation mode, and evaluating puts the model there: without "
             "`model.train()` at the start of each epoch nothing is dropped."),
+    *written(losses.STAYS, "f(x) with dropout while training",
+            "The evaluation calls `model.eval()`, and nothing puts the model back: from the second epoch on nothing is "
+            "dropped. Call `model.train()` at the start of each epoch, inside the loop."),
+    *written(losses.FREEZES, "frozen: ∂loss/∂θ of BERT is not used; fine-tuned: θ ← θ - α·∇loss",
+            "\"pretrain\" and \"last-linear-layer\" keep BERT's weights and train the heads alone; \"finetune\" and "
+            "\"full-model\" train all. Exchange True and False of `requires_grad`."),
 )  # fmt: skip
 
 PART = Part(

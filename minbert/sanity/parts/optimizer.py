@@ -380,7 +380,8 @@ MISTAKES = (
          "p's own device."),
         ("the state is made new at every step",
          ({"kept": False}, {"kept": False, "t": lambda own, steps, all, since: 1}),
-         "m and v are running means and must live on: make them only where self.state[p] is still empty.")),
+         "m and v are running means and must live on: make them only where self.state[p] is still empty, and store the "
+         "new ones there.")),
     *group(MEAN, ADAM, STEP,
         ("m lacks the factor 1−β₁", {"m": lambda m, g, beta1: beta1 * m + g},
          "A running mean adds (1−β₁)·g; without the factor it is a sum, ten times too large."),

@@ -1,0 +1,40 @@
+"""What is read of the training loop: where it is put into training mode, and what of BERT is frozen."""
+
+import pytest
+
+from minbert.sanity.losses import FREEZES, STAYS
+from tests.sanity.making import changed, complaints, example, swap, verdicts
+
+LOOP = "    for epoch in range(args.epochs):\n        model.train()\n        sst_train"
+ONCE = "    model.train()\n    for epoch in range(args.epochs):\n        sst_train"
+PRINTED = "        print(model_eval_multitask("
+FREEZE = 'param.requires_grad = config.fine_tune_mode == "full-model"'
+MODE = "    model.eval()\n    with torch.no_grad():\n        para_logits"
+RETURN = "    return (\n        sentiment_accuracy"
+RESTORED = (MODE, f"    was = model.training\n{MODE}", RETURN, f"    model.train(was)\n{RETURN}")
+
+
+def branches(first: bool, negated: bool = False) -> str:
+    is_not = "!" if negated else "="
+    start = f'if config.fine_tune_mode {is_not}= "last-linear-layer":\n                param.requires_grad = {first}\n'
+    return start + f"            else:\n                param.requires_grad = {not first}"
+
+
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        ((LOOP, ONCE), [f"heads: {STAYS}"]),
+        ((LOOP, ONCE, PRINTED, "        if epoch + 1 == args.epochs:\n            print(model_eval_multitask("), []),
+        ((LOOP, ONCE, *RESTORED), []),
+        ((LOOP, ONCE, "(*splits[\"dev\"], model, device)", "(*splits[\"dev\"], ema_model, device)"), []),
+        ((FREEZE, branches(True)), [f"heads: {FREEZES}"]),
+        ((FREEZE, branches(False, negated=True)), [f"heads: {FREEZES}"]),
+        ((FREEZE, FREEZE.replace("==", "!=")), [f"heads: {FREEZES}"]),
+        ((FREEZE, branches(False)), []),
+        ((FREEZE, branches(True, negated=True)), []),
+    ],
+    ids=["once", "evaluated at the end", "put back", "a copy is evaluated", "if", "if not", "!=",
+         "right if", "right if not"],
+)  # fmt: skip
+def test_the_loop_is_read(texts, expected, tmp_path):
+    assert complaints(verdicts(tmp_path, changed(example("course"), swap(*texts)), ["heads"])) == expected
