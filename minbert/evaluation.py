@@ -7,14 +7,14 @@ overall              the mean of the scores, with Pearson's r taken as (r + 1)/2
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from minbert.data import Dataset, Example, eval_batches
+from minbert.data import Batch, Dataset, Example, eval_batches
 from minbert.errors import UserError
 from minbert.examples import FORMULA, UNWRITABLE
 from minbert.files import atomic
@@ -24,23 +24,32 @@ from minbert.tasks import TASKS, Task
 
 
 @torch.no_grad()
+def _each_batch(model: MultitaskBert, data: Dataset, title: str, do: Callable[[Batch], None]):
+    """Call `do` with every batch of the data, on the model's device, without gradients and dropout."""
+    was_training = model.training
+    with Progress(len(data), title, "example") as bar:
+        model.eval()
+        try:
+            for batch in eval_batches(data):
+                with model.autocast():
+                    do(batch.to(model.device))
+                bar.update(len(batch))
+        finally:
+            model.train(was_training)
+
+
 def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
     """The model's raw outputs in the order of the data, without gradients and dropout; returns (N, K), on the CPU.
 
     UserError where one is not a finite number.
     """
-    was_training = model.training
-    model.eval()
     results, order = [], []
-    try:
-        with Progress(len(data), f"evaluating {data.task.name}", "example") as bar:
-            for batch in eval_batches(data):
-                with model.autocast():
-                    results.append(model(batch.to(model.device)).float())
-                order += batch.indices
-                bar.update(len(batch))
-    finally:
-        model.train(was_training)
+
+    def answer(batch: Batch):
+        results.append(model(batch).float())
+        order.extend(batch.indices)
+
+    _each_batch(model, data, f"evaluating {data.task.name}", answer)
     in_order = torch.cat(results).cpu()
     if not torch.isfinite(in_order).all():
         raise UserError(f"the model's outputs for {data.task.name} are not finite numbers; train with a lower --lr")
@@ -65,21 +74,16 @@ def remembered(model: MultitaskBert, train: Mapping[str, Dataset], dev: Mapping[
             data.vectors = None  # another model makes other vectors
 
 
-@torch.no_grad()
 def _remember(model: MultitaskBert, data: Dataset):
     """Fill `data.vectors`. The batches are the same each time, since pads change a vector's last bits."""
-    was_training = model.training
-    model.eval()
     vectors = torch.empty(len(data), data.parts, model.bert.config.hidden_size)  # (N, ·, C): · rows an example
-    with Progress(len(data), f"reading {data.task.name} once", "example") as bar:
-        for batch in eval_batches(data):
-            batch = batch.to(model.device)
-            with model.autocast():
-                rows = model.encode(batch, model.embed(batch))[1]  # (R, C)
-            vectors[batch.indices] = rows.float().cpu().unflatten(0, (data.parts, -1)).transpose(0, 1)
-            bar.update(len(batch))
+
+    def read(batch: Batch):
+        rows = model.encode(batch, model.embed(batch))[1]  # (R, C)
+        vectors[batch.indices] = rows.float().cpu().unflatten(0, (data.parts, -1)).transpose(0, 1)
+
+    _each_batch(model, data, f"reading {data.task.name} once", read)
     data.vectors = vectors.flatten(0, 1)  # on the CPU, from which batches are moved like all of a batch
-    model.train(was_training)
 
 
 def predict(model: MultitaskBert, data: Dataset) -> np.ndarray:

@@ -1,6 +1,5 @@
 """What both lessons read: sentences and pairs of the training files, without those of any dev or test file."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +30,6 @@ class Corpus:
     @property
     def train(self) -> dict[str, Dataset]:
         return {name: data for name, data in (("mlm", self.mlm), ("nli", self.nli)) if data}
-
-    def digest(self) -> str:
-        """sha256 of all that is read, as ids: it changes with the files, the vocabulary, and what is left out."""
-        digest = hashlib.sha256()
-        for data in (self.mlm, self.held_out, self.nli, self.nli_dev):
-            digest.update(repr(data and (data.rows, data.labels)).encode())
-        return digest.hexdigest()
 
 
 def forbidden_sentences(folder: Path, tokenizer: BertTokenizer) -> tuple[set[Key], list[str]]:

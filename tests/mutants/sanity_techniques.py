@@ -563,7 +563,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         ),
     },
     ("ours", "evaluation"): {
-        "dropout is on while evaluating": ("    model.eval()\n    results", "    results"),
+        "dropout is on while evaluating": ("        model.eval()\n        try:", "        try:"),
         "a sigmoid on similarity": ("return outputs[:, 0].numpy()", "return outputs[:, 0].sigmoid().numpy()"),
         "similarity is rounded": ("return outputs[:, 0].numpy()", "return outputs[:, 0].round().numpy()"),
         "paraphrase's logit is rounded without a sigmoid": ("outputs[:, 0].sigmoid().round()", "outputs[:, 0].round()"),
