@@ -20,6 +20,7 @@ from argparse import Namespace
 from collections.abc import Callable
 
 from minbert.additions import part_of
+from minbert.average import Average
 from minbert.checkpoint import save_model, save_trained
 from minbert.data import Batches, Dataset, read_examples
 from minbert.engine import Portions, checked_step, find_device, seed_everything
@@ -78,8 +79,9 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     optimizer = AdamW(groups, lr=lr)
     combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
     terms, log, run = build_terms(model, args.terms, args.seed), EpochLog(), Run(args.folder, args.save_every)
-    run.register(model=model, optimizer=optimizer, plan=plan, memory=memory, portions=portions, log=log)
-    run.register(**{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
+    average = Average(model, args.average)
+    run.register(model=model, optimizer=optimizer, average=average, plan=plan, memory=memory, portions=portions)
+    run.register(log=log, **{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
     print(f"{'learning rate':18} {lr:g}{f', heads {args.head_lr:g}' if args.head_lr else ''}")
 
     draws = args.epochs * (plan.steps_per_epoch or max(sizes.values())) * args.batch_size
@@ -111,10 +113,11 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
                 done, total = epoch * len(steps) + i, args.epochs * len(steps)  # an epoch counts as one, however long
                 factor = lr_factor(done, total, args.warmup, args.lr_decay)
                 checked_step(model, optimizer, losses, f"epoch {epoch + 1}, step {i + 1}", args.clip, factor)
+                average.update()
                 for term in terms.values():
                     term.after_step(done / total)
 
-            with run.evaluation():
+            with run.evaluation(), average.in_place():
                 numbers = log.summary(terms) | {"lr": optimizer.param_groups[0]["lr"]}
                 scores = {"dev": evaluate(model, dev_sets)}
                 if args.eval_train:
@@ -122,9 +125,10 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
             plan.history.append(scores["dev"])
             learned = {task: scores["dev"][task] for task in learners}
             if run.is_best(overall(learned, model.tasks), scores["dev"]):
-                save_model(args.folder.best, model, tokenizer, epoch=epoch + 1, dev=scores["dev"])
-                if not model.bert_trains() and model.additions:
-                    save_trained(args.folder.trained, model)
+                with average.in_place():
+                    save_model(args.folder.best, model, tokenizer, epoch=epoch + 1, dev=scores["dev"])
+                    if not model.bert_trains() and model.additions:
+                        save_trained(args.folder.trained, model)
             report(run, model, epoch + 1, args.epochs, scores, numbers, terms)
     return run.best["scores"]
 

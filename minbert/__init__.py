@@ -3,7 +3,7 @@
 The modules read as a tutorial in this order; each imports only from those before it:
 
     the model         config  bert  optimizer  vocabulary  tokenizer
-    the techniques    lora  pals  smart  rdrop  pcgrad  sampling  additions
+    the techniques    lora  pals  smart  rdrop  average  pcgrad  sampling  additions
     the tasks         tasks  tables  examples  data  heads  multitask  evaluation
     weights           strict  cache  minilm  foreign  hub  pretrained  checkpoint
     a run             settings  folder  terms  engine  run  predict  own  submit  report  results  experiments

@@ -167,6 +167,8 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--no_decay_norms", "but not of biases and LayerNorms", None, False, needs="--weight_decay"),
         Flag("--clip", "cut the whole gradient to this norm; 0 does not", number, 0.0, "NORM"),
         Flag("--clip", "cut the whole gradient to this norm; 0 does not", number, 1.0, "NORM", scripts="p"),
+        Flag("--average", "evaluate and keep a running mean of the weights, with this β (.999 is a mean over about "
+             "1,000 steps); see minbert/average.py", rate, 0.0, "BETA"),
         Flag("--precision",
              "of the matrix products: bf16 is a little rough; faster on processors made for it, far slower "
              "on others", default="fp32", choices=("fp32", "bf16"), scripts="mcp"),

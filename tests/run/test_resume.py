@@ -34,7 +34,7 @@ SETTINGS = {
     "LoRA": ("--lora_rank", "2", "--combine", "cagrad"),
     "PAL": (*FULL, "--adapter", "pal", "--schedule", "annealed"),
     "priority": (*FULL, "--schedule", "priority", *SMART),
-    "GradVac, all terms": (*FULL, "--combine", "gradvac", *ALL, "--eval_train"),
+    "GradVac, all terms, average": (*FULL, "--combine", "gradvac", *ALL, "--eval_train", "--average", "0.9"),
     "sqrt, joint": (*FULL, "--schedule", "sqrt", "--pairs", "joint", "--clip", "1", "--weight_decay", "0.01"),
 }
 
@@ -109,9 +109,10 @@ def test_the_other_scripts_resume_to_the_same_bits(argv, tmp_path, name):
 # ------------------------------------------------------------------------------------------ negative control
 
 CONTROLS = {  # runs, and the pieces of state that count in them
-    "gradvac": ((*FULL, "--combine", "gradvac", "--schedule", "interleaved", *SMART, "--bregman", "1"),
+    "gradvac": ((*FULL, "--combine", "gradvac", "--schedule", "interleaved", *SMART, "--bregman", "1",
+                 "--average", "0.9"),
                 ("random", "model", "optimizer", "memory", "log", "batches of sst", "batches of para", "batches of sts",
-                 "smart", "bregman")),
+                 "smart", "bregman", "average")),
     "pcgrad": ((*FULL, "--combine", "pcgrad", "--schedule", "interleaved"), ("memory",)),
     "priority": ((*FULL, "--schedule", "priority"), ("plan",)),
 }  # fmt: skip

@@ -1,0 +1,72 @@
+"""The running mean of the weights, against PyTorch's `AveragedModel` and values worked by hand."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from minbert.average import Average
+
+
+def walk(model: nn.Module, steps: int):
+    """Change the weights at random, `steps` times."""
+    for _ in range(steps):
+        with torch.no_grad():
+            for p in model.parameters():
+                p += torch.randn_like(p)
+        yield
+
+
+def test_after_the_ramp_the_mean_is_that_of_pytorchs_averaged_model():
+    model = nn.Linear(3, 2).double()
+    average = Average(model, 0.9)
+    for _ in walk(model, 100):  # (1 + 100)/(10 + 100) is above .9
+        average.update()
+    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    theirs.update_parameters(model)  # the first call copies
+    average.mean = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for _ in walk(model, 20):
+        average.update()
+        theirs.update_parameters(model)
+    for name, p in theirs.module.named_parameters():
+        torch.testing.assert_close(average.mean[name], p.detach(), rtol=1e-12, atol=1e-12)
+        assert not torch.allclose(average.mean[name], model.get_parameter(name))
+
+
+def test_the_first_means_are_those_of_the_ramp_worked_by_hand():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    average = Average(model, 0.5)
+    model.weight.data.fill_(1.0)
+    expected = (0.9, 0.9 * 2 / 11 + 9 / 11)  # β₀ = 1/10, β₁ = 2/11, of the values 0, 1 and 1
+    for value in expected:
+        average.update()
+        assert average.mean["weight"].item() == pytest.approx(value)
+    average.step = 100  # β is .5 from here on
+    model.weight.data.fill_(0.0)
+    average.update()
+    assert average.mean["weight"].item() == pytest.approx(expected[1] / 2)
+
+
+def test_the_model_has_the_mean_inside_and_its_own_bits_again_after_an_error():
+    model = nn.Linear(3, 2)
+    average = Average(model, 0.9)
+    for _ in walk(model, 5):
+        average.update()
+    own, mean = model.weight.clone(), average.mean["weight"].clone()
+    with pytest.raises(KeyError), average.in_place():
+        assert torch.equal(model.weight, mean) and not torch.equal(model.weight, own)
+        raise KeyError
+    assert torch.equal(model.weight, own) and torch.equal(average.mean["weight"], mean)
+
+
+def test_frozen_weights_have_no_mean_and_beta_0_keeps_nothing():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    model[0].requires_grad_(False)
+    assert set(Average(model, 0.9).mean) == {"1.weight", "1.bias"}
+    assert not Average(model, 0.0).mean
+
+
+def test_a_state_of_other_weights_is_refused():
+    with pytest.raises(ValueError, match="not of these weights"):
+        Average(nn.Linear(3, 2), 0.9).load_state_dict(Average(nn.Linear(3, 2, bias=False), 0.9).state_dict())
