@@ -10,8 +10,8 @@ Two guards stand around their code. The folder of `out` is the only place where 
     everywhere         Python's audit hook. Opening a file for writing, deleting, renaming, starting a process, sending
                        a signal, the network and reading another process's /proc raise PermissionError.
                        Native code (`torch.save` to an absolute path) and code that means harm can pass by it.
-    Linux since 5.13   Landlock (`landlock.py`). The kernel refuses to write elsewhere and to start programs; since 6.2 to
-                       cut files short, since 6.7 TCP, since 6.12 signals. Nothing in a process can pass by it.
+    Linux since 5.13   Landlock (`landlock.py`). The kernel refuses to write elsewhere and to start programs; since 6.2
+                       to cut files short, since 6.7 TCP, since 6.12 signals. No code in a process can pass by it.
 
 Memory, processor time and the size of a file are limited where the system can. What a part leaves running is ended
 with it: its process group everywhere, and on Linux also what left that group. The environment holds none of the

@@ -11,8 +11,8 @@ that it starts, needs no rights, and cannot be taken back. `restrict` forbids, a
     ABI 5   settings of devices (ioctl)
     ABI 6   signals to other processes, and their sockets with abstract names
 
-At any ABI such a process cannot look into others that are not restricted (their memory, their /proc/PID/environ).
-Landlock does not know UDP, nor changes of a file's mode, owner, times and attributes; reading stays allowed.
+Reading stays allowed, but for the folders of other processes in /proc: there the variables of the caller's environment
+stand. Landlock does not know UDP, nor changes of a file's mode, owner, times and attributes.
 
 The numbers are those of <linux/landlock.h> and of https://docs.kernel.org/userspace-api/landlock.html.
 """
@@ -33,6 +33,7 @@ NO_NEW_PRIVS, DEATH_SIGNAL, SUBREAPER = 38, 1, 36  # of prctl
 EXECUTE, WRITE, READ, LIST, REMOVE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5  # REMOVE: of files
 DEVICE, FILE, DISK, TRUNCATE, IOCTL = 1 << 6, 1 << 8, 1 << 10, 1 << 14, 1 << 15  # the first three: making of
 RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}  # ABI → all that it knows of files
+OF_A_FILE = EXECUTE | WRITE | READ | TRUNCATE | IOCTL  # what a rule about a file, not a folder, may name
 TCP, SCOPES = 0b11, 0b11  # listen and connect; abstract sockets and signals
 
 
@@ -57,11 +58,18 @@ def abi(syscall: Callable[..., int] = _syscall) -> int:
 def forbidden(version: int) -> tuple[int, int, int]:
     """(of files, of the network, of other processes): what a kernel with this ABI is asked to forbid, as bits."""
     known = next((bits for least, bits in reversed(RIGHTS.items()) if version >= least), 0)
-    return known & ~(READ | LIST), TCP if version >= 4 else 0, SCOPES if version >= 6 else 0
+    return known, TCP if version >= 4 else 0, SCOPES if version >= 6 else 0
+
+
+def readable() -> list[str]:
+    """All there is on this machine, as a list of folders and files, but for /proc/PID of other processes."""
+    tops = [f"/{name}" for name in os.listdir("/") if name != "proc"]
+    in_proc = os.listdir("/proc") if os.path.isdir("/proc") else []
+    return tops + [f"/proc/{name}" for name in in_proc if not name.isdecimal()]  # "self" among them
 
 
 def restrict(folder: Path, syscall: Callable[..., int] = _syscall) -> bool:
-    """From now on this thread, and all that it starts, writes beneath `folder` only; whether the kernel holds it.
+    """Let this thread, and all that it starts, write beneath `folder` only; returns whether the kernel sees to it.
 
     /dev/null, and /dev/shm for memory that processes share, can be written as well. It cannot be undone.
     """
@@ -71,20 +79,24 @@ def restrict(folder: Path, syscall: Callable[..., int] = _syscall) -> bool:
     ruleset = syscall(CREATE, struct.pack("=QQQ", files, network, processes), 24, 0)
     if ruleset < 0:
         return False
-    places = {
-        str(folder): files & ~(EXECUTE | DEVICE | DISK | IOCTL),
-        os.devnull: files & (WRITE | TRUNCATE | IOCTL),
-        "/dev/shm": files & (WRITE | TRUNCATE | FILE | REMOVE),
-    }
+
+    def allow(place: str, rights: int) -> bool:
+        with contextlib.suppress(OSError):  # it is not there
+            handle = os.open(place, os.O_PATH | os.O_CLOEXEC)
+            try:
+                rights &= files if os.path.isdir(place) else files & OF_A_FILE
+                return not syscall(ADD, ruleset, BENEATH, struct.pack("=Qi", rights, handle), 0)
+            finally:
+                os.close(handle)
+        return False
+
     try:
-        for place, rights in places.items():
-            with contextlib.suppress(FileNotFoundError):
-                handle = os.open(place, os.O_PATH | os.O_CLOEXEC)
-                try:
-                    if syscall(ADD, ruleset, BENEATH, struct.pack("=Qi", rights, handle), 0):
-                        return False
-                finally:
-                    os.close(handle)
+        for place in readable():
+            allow(place, READ | LIST)
+        allow(os.devnull, READ | WRITE | TRUNCATE | IOCTL)
+        allow("/dev/shm", READ | LIST | WRITE | TRUNCATE | FILE | REMOVE)
+        if not allow(str(folder), ~(EXECUTE | DEVICE | DISK | IOCTL)):
+            return False
         return not _prctl(NO_NEW_PRIVS, 1) and not syscall(RESTRICT, ruleset, 0)
     finally:
         os.close(ruleset)
