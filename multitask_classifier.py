@@ -20,7 +20,7 @@ from argparse import Namespace
 from collections.abc import Callable
 
 from minbert.additions import part_of
-from minbert.checkpoint import save_model, save_trained
+from minbert.checkpoint import about_model, save_model, save_trained
 from minbert.data import Batches, Dataset, read_examples
 from minbert.engine import Portions, checked_step, find_device, seed_everything
 from minbert.errors import UserError, one_line_errors
@@ -78,6 +78,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     optimizer = AdamW(groups, lr=lr)
     combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
     terms, log, run = build_terms(model, args.terms, args.seed), EpochLog(), Run(args.folder, args.save_every)
+    run.about = about_model(model, tokenizer)
     run.register(model=model, optimizer=optimizer, plan=plan, memory=memory, portions=portions, log=log)
     run.register(**{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
     print(f"{'learning rate':18} {lr:g}{f', heads {args.head_lr:g}' if args.head_lr else ''}")
@@ -158,6 +159,8 @@ def load_data(args: Namespace, tokenizer: BertTokenizer) -> Data:
     for name, task in args.rows.items():
         data[name] = {}
         for split, path in args.files[name].items():
+            if split == "test" and args.skip_predictions:
+                continue
             if split == "test" and not path.exists() and name not in args.asked_test:
                 print(f"{path}: not there, so there will be no test predictions for {name}", file=sys.stderr)
                 continue

@@ -44,7 +44,8 @@ class Run:
     """Where a run stands: `epoch` epochs are done, and `step` steps of the next one.
 
     folder: where it is kept. save_every: "500" steps or "10m" minutes between two checkpoints; each epoch ends with
-    one. lines: of metrics.jsonl. best: the best overall dev score so far, its epoch and scores.
+    one. lines: of metrics.jsonl. best: the best overall dev score so far, its epoch and scores. about: what else stands
+    in every checkpoint, and is not read by --resume.
     """
 
     def __init__(self, folder: RunFolder, save_every: str = "10m"):
@@ -54,6 +55,7 @@ class Run:
         self.epoch = self.step = 0
         self.lines: list[str] = []
         self.best: dict[str, Any] = {}
+        self.about: dict[str, Any] = {}
         self.parts: dict[str, Any] = {"random": Random()}
         self.saved_at = time.monotonic()
         self.stop = Stop()
@@ -107,7 +109,7 @@ class Run:
         try:
             self.stop.raising = True
             if self.stop.signal:
-                raise Stopped
+                raise Stopped(self.stop.signal)
             yield
         except Stopped:
             self.stop.raising = False
@@ -153,16 +155,13 @@ class Run:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         here = {"epoch": self.epoch, "step": self.step, "lines": self.lines, "best": self.best}
         write_state(
-            self.folder.checkpoints / f"epoch-{self.epoch:05}-step-{self.step:08}", {"run": here, "parts": state}
+            self.folder.checkpoints / f"epoch-{self.epoch:05}-step-{self.step:08}",
+            {"run": here, "parts": state, "about": self.about},
         )
-        for path in sorted(self._checkpoints())[:-KEPT]:
+        for path in checkpoints(self.folder)[:-KEPT]:
             shutil.rmtree(path, ignore_errors=True)
         _release_memory()
         self.saved_at = time.monotonic()
-
-    def _checkpoints(self) -> list[Path]:
-        paths = self.folder.checkpoints.glob("epoch-*-step-*") if self.folder.checkpoints.is_dir() else ()
-        return [path for path in paths if is_state(path)]
 
     def load(self):
         """Take up the newest whole checkpoint; damaged ones are named on stderr, and removed.
@@ -170,7 +169,7 @@ class Run:
         Where the run was stopped before its first checkpoint it begins from the start. UserError where all are damaged.
         """
         damage, damaged = "", []
-        for path in sorted(self._checkpoints(), reverse=True):
+        for path in reversed(checkpoints(self.folder)):
             try:
                 state = read_state(path)
             except UserError as error:
@@ -204,6 +203,12 @@ class Run:
             raise UserError(f"{path}: does not fit this run ({str(error).splitlines()[0]})") from error
         with atomic(self.folder.metrics) as temporary:
             temporary.write_text("".join(self.lines), encoding="utf-8")
+
+
+def checkpoints(folder: RunFolder) -> list[Path]:
+    """The complete checkpoints of a run, the newest last."""
+    paths = folder.checkpoints.glob("epoch-*-step-*") if folder.checkpoints.is_dir() else ()
+    return sorted(path for path in paths if is_state(path))
 
 
 def _release_memory():

@@ -2,8 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
-import importlib.util
 import os
 import signal
 import socketserver
@@ -16,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "data" / "download.py"
-NAME = "sts-dev.csv"
-BODY = "".join(f"{i}\té{i * i}\n" for i in range(40_000)).encode()  # several chunks long
+from tests.data.conftest import BODY, NAME, SCRIPT
 
 
 class Handler(socketserver.BaseRequestHandler):
@@ -44,16 +40,10 @@ def server():
 
 
 @pytest.fixture
-def download(monkeypatch):
-    """The script as a module that wants BODY for NAME, and has less patience than a user."""
-    spec = importlib.util.spec_from_file_location("download", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "PAUSE", 0)
-    monkeypatch.setattr(module, "TIMEOUT", 0.3)
-    digest = hashlib.sha1(b"blob %d\0" % len(BODY) + BODY).hexdigest()
-    monkeypatch.setitem(module.BLOB_IDS, NAME, digest)
-    return module
+def download(download, monkeypatch):
+    """The script with less patience than a user has."""
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    return download
 
 
 def answer(headers: str = "", body: bytes = BODY, status: str = "200 OK", length: object = None) -> Callable:

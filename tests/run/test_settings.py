@@ -57,6 +57,12 @@ def test_a_flag_says_how_it_is_turned_on():
     assert Flag("--lora_rank", "", int, 0).written({"lora_rank": 8}) == "--lora_rank 8"
 
 
+def test_the_quickstart_from_python_is_that_of_the_command_line():
+    by_name, written = from_keywords("m", quickstart=True), multitask_classifier.get_args(["--quickstart"])
+    assert by_name.values == written.values and by_name.heads == written.heads and by_name.lr == written.lr
+    assert from_keywords("m", quickstart=True, epochs=7, out="mine").values["epochs"] == 7
+
+
 def test_a_term_s_settings_are_the_flags_that_were_given_under_short_names():
     args = multitask_classifier.get_args(["--smart=5", "--smart_steps=2", "--bregman=1", "--bregman_beta=.9,.99"])
     assert args.terms == {"smart": {"smart": 5.0, "steps": 2}, "bregman": {"bregman": 1.0, "beta": (0.9, 0.99)}}

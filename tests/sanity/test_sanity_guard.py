@@ -98,6 +98,7 @@ out = sys.argv[1]
 def run_part(job, part):  # a daemon: it has left the process group, and the process that started it has ended
     if not os.fork():
         os.setsid()
+        os.closerange(0, 3)
         with open(f"{out}.part", "w") as file:
             file.write(str(os.getpid()))
         os.rename(f"{out}.part", f"{out}.pid")
