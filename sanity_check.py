@@ -201,7 +201,12 @@ def check_projects(
 
     try:
         with ThreadPoolExecutor(max_workers=len(others) + 1) as pool:
-            yield from pool.map(checked, paths)
+            try:
+                yield from pool.map(checked, paths)
+            except BaseException:  # Ctrl-C, say: no thread shall wait for an answer
+                for each in (child, *others):
+                    each.close()
+                raise
     finally:
         for other in others:
             other.close()

@@ -27,6 +27,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -241,7 +242,7 @@ def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
 
 def in_a_fork(job: dict[str, Any], part: core.Part, answers: int) -> dict[str, Any]:
     """Run a part in a copy of this process, watched: for its time, and for how much it prints."""
-    parent = os.getpid()
+    parent, caller = os.getpid(), os.getppid()
     pid = os.fork()
     if not pid:
         status = 1
@@ -275,6 +276,8 @@ def in_a_fork(job: dict[str, Any], part: core.Part, answers: int) -> dict[str, A
             ended = "timed out"
         elif printed.exists() and printed.stat().st_size > MOST_OUTPUT:
             ended = "printed too much"
+        elif os.getppid() != caller:
+            ended = "left alone"  # whoever asked has been killed
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)  # not waited for yet, so it is there
     os.waitpid(pid, 0)
@@ -317,12 +320,15 @@ def main():
         with contextlib.suppress(Exception):  # what cannot be read is told of in the fork
             reading(layout_of(job))
         if hasattr(os, "fork"):
-            channel.write(json.dumps(in_a_fork(job, part, answers)) + "\n")
+            with contextlib.suppress(BrokenPipeError):
+                channel.write(json.dumps(in_a_fork(job, part, answers)) + "\n")
         else:
             landlock.restrict(Path(job["out"]).parent)
             run_part(job, part)  # this process is spent then; whoever started it starts another
             channel.write(json.dumps({"ended": "done", "status": 0, "spent": True}) + "\n")
             break
+    else:  # whoever asked has been killed, and does not clean up
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 
 if __name__ == "__main__":
