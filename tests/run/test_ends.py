@@ -77,7 +77,7 @@ def test_a_signal_waits_for_the_end_of_the_step_saves_and_leaves(argv, tmp_path,
 def test_a_run_that_was_stopped_in_its_first_epoch_predicts_with_its_last_checkpoint(argv, tmp_path, whole, capsys):
     """The predictions are those of a run of the same seed whose only epoch ended there."""
     out, ended = tmp_path / "out", tmp_path / "ended"
-    assert in_a_process(main, argv(out), at_step(2, send(signal.SIGTERM)))[0] == 143
+    assert in_a_process(main, argv(out), at_step(6, send(signal.SIGTERM)))[0] == 143
     main(["--out", str(out), "--predict_only"])
     assert "no epoch of this run is done, so this is the model of its last checkpoint" in capsys.readouterr().err
     assert not (out / "best").exists()
