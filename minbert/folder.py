@@ -4,7 +4,7 @@
                      of the weights and of the data files, the machine, when
     metrics.jsonl    one line of JSON an epoch
     best/            the model with the best dev score (trained/: what of it was trained, where BERT stayed frozen)
-    checkpoints/     the last two states of the training, for --resume
+    checkpoints/     the last two states of the training, for --resume and, before an epoch is done, for predictions
     predictions/     the prediction files of the best model
     outputs/         what the best model puts out for each dev example
 
