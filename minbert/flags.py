@@ -44,7 +44,7 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--list_recipes", "list the recipes, and train nothing", None, False, scripts="mcp"),
         Flag("--predict", "ask the model in OUT about one sentence or two, and train nothing", metavar="TEXT",
              many=True),
-        Flag("--predict_only", "train nothing; write predictions with the best model in OUT, or with the last checkpoint",
+        Flag("--predict_only", "train nothing; write the predictions of OUT's best model, or of its last checkpoint",
              None, False),
     ],
     "data": [
