@@ -61,17 +61,11 @@ def forbidden(version: int) -> tuple[int, int, int]:
     return known, TCP if version >= 4 else 0, SCOPES if version >= 6 else 0
 
 
-def readable() -> list[str]:
-    """All there is on this machine, as a list of folders and files, but for /proc/PID of other processes."""
-    tops = [f"/{name}" for name in os.listdir("/") if name != "proc"]
-    in_proc = os.listdir("/proc") if os.path.isdir("/proc") else []
-    return tops + [f"/proc/{name}" for name in in_proc if not name.isdecimal()]  # "self" among them
-
-
 def restrict(folder: Path, syscall: Callable[..., int] = _syscall) -> bool:
     """Let this thread, and all that it starts, write beneath `folder` only; returns whether the kernel sees to it.
 
-    /dev/null, and /dev/shm for memory that processes share, can be written as well. It cannot be undone.
+    /dev/null, and /dev/shm for memory that processes share, can be written as well. All files can be read but those in
+    /proc/PID of other processes. It cannot be undone. Nothing is restricted where a needed rule cannot be made.
     """
     files, network, processes = forbidden(abi(syscall))
     if not files:
@@ -91,13 +85,19 @@ def restrict(folder: Path, syscall: Callable[..., int] = _syscall) -> bool:
         return False
 
     try:
-        for place in readable():
-            allow(place, READ | LIST)
+        tops = [f"/{name}" for name in os.listdir("/") if name != "proc"]
+        own = [f"/proc/{name}" for name in os.listdir("/proc") if not name.isdecimal()]  # "self" among them
+        allow("/", LIST)
+        for place in (*tops, *own):
+            if not allow(place, READ | LIST) and place in tops and os.path.isdir(place):
+                return False
         allow(os.devnull, READ | WRITE | TRUNCATE | IOCTL)
         allow("/dev/shm", READ | LIST | WRITE | TRUNCATE | FILE | REMOVE)
         if not allow(str(folder), ~(EXECUTE | DEVICE | DISK | IOCTL)):
             return False
         return not _prctl(NO_NEW_PRIVS, 1) and not syscall(RESTRICT, ruleset, 0)
+    except OSError:
+        return False
     finally:
         os.close(ruleset)
 
