@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from minbert.additions import part_of
 from minbert.checkpoint import about_model, save_model, save_trained
-from minbert.data import Batches, Dataset, read_examples
+from minbert.data import Batches, Dataset, read_split
 from minbert.engine import Portions, checked_step, find_device, seed_everything
 from minbert.errors import UserError, one_line_errors
 from minbert.evaluation import evaluate, overall, remembered
@@ -164,9 +164,7 @@ def load_data(args: Namespace, tokenizer: BertTokenizer) -> Data:
             if split == "test" and not path.exists() and name not in args.asked_test:
                 print(f"{path}: not there, so there will be no test predictions for {name}", file=sys.stderr)
                 continue
-            examples = read_examples(path, task, None if split == "test" else args.limit.get(name), split)
-            if split != "test" and None in [example.label for example in examples]:
-                raise UserError(f"{path}: not every row has a {task.label}, but a {split} file needs labels")
+            examples = read_split(path, task, split, args.limit.get(name))
             data[name][split] = Dataset(task, examples, tokenizer, args.pairs)
         print(f"{task.title:18} {', '.join(f'{len(d):,} {split}' for split, d in data[name].items())}")
     if tokenizer.truncated:

@@ -14,6 +14,8 @@ from typing import Any
 
 from minbert.errors import one_line
 
+LONGEST = 900  # letters of an error: some values that are given by mistake are whole files
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -70,7 +72,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(usage="%(prog)s [flags]", formatter_class=_Help, **options)
 
     def error(self, message: str):
-        self.exit(2, f"error: {one_line(message)} (--help lists the flags)\n")
+        line = one_line(message)
+        line = line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
+        self.exit(2, f"error: {line} (--help lists the flags)\n")
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The flags that a command line gives, without those that it leaves at their defaults."""

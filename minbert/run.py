@@ -76,6 +76,8 @@ class Run:
 
     def epochs(self, count: int) -> Iterator[int]:
         """The numbers of the epochs that are still to do, from 0 on."""
+        if self.epoch > count:
+            self._is_beyond(f"epoch {self.epoch} of {count}")
         while self.epoch < count:
             if self.step == 0 and "log" in self.parts:
                 self.parts["log"].begin()
@@ -83,6 +85,8 @@ class Run:
 
     def steps(self, steps: Sequence, title: str) -> Iterator[tuple[int, Any]]:
         """The steps of this epoch that are still to do, with their numbers. After each, a checkpoint if one is due."""
+        if self.step > len(steps):
+            self._is_beyond(f"step {self.step} of {len(steps)}")
         with Progress(len(steps), title) as bar:
             bar.skip(self.step)
             for i in range(self.step, len(steps)):
@@ -97,6 +101,11 @@ class Run:
                     self.stop.leave(
                         f"stopped after step {self.step} of epoch {self.epoch + 1}; --resume goes on from there"
                     )
+
+    def _is_beyond(self, place: str):
+        raise UserError(
+            f"{self.folder.checkpoints}: the last checkpoint stands at {place}, which this run does not have"
+        )
 
     def _is_due(self) -> bool:
         if self.every is not None:
@@ -197,9 +206,16 @@ class Run:
                 raise UserError(f"{path}: has other parts than this run: {', '.join(sorted(unknown))}")
             for name, part in self.parts.items():
                 part.load_state_dict(parts[name])
-            self.epoch, self.step = here["epoch"], here["step"]
-            self.lines, self.best = here["lines"], here["best"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                if isinstance(part, nn.Module) and (wild := finite(part.state_dict())):
+                    raise ValueError(f"{wild} is not finite")
+            self.epoch, self.step, self.lines, self.best = (here[name] for name in ("epoch", "step", "lines", "best"))
+            if not all(type(number) is int and number >= 0 for number in (self.epoch, self.step)):
+                raise ValueError(f"epoch {self.epoch!r}, step {self.step!r}")
+            if not all(isinstance(json.loads(line), dict) for line in self.lines):
+                raise ValueError("its lines are not those of metrics.jsonl")
+            if self.best and not {"overall", "epoch", "scores"} <= set(self.best):
+                raise ValueError("its best scores are incomplete")
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(f"{path}: does not fit this run ({str(error).splitlines()[0]})") from error
         with atomic(self.folder.metrics) as temporary:
             temporary.write_text("".join(self.lines), encoding="utf-8")

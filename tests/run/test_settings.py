@@ -51,6 +51,11 @@ def test_what_a_flag_needs_or_excludes_is_a_flag(script):
         assert set(flag.not_with) <= every
 
 
+def test_an_error_about_a_long_value_is_a_short_line(refusal):
+    line = refusal(multitask_classifier.main, ["--pairs", "x" * 5000])
+    assert "invalid choice: 'xxx" in line and len(line) < 1000
+
+
 def test_a_flag_says_how_it_is_turned_on():
     assert Flag("--smart", "", float, 0.0).wanted() == "--smart above 0"
     assert Flag("--adapter", "", default="none").wanted() == "--adapter"
