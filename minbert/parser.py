@@ -91,7 +91,8 @@ class Parser(argparse.ArgumentParser):
             if flag.type is None:
                 options["action"] = "store_true"
             else:
-                options |= {"type": flag.type, "metavar": flag.metavar}
+                a_place = flag.type is str and flag.metavar in ("FILE", "DIR")
+                options |= {"type": place if a_place else flag.type, "metavar": flag.metavar}
             if flag.choices:
                 options["choices"] = flag.choices
             if flag.many:
@@ -145,6 +146,13 @@ number = at_least(float, 0)
 positive = at_least(float, 0, above=True)
 whole = at_least(int, 0)
 count = at_least(int, 1)
+
+
+def place(text: str) -> str:
+    """A flag's type: the name of a file or folder. An empty one is what an unset variable of a shell leaves."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text names no file or folder")
+    return text
 
 
 def seed(text: str) -> int:

@@ -56,6 +56,12 @@ def test_an_error_about_a_long_value_is_a_short_line(refusal):
     assert "invalid choice: 'xxx" in line and len(line) < 1000
 
 
+@pytest.mark.parametrize("name", ["--out", "--data", "--sst_dev_out", "--sst_dev"])
+def test_an_empty_name_of_a_file_is_refused(refusal, name):
+    line = refusal(multitask_classifier.main, [f"{name}=", "--quickstart"])
+    assert f"argument {name}: an empty text names no file or folder" in line
+
+
 def test_a_flag_says_how_it_is_turned_on():
     assert Flag("--smart", "", float, 0.0).wanted() == "--smart above 0"
     assert Flag("--adapter", "", default="none").wanted() == "--adapter"
