@@ -14,9 +14,12 @@ from minbert.command_line import show_help
 if __name__ == "__main__":
     show_help("c", __doc__)  # before PyTorch is loaded
 
+import contextlib
+import io
 from argparse import Namespace
 from pathlib import Path
 
+from minbert.data import read_split
 from minbert.errors import UserError, one_line_errors
 from minbert.folder import RUNS, RunFolder, free_folder
 from minbert.own import own_task
@@ -68,6 +71,11 @@ def run_all(args: Namespace) -> dict[str, float]:
         for split in ("train", "dev"):
             if not (path := one.files[one.tasks[0]][split]).exists():
                 raise UserError(f"{path}: no such file (data/download.py fetches the course's)")
+    for one in runs[1:]:  # the first one's files are read at once
+        with contextlib.redirect_stderr(io.StringIO()):  # what is said of single rows is said later
+            for split, path in one.files[one.tasks[0]].items():
+                if split != "test" or (path.exists() and not one.skip_predictions):
+                    read_split(path, one.rows[one.tasks[0]], split, one.limit.get(one.tasks[0]))
     return {task: score for one in runs for task, score in run(one).items()}
 
 

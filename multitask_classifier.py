@@ -21,8 +21,8 @@ from collections.abc import Callable
 
 from minbert.additions import part_of
 from minbert.average import Average
-from minbert.checkpoint import save_model, save_trained
-from minbert.data import Batches, Dataset, read_examples
+from minbert.checkpoint import about_model, save_model, save_trained
+from minbert.data import Batches, Dataset, read_split
 from minbert.engine import Portions, checked_step, find_device, seed_everything
 from minbert.errors import UserError, one_line_errors
 from minbert.evaluation import evaluate, overall, remembered
@@ -79,6 +79,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     optimizer = AdamW(groups, lr=lr)
     combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
     terms, log, run = build_terms(model, args.terms, args.seed), EpochLog(), Run(args.folder, args.save_every)
+    run.about = about_model(model, tokenizer)
     average = Average(model, args.average)
     run.register(model=model, optimizer=optimizer, average=average, plan=plan, memory=memory, portions=portions)
     run.register(log=log, **{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
@@ -162,12 +163,12 @@ def load_data(args: Namespace, tokenizer: BertTokenizer) -> Data:
     for name, task in args.rows.items():
         data[name] = {}
         for split, path in args.files[name].items():
+            if split == "test" and args.skip_predictions:
+                continue
             if split == "test" and not path.exists() and name not in args.asked_test:
                 print(f"{path}: not there, so there will be no test predictions for {name}", file=sys.stderr)
                 continue
-            examples = read_examples(path, task, None if split == "test" else args.limit.get(name), split)
-            if split != "test" and None in [example.label for example in examples]:
-                raise UserError(f"{path}: not every row has a {task.label}, but a {split} file needs labels")
+            examples = read_split(path, task, split, args.limit.get(name))
             data[name][split] = Dataset(task, examples, tokenizer, args.pairs)
         print(f"{task.title:18} {', '.join(f'{len(d):,} {split}' for split, d in data[name].items())}")
     if tokenizer.truncated:

@@ -7,8 +7,9 @@
   python sanity_check.py PATH --part attention,layer       only these chapters of it
   python sanity_check.py PATH PATH ...                     a class: a table; --json for a program
 
-Somebody's project is read, never changed: its code runs in a copy, in a process of its own, with a time limit. Nothing
-is downloaded for it. What is still to be written is no mistake. minbert/sanity/ says how mistakes are found.
+Somebody's project is read, never changed: its code runs in a copy, in a process of its own, with a time limit. The
+kernel (Linux since 5.13) or, elsewhere, a hook of Python keeps it from writing outside of that copy; it can read files.
+Nothing is downloaded for it. What is still to be written is no mistake. minbert/sanity/ says how mistakes are found.
 Exit status: 0 all that is there is right, 1 something is wrong, 2 something could not be run or checked.
 """
 
@@ -200,7 +201,12 @@ def check_projects(
 
     try:
         with ThreadPoolExecutor(max_workers=len(others) + 1) as pool:
-            yield from pool.map(checked, paths)
+            try:
+                yield from pool.map(checked, paths)
+            except BaseException:  # Ctrl-C, say: no thread shall wait for an answer
+                for each in (child, *others):
+                    each.close()
+                raise
     finally:
         for other in others:
             other.close()

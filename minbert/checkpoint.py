@@ -33,27 +33,33 @@ def save_model(path: str | Path, model: MultitaskBert, tokenizer: BertTokenizer,
     weights = model.state_dict()
     if wild := finite(weights):
         raise UserError(f"{path}: not written, for {wild} is not finite any more; lower --lr, or add --clip 1")
-    saved = {
-        "model": weights,
+    write_state(path, {"model": weights, **about_model(model, tokenizer), "notes": notes})
+
+
+def about_model(model: MultitaskBert, tokenizer: BertTokenizer) -> dict[str, Any]:
+    """All that it takes to use the weights of `model`, without the weights."""
+    return {
         "config": model.bert.config.to_dict(),
         "build": model.build,
         "tokenizer": tokenizer.to_json(),
         "max_length": tokenizer.max_length,
-        "notes": notes,
     }
-    write_state(path, saved)
 
 
 def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBert, BertTokenizer]:
     """The model and tokenizer of a folder that `save_model` wrote; UserError if it is damaged or another's.
 
-    path: that folder, or the folder of a run, which has it as `best`.
+    path: that folder, or the folder of a run, which has it as `best`, or a checkpoint of a run.
     """
     path = Path(path)
     path = path if is_state(path) or not is_state(path / "best") else path / "best"
     if path.is_file():
         raise UserError(f"{path}: a file and not the folder of a model; --pretrained takes BERT's weights out of files")
-    saved = _checked(read_state(path), {"model": dict, "config": dict, "build": dict, "max_length": int}, path)
+    saved = read_state(path)
+    if isinstance(saved, dict) and "parts" in saved:  # a checkpoint
+        parts = _checked(saved, {"parts": dict, "about": dict}, path)
+        saved = {"model": parts["parts"].get("model"), **parts["about"]}
+    saved = _checked(saved, {"model": dict, "config": dict, "build": dict, "max_length": int}, path)
     config = _config(saved["config"], path)
     check_table(saved["model"], path)
     check_fit(lambda: MultitaskBert(BertModel(config), **saved["build"]), saved["model"], path)

@@ -44,8 +44,7 @@ def show_help(script: str, description: str, prog: str | None = None):
         if {"-h", "--help"} & set(sys.argv[1:]):
             make_parser(script, description, prog).parse_args(["--help"])
         if "--list_recipes" in sys.argv[1:]:
-            print(listing())
-            sys.exit(0)
+            parse(script, ["--list_recipes"], description, prog)
     stop_early()
 
 
@@ -122,7 +121,7 @@ def flags_of_run(script: str, given: Mapping[str, Any]) -> dict[str, Any]:
     flags = flags_of(script)
     try:
         description = json.loads(descriptions[0].read_text("utf-8"))
-        if description["script"] != script:
+        if description["script"] not in (SCRIPTS[script], script):  # by its letter, as earlier versions wrote it
             raise UserError(f"{descriptions[0]}: the run of another script; --resume it with that")
         before = {key: typed(flags[key], value) for key, value in description["flags"].items() if key in flags}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, argparse.ArgumentTypeError) as error:

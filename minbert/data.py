@@ -17,12 +17,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from minbert.examples import SPLITS, Example, Examples, read_examples, read_label, read_texts
+from minbert.examples import SPLITS, Example, Examples, read_examples, read_label, read_split, read_texts
 from minbert.tasks import Task
 from minbert.tokenizer import BertTokenizer, Row
 
 __all__ = [
-    "SPLITS", "Batch", "Batches", "Dataset", "Example", "Examples", "eval_batches", "read_examples", "read_texts",
+    "SPLITS", "Batch", "Batches", "Dataset", "Example", "Examples", "eval_batches", "read_examples", "read_split",
+    "read_texts",
 ]  # fmt: skip
 
 POOL = 50  # batches that are sorted by length together

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class UserError(Exception):
@@ -35,14 +36,15 @@ def _leave(number, frame):
 def one_line_errors():
     """Turn a `UserError`, a failed file operation or full memory into one line on stderr and exit status 1.
 
-    Ctrl-C gives status 130. On a console that is not UTF-8 (a Windows console, its redirected output), letters that
-    it cannot show are replaced; they would end the program otherwise.
+    Ctrl-C gives status 130, SIGTERM 143 and SIGHUP 129, in one line too. On a console that is not UTF-8 (a Windows
+    console, its redirected output), letters that it cannot show are replaced; they would end the program otherwise.
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    before = _raise_stopped()
     try:
         yield
     except BrokenPipeError:  # the reader of our output went away: `... | head`
@@ -58,9 +60,26 @@ def one_line_errors():
         if not memory:
             raise
         sys.exit(f"error: the {memory}'s memory is full; lower --batch_size, or try --precision bf16")
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, Stopped) as error:
+        number = getattr(error, "number", signal.SIGINT)
+        with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
+            print(f"stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}", file=sys.stderr)
+        sys.exit(128 + number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise_stopped() -> dict[int, Any]:
+    """Let SIGTERM and SIGHUP raise `Stopped` where they would end the process on the spot; returns what was set."""
+
+    def stop(number, frame):
+        raise Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) is signal.SIG_DFL}
 
 
 def one_line(text: str) -> str:
@@ -77,7 +96,11 @@ def full_memory(error: BaseException) -> str:
 
 
 class Stopped(BaseException):
-    """A signal came while `Stop.raising` was set."""
+    """A signal came, outside of the training or while `Stop.raising` was set. number: which."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = signal.Signals(number)
 
 
 class Stop:
@@ -111,7 +134,7 @@ def stop_signals() -> Iterator[Stop]:
             sys.exit(128 + number)
         stop.signal = number
         if stop.raising:
-            raise Stopped
+            raise Stopped(number)
 
     names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]

@@ -106,6 +106,14 @@ def read_examples(path: str | Path, task: Task, limit: int | None = None, split:
     return examples
 
 
+def read_split(path: Path, task: Task, split: str, limit: int | None = None) -> Examples:
+    """The examples of a file; UserError where one that needs a label has none. limit: not of a test file."""
+    examples = read_examples(path, task, None if split == "test" else limit, split)
+    if split != "test" and None in [example.label for example in examples]:
+        raise UserError(f"{path}: not every row has a {task.label}, but a {split} file needs labels")
+    return examples
+
+
 def read_texts(path: str | Path, task: Task) -> list[str]:
     """Every text of a file, also of rows that `read_examples` leaves out for another field's sake."""
     rows = rows_of(read_table(path), task, "test")

@@ -44,6 +44,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # mkstemp makes private files; not every file system has permissions
             temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # as after a write to a full disk
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

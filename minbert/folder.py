@@ -4,7 +4,7 @@
                      of the weights and of the data files, the machine, when
     metrics.jsonl    one line of JSON an epoch
     best/            the model with the best dev score (trained/: what of it was trained, where BERT stayed frozen)
-    checkpoints/     the last two states of the training, for --resume
+    checkpoints/     the last two states of the training, for --resume and, before an epoch is done, for predictions
     predictions/     the prediction files of the best model
     outputs/         what the best model puts out for each dev example
 
@@ -33,6 +33,7 @@ import torch
 from minbert.command_line import FREE
 from minbert.errors import UserError
 from minbert.files import atomic, remove_strays, sha256
+from minbert.recipe import SCRIPTS
 
 RUNS = Path("runs")  # where runs go that name no folder
 OLDER = "older-run"  # where an earlier run's files wait until the new one has something to put in their place
@@ -294,7 +295,7 @@ def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
     return {
         "command": shlex.join(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "script": args.script,
+        "script": SCRIPTS[args.script],
         "seed": args.seed,
         "changed": args.changed,
         "flags": args.values,

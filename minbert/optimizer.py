@@ -99,7 +99,10 @@ class AdamW(Optimizer):
                 if group.get(option):
                     raise ValueError(f"this AdamW has no {option}, with which the saved state was made")
             group.setdefault("correct_bias", True)  # torch's is always on
-        for s in self.state.values():
+        for p, s in self.state.items():
+            for name, mean in s.items():
+                if name != "step" and isinstance(mean, torch.Tensor) and mean.shape != p.shape:
+                    raise ValueError(f"the saved {name} is {tuple(mean.shape)}, its weight {tuple(p.shape)}")
             if "step" in s:
                 s["step"] = int(s["step"])  # torch keeps it as a float32 tensor, in which βᵗ would be rounded
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from minbert.errors import one_line
 
+LONGEST = 900  # letters of an error: some values that are given by mistake are whole files
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -70,7 +72,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(usage="%(prog)s [flags]", formatter_class=_Help, **options)
 
     def error(self, message: str):
-        self.exit(2, f"error: {one_line(message)} (--help lists the flags)\n")
+        line = one_line(message)
+        line = line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
+        self.exit(2, f"error: {line} (--help lists the flags)\n")
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The flags that a command line gives, without those that it leaves at their defaults."""
@@ -87,7 +91,8 @@ class Parser(argparse.ArgumentParser):
             if flag.type is None:
                 options["action"] = "store_true"
             else:
-                options |= {"type": flag.type, "metavar": flag.metavar}
+                a_place = flag.type is str and flag.metavar in ("FILE", "DIR")
+                options |= {"type": place if a_place else flag.type, "metavar": flag.metavar}
             if flag.choices:
                 options["choices"] = flag.choices
             if flag.many:
@@ -141,6 +146,13 @@ number = at_least(float, 0)
 positive = at_least(float, 0, above=True)
 whole = at_least(int, 0)
 count = at_least(int, 1)
+
+
+def place(text: str) -> str:
+    """A flag's type: the name of a file or folder. An empty one is what an unset variable of a shell leaves."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text names no file or folder")
+    return text
 
 
 def seed(text: str) -> int:

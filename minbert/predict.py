@@ -11,17 +11,24 @@ from minbert.data import Dataset, Example
 from minbert.engine import find_device
 from minbert.errors import UserError
 from minbert.evaluation import all_scores, chance, in_words, outputs, overall, write_outputs, write_predictions
+from minbert.files import atomic
 from minbert.folder import RUNS, RunFolder, newest_run
 from minbert.multitask import MultitaskBert
+from minbert.run import checkpoints
 from minbert.state import is_state
 from minbert.tokenizer import BertTokenizer
 
 
 def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
-    """The model in OUT/best or, where no OUT is named, of the newest run in runs/; args.out becomes its folder."""
+    """The model in OUT/best or, where no OUT is named, of the newest run in runs/; args.out becomes its folder.
+
+    Of a run that was stopped in its first epoch it is the model of the last whole checkpoint, which is said on stderr.
+    """
     args.out = args.out or newest_run(RUNS) or RUNS
     path = RunFolder(args.out).best
-    if not is_state(path):
+    if not is_state(path) and (last := _last(RunFolder(args.out), args.attention)):
+        model, tokenizer = last
+    elif not is_state(path):
         inside = ", ".join(sorted(str(other.parent) for other in args.out.glob("*/best")))
         file = next(iter(sorted(args.out.glob("*.pt"))), None)
         what_to_do = "name a run's folder with --out" + (f" ({inside})" if inside else ", or train one first")
@@ -30,9 +37,24 @@ def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
         elif file:
             what_to_do = f"--pretrained {file} takes BERT's weights out of that file, to train from"
         raise UserError(f"{path}: no trained model there; {what_to_do}")
-    model, tokenizer = load_model(path, args.attention)
+    else:
+        model, tokenizer = load_model(path, args.attention)
     model.to(find_device(args.use_gpu)).precision = args.precision
     return model, tokenizer
+
+
+def _last(folder: RunFolder, attention: str) -> tuple[MultitaskBert, BertTokenizer] | None:
+    """The model of a run's newest whole checkpoint, or None."""
+    for path in reversed(checkpoints(folder)):
+        try:
+            loaded = load_model(path, attention)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            continue
+        print(f"{path}: no epoch of this run is done, so this is the model of its last checkpoint; --resume goes on "
+              "with the run", file=sys.stderr)  # fmt: skip
+        return loaded
+    return None
 
 
 def write_all_predictions(args: Namespace, data: dict[str, dict[str, Dataset]]) -> dict[str, float]:
@@ -49,7 +71,9 @@ def write_all_predictions(args: Namespace, data: dict[str, dict[str, Dataset]]) 
             write_predictions(path, task, splits[split].examples, predictions)
             if args.course_folder and path == usual:
                 args.course_folder.mkdir(exist_ok=True)
-                path = Path(shutil.copyfile(path, args.course_folder / path.name))
+                with atomic(args.course_folder / path.name) as temporary:
+                    shutil.copyfile(path, temporary)
+                path = args.course_folder / path.name
             written.append(path)
             if split == "dev":
                 write_outputs(args.out / "outputs" / f"{name}-dev.jsonl", task, splits[split].examples, found)

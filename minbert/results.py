@@ -13,7 +13,7 @@ from typing import Any
 from minbert.command_line import FREE, recipe_values
 from minbert.errors import UserError
 from minbert.flags import flags_of
-from minbert.recipe import NAMES, Table, read_recipe
+from minbert.recipe import NAMES, SCRIPTS, Table, read_recipe
 
 NOT_SHOWN = {*FREE, "seed", "recipe"} - {"pretrained"}
 NOTE = """\
@@ -52,10 +52,11 @@ def read_results(out: Path) -> list[Result]:
         try:
             run = json.loads(path.read_text("utf-8"))
             folder = out / path.relative_to(out).parts[0]
-            if not run["flags"].get("recipe") or (folder != path.parent and run["script"] != "c"):
+            script = next((key for key, name in SCRIPTS.items() if run["script"] == name), run["script"])
+            if not run["flags"].get("recipe") or (folder != path.parent and script != "c"):
                 continue
             result = results.setdefault(
-                folder, Result(folder.name, run["flags"]["recipe"], differing(run["script"], run["flags"]), run)
+                folder, Result(folder.name, run["flags"]["recipe"], differing(script, run["flags"]), run)
             )
             result.unfinished |= not run.get("finished")
             metrics = path.parent / "metrics.jsonl"

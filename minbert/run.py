@@ -44,7 +44,8 @@ class Run:
     """Where a run stands: `epoch` epochs are done, and `step` steps of the next one.
 
     folder: where it is kept. save_every: "500" steps or "10m" minutes between two checkpoints; each epoch ends with
-    one. lines: of metrics.jsonl. best: the best overall dev score so far, its epoch and scores.
+    one. lines: of metrics.jsonl. best: the best overall dev score so far, its epoch and scores. about: what else stands
+    in every checkpoint, and is not read by --resume.
     """
 
     def __init__(self, folder: RunFolder, save_every: str = "10m"):
@@ -54,6 +55,7 @@ class Run:
         self.epoch = self.step = 0
         self.lines: list[str] = []
         self.best: dict[str, Any] = {}
+        self.about: dict[str, Any] = {}
         self.parts: dict[str, Any] = {"random": Random()}
         self.saved_at = time.monotonic()
         self.stop = Stop()
@@ -74,6 +76,8 @@ class Run:
 
     def epochs(self, count: int) -> Iterator[int]:
         """The numbers of the epochs that are still to do, from 0 on."""
+        if self.epoch > count:
+            self._is_beyond(f"epoch {self.epoch} of {count}")
         while self.epoch < count:
             if self.step == 0 and "log" in self.parts:
                 self.parts["log"].begin()
@@ -81,6 +85,8 @@ class Run:
 
     def steps(self, steps: Sequence, title: str) -> Iterator[tuple[int, Any]]:
         """The steps of this epoch that are still to do, with their numbers. After each, a checkpoint if one is due."""
+        if self.step > len(steps):
+            self._is_beyond(f"step {self.step} of {len(steps)}")
         with Progress(len(steps), title) as bar:
             bar.skip(self.step)
             for i in range(self.step, len(steps)):
@@ -96,6 +102,11 @@ class Run:
                         f"stopped after step {self.step} of epoch {self.epoch + 1}; --resume goes on from there"
                     )
 
+    def _is_beyond(self, place: str):
+        raise UserError(
+            f"{self.folder.checkpoints}: the last checkpoint stands at {place}, which this run does not have"
+        )
+
     def _is_due(self) -> bool:
         if self.every is not None:
             return self.step % self.every == 0
@@ -107,7 +118,7 @@ class Run:
         try:
             self.stop.raising = True
             if self.stop.signal:
-                raise Stopped
+                raise Stopped(self.stop.signal)
             yield
         except Stopped:
             self.stop.raising = False
@@ -153,16 +164,13 @@ class Run:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         here = {"epoch": self.epoch, "step": self.step, "lines": self.lines, "best": self.best}
         write_state(
-            self.folder.checkpoints / f"epoch-{self.epoch:05}-step-{self.step:08}", {"run": here, "parts": state}
+            self.folder.checkpoints / f"epoch-{self.epoch:05}-step-{self.step:08}",
+            {"run": here, "parts": state, "about": self.about},
         )
-        for path in sorted(self._checkpoints())[:-KEPT]:
+        for path in checkpoints(self.folder)[:-KEPT]:
             shutil.rmtree(path, ignore_errors=True)
         _release_memory()
         self.saved_at = time.monotonic()
-
-    def _checkpoints(self) -> list[Path]:
-        paths = self.folder.checkpoints.glob("epoch-*-step-*") if self.folder.checkpoints.is_dir() else ()
-        return [path for path in paths if is_state(path)]
 
     def load(self):
         """Take up the newest whole checkpoint; damaged ones are named on stderr, and removed.
@@ -170,7 +178,7 @@ class Run:
         Where the run was stopped before its first checkpoint it begins from the start. UserError where all are damaged.
         """
         damage, damaged = "", []
-        for path in sorted(self._checkpoints(), reverse=True):
+        for path in reversed(checkpoints(self.folder)):
             try:
                 state = read_state(path)
             except UserError as error:
@@ -198,12 +206,25 @@ class Run:
                 raise UserError(f"{path}: has other parts than this run: {', '.join(sorted(unknown))}")
             for name, part in self.parts.items():
                 part.load_state_dict(parts[name])
-            self.epoch, self.step = here["epoch"], here["step"]
-            self.lines, self.best = here["lines"], here["best"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                if isinstance(part, nn.Module) and (wild := finite(part.state_dict())):
+                    raise ValueError(f"{wild} is not finite")
+            self.epoch, self.step, self.lines, self.best = (here[name] for name in ("epoch", "step", "lines", "best"))
+            if not all(type(number) is int and number >= 0 for number in (self.epoch, self.step)):
+                raise ValueError(f"epoch {self.epoch!r}, step {self.step!r}")
+            if not all(isinstance(json.loads(line), dict) for line in self.lines):
+                raise ValueError("its lines are not those of metrics.jsonl")
+            if self.best and not {"overall", "epoch", "scores"} <= set(self.best):
+                raise ValueError("its best scores are incomplete")
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(f"{path}: does not fit this run ({str(error).splitlines()[0]})") from error
         with atomic(self.folder.metrics) as temporary:
             temporary.write_text("".join(self.lines), encoding="utf-8")
+
+
+def checkpoints(folder: RunFolder) -> list[Path]:
+    """The complete checkpoints of a run, the newest last."""
+    paths = folder.checkpoints.glob("epoch-*-step-*") if folder.checkpoints.is_dir() else ()
+    return sorted(path for path in paths if is_state(path))
 
 
 def _release_memory():

@@ -12,7 +12,7 @@ from typing import Any
 
 from minbert.command_line import check_columns, check_recipe, parse, recipe_values, typed
 from minbert.errors import UserError
-from minbert.flags import DATA, MULTITASK, SINGLE, SPLITS, flags_of, groups, techniques
+from minbert.flags import DATA, MULTITASK, QUICKSTART, SINGLE, SPLITS, flags_of, groups, techniques
 from minbert.heads import choose_head
 from minbert.parser import Parser, at_least
 from minbert.sampling import SCHEDULES
@@ -47,7 +47,7 @@ def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: 
     unknown = [name for name in keywords if name not in allowed]
     if unknown:
         raise TypeError(f"{unknown[0]} is none of the keywords; they are {', '.join(allowed)}")
-    values = {key: flag.default for key, flag in flags.items()}
+    values = {key: flag.default for key, flag in flags.items()} | (QUICKSTART if keywords.get("quickstart") else {})
     if keywords.get("recipe"):
         values |= recipe_values(script, keywords["recipe"])
     for key, value in keywords.items():

@@ -274,10 +274,11 @@ class SmoothnessTerm:
         return f"smoothness, before → after ascent: {text};  max|δ| {largest:.1e}"
 
     def state_dict(self) -> dict:
-        return {"random": self.random.get_state()}
+        return {"random": self.random.get_state(), "device": self.random.device.type}
 
     def load_state_dict(self, state: dict):
-        self.random.set_state(state["random"])
+        if state.get("device", self.random.device.type) == self.random.device.type:  # else it stays as it was seeded
+            self.random.set_state(state["random"])
 
 
 class BregmanTerm:

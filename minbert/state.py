@@ -79,7 +79,7 @@ def read_state(path: str | Path) -> Any:
         for name, content in contents.items():
             actual = hashlib.sha256(content).hexdigest()
             if manifest[name] != actual:
-                raise UserError(f"{path / name}: damaged, its sha256 is {actual[:12]}… and not {manifest[name][:12]}…")
+                raise UserError(f"{path / name}: damaged, its sha256 is {actual} and not {str(manifest[name])[:64]}")
         if set(manifest) != {TENSORS, VALUES}:
             raise UserError(f"{path / MANIFEST}: damaged")
         tensors = load(contents[TENSORS])  # from memory: tensors of a mapped file would keep it, and it may go

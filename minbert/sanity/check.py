@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +27,20 @@ def check(path: str | Path, child: Child, names: Sequence[str] = parts.NAMES, ti
     timeout: processor seconds that each part may take. Raises UserError where there is no project.
     """
     found = Layout.find(path)
-    folder = child.folder / f"project-{sum(1 for _ in child.folder.glob('project-*'))}"
-    copy = found.copy(folder)
+    folder = Path(tempfile.mkdtemp(prefix="project-", dir=child.folder))  # all that its code may write to
+    try:
+        (folder / "home").mkdir()
+        return {"path": str(path), "parts": _checked(found, found.copy(folder / "code"), folder, child, names, timeout)}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # the next project of a class does not see it
+
+
+def _checked(found: Layout, copy: Layout, folder: Path, child: Child, names: Sequence[str], timeout: float) -> list:
+    """The results of the parts, in order. found, copy: the project, and its copy in which its code runs."""
     jobs = [
         {
             "part": name, "root": str(copy.root), "home": str(copy.home), "top": str(copy.top), "timeout": timeout,
-            "out": str(child.folder / f"{folder.name}.{name}"),
+            "out": str(folder / name),
         }
         for name in names
     ]  # fmt: skip
@@ -48,7 +58,7 @@ def check(path: str | Path, child: Child, names: Sequence[str] = parts.NAMES, ti
                 result = _plain(part, "not checked", f"it fails as {earlier['title']} does")
                 break
         results[part.name] = result
-    return {"path": str(path), "parts": list(results.values())}
+    return list(results.values())
 
 
 def _draws(layout: Layout, part: Part) -> bool:
@@ -132,7 +142,7 @@ def _tidy(value: Any, folder: Path) -> Any:
     """The same with names of temporary folders taken out, and no control characters."""
     if isinstance(value, str):
         own = re.escape(str(folder.parent))
-        value = re.sub(rf"{own}/home/(tmp\w+/)?|{re.escape(str(folder))}/", "", value)
+        value = re.sub(rf"{own}/(project-\w+/)?(code|home(/tmp\w+)?)/", "", value)
         return _printable(re.sub(own + r"[\w/-]*", ".", value))
     if isinstance(value, dict):
         return {key: _tidy(v, folder) for key, v in value.items()}

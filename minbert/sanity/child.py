@@ -1,15 +1,23 @@
 """The child process: the only place where somebody's code runs. It records, and judges nothing.
 
-    a job on stdin  {"part", "root", "home", "package", "timeout", "out"}
+    a job on stdin  {"part", "root", "home", "top", "timeout", "out"}
       → a fork of this process, with standard output to a file, sets the guard, imports their code, runs the probes,
         and saves what came out with `torch.save` (tensors, numbers and strings: read back with weights_only=True)
       → a line on stdout, {"ended", "status"}
 
-The guard is Python's audit hook: opening a file for writing, deleting, renaming, starting a process, sending a signal
-or using the network outside the temporary folder raises PermissionError. Memory, processor time and the size of a
-file are limited where the system can. This keeps accidents and rude code from harming anything. It is NOT a sandbox:
-native code (a compiled extension, calls to libc by an address found in memory) can pass by an audit hook, files can
-be read, and a forger could write the results himself. For code from somebody who means harm, use a container.
+Two guards stand around their code. The folder of `out` is the only place where it may write.
+
+    everywhere         Python's audit hook. Opening a file for writing, deleting, renaming, starting a process, sending
+                       a signal, the network and reading another process's /proc raise PermissionError.
+                       Native code (`torch.save` to an absolute path) and code that means harm can pass by it.
+    Linux since 5.13   Landlock (`landlock.py`). The kernel refuses to write elsewhere and to start programs; since 6.2
+                       to cut files short, since 6.7 TCP, since 6.12 signals. No code in a process can pass by it.
+
+Memory, processor time and the size of a file are limited where the system can. What a part leaves running is ended
+with it: its process group everywhere, and on Linux also what left that group. The environment holds none of the
+caller's variables but PATH and the like. It is still NOT a sandbox: files can be read, UDP and the mode, owner and
+times of files are the hook's matter alone, and a forger could write the results of his own project himself. For code
+from somebody who means harm, use a container.
 """
 
 import ast
@@ -19,8 +27,10 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -28,7 +38,7 @@ from typing import Any
 
 import torch
 
-from minbert.sanity import core, evidence, judge, layout, parts, project, source
+from minbert.sanity import core, evidence, judge, landlock, layout, parts, project, source
 from minbert.sanity.launch import PATIENCE
 
 try:
@@ -59,15 +69,20 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 def guard(folder: Path):
     """From now on this process changes nothing outside `folder`, starts nothing and reaches nothing."""
-    inside, real, join = str(folder), os.path.realpath, os.path.join
-    devices = (os.devnull,)
+    inside, real, join, decode, link, own = (
+        str(folder), os.path.realpath, os.path.join, os.fsdecode, os.readlink, str(os.getpid())
+    )  # fmt: skip
+    devices, touches, refused, writing = (os.devnull,), dict(TOUCHES), REFUSED, WRITES  # theirs cannot change these
 
     def allowed(path: Any, directory: Any = -1) -> bool:
-        if isinstance(path, int):
-            return True  # an open file: it was looked at when it was opened
-        path = os.fsdecode(path)
+        if isinstance(path, int):  # an open file, perhaps open for reading alone
+            try:
+                path = link(f"/proc/self/fd/{path}")
+            except OSError:  # another system, where the file was looked at when it was opened
+                return True
+        path = decode(path)
         if isinstance(directory, int) and directory >= 0:
-            path = join(os.readlink(f"/proc/self/fd/{directory}"), path)
+            path = join(link(f"/proc/self/fd/{directory}"), path)
         # the last name itself may be a link, which is removed or renamed as such
         path = join(real(os.path.dirname(path) or "."), os.path.basename(path))
         return path in devices or all(p == inside or p.startswith(inside + os.sep) for p in (path, real(path)))
@@ -75,16 +90,20 @@ def guard(folder: Path):
     def hook(event: str, args: tuple):
         if event == "open":
             path, mode, flags = args
-            writes = flags & WRITES if isinstance(flags, int) else set(mode or "") & set("wax+")
-            if writes and not allowed(path):
+            writes = flags & writing if isinstance(flags, int) else set(mode or "") & set("wax+")
+            if writes and not isinstance(path, int) and not allowed(path):
                 raise PermissionError(f"the check does not let your code write to {path}")
-        elif event in TOUCHES:
-            which, directory = TOUCHES[event]
+            if isinstance(path, str) and path.startswith("/proc/"):
+                process = real(path).split("/")[2]
+                if process.isdecimal() and process != own:
+                    raise PermissionError(f"the check does not let your code read {path}")
+        elif event in touches:
+            which, directory = touches[event]
             base = args[directory] if directory is not None and directory < len(args) else -1
             for i in which:
                 if not allowed(args[i], base):
                     raise PermissionError(f"the check does not let your code change {args[i]} ({event})")
-        elif event.startswith(REFUSED):
+        elif event.startswith(refused):
             raise PermissionError(f"the check does not let your code do this: {event}")
 
     sys.addaudithook(hook)
@@ -205,6 +224,9 @@ def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
     os.dup2(output, 2)
     sys.stdin = os.fdopen(0)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace")
+    home = str(out.with_name("home"))
+    os.environ.update(dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"), home))
+    tempfile.tempdir = None
     theirs = reading(layout_of(job))
     os.chdir(theirs.root if theirs.imports.entries else theirs.home)
     limit(job["timeout"])
@@ -220,13 +242,15 @@ def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
 
 def in_a_fork(job: dict[str, Any], part: core.Part, answers: int) -> dict[str, Any]:
     """Run a part in a copy of this process, watched: for its time, and for how much it prints."""
-    parent = os.getpid()
+    parent, caller = os.getpid(), os.getppid()
     pid = os.fork()
     if not pid:
         status = 1
         try:
             os.close(answers)
             os.setsid()  # a group of its own, to be killed as one
+            landlock.die_with_the_parent()
+            landlock.restrict(Path(job["out"]).parent)  # before there is another thread, which would not be restricted
 
             def end_with_the_parent():
                 while os.getppid() == parent:
@@ -243,6 +267,7 @@ def in_a_fork(job: dict[str, Any], part: core.Part, answers: int) -> dict[str, A
     while ended is None:
         gone, status = os.waitpid(pid, os.WNOHANG)
         if gone:
+            end_the_rest(pid)
             code = os.waitstatus_to_exitcode(status)
             if code == -signal.SIGXCPU:
                 return {"ended": "timed out", "status": None}
@@ -251,17 +276,41 @@ def in_a_fork(job: dict[str, Any], part: core.Part, answers: int) -> dict[str, A
             ended = "timed out"
         elif printed.exists() and printed.stat().st_size > MOST_OUTPUT:
             ended = "printed too much"
+        elif os.getppid() != caller:
+            ended = "left alone"  # whoever asked has been killed
         time.sleep(0.01)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)  # not waited for yet, so it is there
     os.waitpid(pid, 0)
+    end_the_rest(pid)
     return {"ended": ended, "status": None}
+
+
+def end_the_rest(group: int):
+    """End what a part has started: what is still in its process group, and what has left it and is now our child."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+    for _ in range(100):  # the children of those that are ended come to us in turn
+        if not (left := children()):
+            return
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
+def children() -> list[int]:
+    """The processes whose parent is this one; [] where there is no /proc."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if int(file.read_text("utf-8", "replace").rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(file.parent.name))
+    return found
 
 
 def main():
     torch.set_num_threads(1)
+    landlock.adopt_orphans()
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever prints from now on does not answer
     channel = os.fdopen(answers, "w", buffering=1, encoding="utf-8")
@@ -271,11 +320,15 @@ def main():
         with contextlib.suppress(Exception):  # what cannot be read is told of in the fork
             reading(layout_of(job))
         if hasattr(os, "fork"):
-            channel.write(json.dumps(in_a_fork(job, part, answers)) + "\n")
+            with contextlib.suppress(BrokenPipeError):
+                channel.write(json.dumps(in_a_fork(job, part, answers)) + "\n")
         else:
+            landlock.restrict(Path(job["out"]).parent)
             run_part(job, part)  # this process is spent then; whoever started it starts another
             channel.write(json.dumps({"ended": "done", "status": 0, "spent": True}) + "\n")
             break
+    else:  # whoever asked has been killed, and does not clean up
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,8 @@ def same_values(a: Outcome, b: Outcome) -> bool:
 
 # ------------------------------------------------------------------------------------------------ whose it is
 
+DENIED = re.compile("Permission denied|failed to connect")  # as native code says what the system refuses
+
 
 class Blame:
     """Decides whose an exception is. project: a `project.Project`. owns: the qualified names of the part's methods."""
@@ -122,7 +124,7 @@ class Blame:
         text = f"{type(error).__name__}: {first_line(error)}"
         if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(self.root):
             return None
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) or DENIED.search(str(error)):
             if isinstance(error, PermissionError) and "the check does not let" in str(error):
                 return str(error), ""
             return f"it needs a file or a connection that the copy does not have ({text})", ""

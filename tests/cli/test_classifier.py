@@ -1,6 +1,7 @@
 """classifier.py: two data sets one after the other, or one of the user's, in the course's forms."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_both_data_sets_are_trained_on_or_those_that_tasks_names(classify):
         names = {f"full-model-{task}-{split}-out.csv" for split in ("dev", "test")}
         assert {path.name for path in (both / task / "predictions").iterdir()} == names
     assert equal(WholeRun(both / "cfimdb").weights, WholeRun(one / "cfimdb").weights)  # whatever was trained before
+
+
+def test_a_bad_label_of_the_second_data_set_is_found_before_the_first_trains(tiny, sample, tmp_path, refusal):
+    data = tmp_path / "data"
+    shutil.copytree(sample, data)
+    for split in ("train", "dev", "test-student"):  # with five labels where CFIMDB has two
+        shutil.copy(data / f"ids-sst-{split}.csv", data / f"ids-cfimdb-{split}.csv")
+    argv = f"--pretrained {tiny} --data {data} --out {tmp_path / 'out'} --epochs 1 --limit 8".split()
+    assert "ids-cfimdb-train.csv, line " in refusal(classifier.main, argv)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_batch_size_of_cfimdb_is_its_own(classify):

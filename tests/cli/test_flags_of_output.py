@@ -32,6 +32,16 @@ def test_skip_predictions_trains_the_same_and_writes_none(run):
     assert equal(base.weights, without.weights) and base.metrics[0]["dev"] == without.metrics[0]["dev"]
 
 
+def test_without_predictions_the_test_files_are_not_read(tiny, sample, tmp_path, capsys):
+    (tmp_path / "broken.csv").write_text("no table")
+    few = f"--pretrained {tiny} --data {sample} --limit 8 --epochs 1 --sst_test {tmp_path / 'broken.csv'}".split()
+    with pytest.raises(SystemExit, match=r"broken\.csv"):
+        multitask_classifier.main([*few, "--out", str(tmp_path / "with")])
+    capsys.readouterr()
+    multitask_classifier.main([*few, "--out", str(tmp_path / "without"), "--skip_predictions"])
+    assert " test" not in capsys.readouterr().out.partition("parameters")[0]
+
+
 def test_predict_answers_and_leaves_every_file_as_it_was(run, capsys):
     out = run(*FULL).out
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}

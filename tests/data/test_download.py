@@ -3,25 +3,16 @@
 import functools
 import hashlib
 import http.server
-import importlib.util
 import io
 import json
 import threading
 import zipfile
-from pathlib import Path
 
 import pytest
 
 from minbert.data import read_examples
 from minbert.tasks import TASKS
-
-SCRIPT = Path(__file__).resolve().parents[2] / "data" / "download.py"
-NAME = "sts-dev.csv"
-BODY = "".join(f"{i}\té{i * i}\n" for i in range(40_000)).encode()  # several chunks long
-
-
-def blob_id(content: bytes) -> str:
-    return hashlib.sha1(b"blob " + str(len(content)).encode() + b"\0" + content).hexdigest()
+from tests.data.conftest import BODY, NAME, SCRIPT, blob_id
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -65,17 +56,6 @@ def server():
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-@pytest.fixture
-def download(monkeypatch):
-    """The script as a module, which wants BODY for NAME and does not wait between its tries."""
-    spec = importlib.util.spec_from_file_location("download", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "PAUSE", 0)
-    monkeypatch.setitem(module.BLOB_IDS, NAME, blob_id(BODY))
-    return module
 
 
 def run(download, server_url, folder, capsys):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import multitask_classifier
+from minbert import predict
 from minbert.optimizer import AdamW
 from tests.cli.runs import FULL
 from tests.run.crashes import counting, differences, in_a_process, left_behind, newest
@@ -73,10 +74,67 @@ def test_a_signal_waits_for_the_end_of_the_step_saves_and_leaves(argv, tmp_path,
     assert not differences(left_behind(out), whole)
 
 
-def test_before_the_first_epochs_end_there_is_no_model_and_that_is_said(argv, tmp_path, refusal):
-    assert in_a_process(main, argv(tmp_path), at_step(2, send(signal.SIGTERM)))[0] == 143
+def test_a_run_that_was_stopped_in_its_first_epoch_predicts_with_its_last_checkpoint(argv, tmp_path, whole, capsys):
+    """The predictions are those of a run of the same seed whose only epoch ended there."""
+    out, ended = tmp_path / "out", tmp_path / "ended"
+    assert in_a_process(main, argv(out), at_step(6, send(signal.SIGTERM)))[0] == 143
+    main(["--out", str(out), "--predict_only"])
+    assert "no epoch of this run is done, so this is the model of its last checkpoint" in capsys.readouterr().err
+    assert not (out / "best").exists()
+    main(argv(ended, "--steps_per_epoch", "2", "--epochs", "1"))
+    for path in (ended / "predictions").iterdir():
+        assert (out / "predictions" / path.name).read_bytes() == path.read_bytes()
+    main(["--out", str(out), "--resume"])
+    assert not differences(left_behind(out), whole)
+
+
+def test_of_a_damaged_checkpoint_the_one_before_predicts(argv, tmp_path, capsys, refusal):
+    assert in_a_process(main, argv(tmp_path, "--save_every", "1"), at_step(3, send(signal.SIGTERM)))[0] == 143
+    first, last = sorted((tmp_path / "checkpoints").iterdir())
+    (last / "state.json").write_bytes(b"{" + (last / "state.json").read_bytes()[1:-1])
+    main(["--out", str(tmp_path), "--predict", "A film."])
+    errors = capsys.readouterr().err.splitlines()
+    assert f"{last / 'state.json'}: damaged" in errors[0] and f"{first}: no epoch" in errors[1] and len(errors) == 2
+    (first / "state.json").unlink()
     line = refusal(main, ["--out", str(tmp_path), "--predict_only"])
     assert f"its first epoch is not done; `--resume --out {tmp_path}` goes on with it" in line
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+@pytest.mark.parametrize("place", ["build_model", "write_all_predictions"])
+def test_a_signal_outside_of_the_training_is_one_line(argv, tmp_path, whole, name, status, place):
+    def before():
+        action = getattr(multitask_classifier, place)
+
+        def stopped(*args):
+            send(getattr(signal, name))()
+            return action(*args)
+
+        setattr(multitask_classifier, place, stopped)
+
+    result, text = in_a_process(main, argv(tmp_path), before)
+    assert result == status and text == f"stopped by {'Ctrl-C' if name == 'SIGINT' else name}\n"
+    assert not list(tmp_path.rglob("*.minbert-*"))  # neither the lock nor half of a file
+    main(argv(tmp_path) if place == "build_model" else ["--out", str(tmp_path), "--resume"])
+    assert not differences(left_behind(tmp_path), whole)
+
+
+def test_a_copy_of_the_predictions_is_whole_or_not_there(argv, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in argv(tmp_path) if word not in ("--out", str(tmp_path))]  # so that there are copies
+    main(words)
+    copies = {path.name: path.read_bytes() for path in Path("predictions").iterdir()}
+    assert len(copies) == 6
+
+    def half(source, to):
+        Path(to).write_bytes(Path(source).read_bytes()[:40])
+        send(signal.SIGTERM)()
+
+    def before():
+        predict.shutil.copyfile = half
+
+    assert in_a_process(main, [*words, "--seed", "3"], before)[0] == 143
+    assert copies == {path.name: path.read_bytes() for path in Path("predictions").iterdir()}
 
 
 def test_the_second_signal_leaves_at_once(argv, tmp_path):

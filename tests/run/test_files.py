@@ -78,6 +78,16 @@ def test_an_exception_keeps_the_old_file_and_leaves_nothing_else(tmp_path, error
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
 
 
+def test_a_full_disk_is_told_of_with_the_file(tmp_path, monkeypatch):
+    """A write has no file's name in its error, where `open` has one."""
+
+    def fill():
+        with atomic(tmp_path / "metrics.jsonl"), open("/dev/full", "w") as full:
+            full.write("x" * 100_000)
+
+    assert last_words(fill) == f"error: {tmp_path / 'metrics.jsonl'}: No space left on device"
+
+
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
 def test_permissions_are_those_of_any_new_file(tmp_path, umask, mode):
     before = os.umask(umask)

@@ -252,6 +252,13 @@ def test_run_json_alone_repeats_the_run(begun, tmp_path):
     assert all((one[name] == other[name]).all() for name in one)
 
 
+def test_run_json_names_the_script_and_a_letter_of_an_earlier_version_is_understood(begun):
+    description = json.loads((begun / "run.json").read_text())
+    assert description["script"] == "multitask_classifier.py"
+    (begun / "run.json").write_text(json.dumps(description | {"script": "m"}))
+    multitask_classifier.main(["--out", str(begun), "--resume"])
+
+
 def test_a_finished_run_says_when(begun):
     description = json.loads((begun / "run.json").read_text())
     assert description["started"] <= description["finished"]

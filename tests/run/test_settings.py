@@ -51,10 +51,27 @@ def test_what_a_flag_needs_or_excludes_is_a_flag(script):
         assert set(flag.not_with) <= every
 
 
+def test_an_error_about_a_long_value_is_a_short_line(refusal):
+    line = refusal(multitask_classifier.main, ["--pairs", "x" * 5000])
+    assert "invalid choice: 'xxx" in line and len(line) < 1000
+
+
+@pytest.mark.parametrize("name", ["--out", "--data", "--sst_dev_out", "--sst_dev"])
+def test_an_empty_name_of_a_file_is_refused(refusal, name):
+    line = refusal(multitask_classifier.main, [f"{name}=", "--quickstart"])
+    assert f"argument {name}: an empty text names no file or folder" in line
+
+
 def test_a_flag_says_how_it_is_turned_on():
     assert Flag("--smart", "", float, 0.0).wanted() == "--smart above 0"
     assert Flag("--adapter", "", default="none").wanted() == "--adapter"
     assert Flag("--lora_rank", "", int, 0).written({"lora_rank": 8}) == "--lora_rank 8"
+
+
+def test_the_quickstart_from_python_is_that_of_the_command_line():
+    by_name, written = from_keywords("m", quickstart=True), multitask_classifier.get_args(["--quickstart"])
+    assert by_name.values == written.values and by_name.heads == written.heads and by_name.lr == written.lr
+    assert from_keywords("m", quickstart=True, epochs=7, out="mine").values["epochs"] == 7
 
 
 def test_a_term_s_settings_are_the_flags_that_were_given_under_short_names():

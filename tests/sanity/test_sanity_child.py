@@ -1,8 +1,12 @@
 """The child process: on a Python that cannot fork, on a busy machine, and when something takes long."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +59,40 @@ def test_a_part_that_dies_costs_the_others_nothing_where_python_cannot_fork(with
         assert [r["status"] for r in found["parts"]] == ["crashed", "passed"]
     finally:
         child.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="parts run in forks there alone")
+@pytest.mark.parametrize("name, status", [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGKILL", -9)])
+def test_a_check_that_is_stopped_leaves_no_process_and_no_folder(name, status, project, tmp_path):
+    places = tmp_path / "temporary"
+    places.mkdir()
+    hangs = project("bert.py", SCALE, f"    print('in the part', flush=True)\n        while True: pass\n    {SCALE}")
+    command = [sys.executable, str(ROOT / "sanity_check.py"), str(hangs), "--part", "attention", "--timeout", "60"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "TMPDIR": str(places)})  # fmt: skip
+
+    def of_it() -> list[int]:
+        """The processes that have the child's folder on their command line."""
+        found = []
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if str(places).encode() in file.read_bytes():
+                    found.append(int(file.parent.name))
+        return found
+
+    def within(seconds: float, holds) -> bool:
+        end = time.monotonic() + seconds
+        while not holds() and time.monotonic() < end:
+            time.sleep(0.1)
+        return holds()
+
+    assert within(120, lambda: any(f.stat().st_size for f in places.glob("*/project-*/attention.txt")))
+    began = time.monotonic()
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status and time.monotonic() - began < 30
+    assert err == ("" if name == "SIGKILL" else f"stopped by {'Ctrl-C' if name == 'SIGINT' else name}\n")
+    assert within(20, lambda: not of_it() and not list(places.iterdir()))
 
 
 @pytest.mark.slow

@@ -1,14 +1,19 @@
 """Code that is rude, or hostile by accident: it gets a clear line, it harms nothing, and other parts are judged."""
 
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from minbert.sanity import report
+from minbert.sanity import landlock, report
 from minbert.sanity.check import check
 
 CORE = ("attention", "layer", "embeddings", "model", "optimizer")
+ROOT = str(Path(__file__).resolve().parents[2])
 SCALE = "    S = S / math.sqrt("
 
 
@@ -34,6 +39,9 @@ HOSTILE = {  # what somebody's attention does → what the page says of it
     "import os; os.fork()": ("not checked", "does not let"),
     "import socket; socket.create_connection(('127.0.0.1', 9))": ("not checked", "does not let"),
     "import ctypes; ctypes.CDLL(None)": ("not checked", "does not let"),
+    "import os; os.fchmod(os.open({victim!r}, os.O_RDONLY), 0)": ("not checked", "does not let"),
+    "import os; open(f'/proc/{{os.getppid()}}/environ')": ("not checked", "does not let"),
+    "import os, __main__; __main__.TOUCHES.clear(); os.remove({victim!r})": ("not checked", "does not let"),
     "x = bytearray(1 << 40)": ("not checked", "more memory"),
     "1 / 0": ("crashed", "ZeroDivisionError"),
     "S = S[:, :, :1]": ("wrong", ""),
@@ -60,6 +68,65 @@ def test_hostile_code_gets_a_clear_line_and_harms_nothing(code, project, child, 
     assert victim.read_text() == "precious" and [p.name for p in victims.iterdir()] == ["victim.txt"]
     assert time.monotonic() - began < 60
     report.page(found)
+
+
+@pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
+def test_native_code_that_writes_elsewhere_is_refused_and_is_no_mistake(project, child, tmp_path):
+    folder = project("bert.py", SCALE, f"    torch.save(S, {str(tmp_path / 'scores.pt')!r})\n    {SCALE}")
+    attention = result(check(folder, child, ["attention"]), "attention")
+    assert attention["status"] == "not checked" and "Permission denied" in attention["unknown"][0]["reason"]
+    assert not (tmp_path / "scores.pt").exists()
+
+
+def test_a_project_cannot_write_into_the_folder_of_another_or_into_the_home_that_they_share(project, child):
+    other = child.folder / "project-other"
+    other.mkdir()
+    (other / "bert.py").write_text("theirs")
+    for place in (other / "bert.py", other / "new.py", child.home / "usercustomize.py"):
+        folder = project("bert.py", SCALE, f"    open({str(place)!r}, 'w')\n    {SCALE}", name=place.stem)
+        assert result(check(folder, child, ["attention"]), "attention")["status"] == "not checked"
+    assert [(p.name, p.read_text()) for p in other.iterdir()] == [("bert.py", "theirs")]
+    assert not list(child.home.iterdir())
+    assert [p.name for p in child.folder.glob("project-*")] == ["project-other"]  # each is removed after its check
+
+
+LEAVES_A_PROCESS = """
+import os, sys, time
+from minbert.sanity import child, landlock
+out = sys.argv[1]
+
+def run_part(job, part):  # a daemon: it has left the process group, and the process that started it has ended
+    if not os.fork():
+        os.setsid()
+        os.closerange(0, 3)
+        with open(f"{out}.part", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(f"{out}.part", f"{out}.pid")
+        time.sleep(60)
+        os._exit(0)
+    while not os.path.exists(f"{out}.pid"):
+        time.sleep(0.01)
+
+child.run_part = run_part
+if sys.argv[2] == "without":
+    child.end_the_rest = lambda group: None
+landlock.adopt_orphans()
+print(child.in_a_fork({"out": out, "timeout": 20}, None, os.dup(1))["ended"])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux hands orphans to a grandparent")
+@pytest.mark.parametrize("how, alive", [("with", False), ("without", True)])
+def test_what_a_part_starts_ends_with_it(how, alive, tmp_path):
+    command = [sys.executable, "-c", LEAVES_A_PROCESS, str(tmp_path / "out"), how]
+    answer = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": ROOT}
+    )
+    assert answer.stdout == "done\n", answer.stderr
+    process = int((tmp_path / "out.pid").read_text())
+    assert Path(f"/proc/{process}").exists() == alive
+    if alive:
+        os.kill(process, 9)
 
 
 def test_files_may_be_written_and_deleted_in_the_copy_only(project, child):

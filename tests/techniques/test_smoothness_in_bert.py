@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from minbert.smart import bernoulli_symmetric_kl, exact, smoothness, symmetric_kl
+from minbert.smart import SmoothnessTerm, bernoulli_symmetric_kl, exact, smoothness, symmetric_kl
 from tests.techniques.smart_models import case, close, every_way, mixed_case, seeded
 from tests.techniques.test_smoothness import algorithm_1
 
@@ -92,6 +92,17 @@ def test_the_start_comes_from_the_generator_or_from_pytorchs():
     random = seeded(5)
     two = [smoothness(here.model, here.x, **how, generator=random).delta for _ in range(2)]
     assert not torch.equal(*two)  # a generator continues
+
+
+def test_the_term_s_generator_goes_on_where_it_was_saved_and_on_another_device_as_it_was_seeded():
+    model = mixed_case().model
+    first, again, elsewhere = (SmoothnessTerm(model, seed, smart=1.0) for seed in (1, 2, 2))
+    torch.rand(3, generator=first.random)
+    again.load_state_dict(first.state_dict())
+    assert torch.equal(torch.rand(3, generator=again.random), torch.rand(3, generator=first.random))
+    of_a_gpu = {"random": torch.zeros(16, dtype=torch.uint8), "device": "cuda"}  # 16 bytes long there, 5,056 here
+    elsewhere.load_state_dict(of_a_gpu)
+    assert torch.equal(torch.rand(3, generator=elsewhere.random), torch.rand(3, generator=seeded(2)))
 
 
 # ------------------------------------------------------------------------------------------ number formats
