@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minbert.errors import UserError
-from minbert.exercise.blank import blank, body, functions, search, solution
+from minbert.exercise.blank import blank, search, solution
 from minbert.exercise.parts import PARTS, Part
 from minbert.exercise.questions import FOLDER, numbers, questions
 from minbert.sanity.parts import NAMES
@@ -20,6 +20,11 @@ TOP = ("setup.py", "pyproject.toml", "LICENSE", ".gitignore", "classifier.py", "
 FOLDERS = {"minbert": (".py",), "data": (".py", ".md", ".csv")}
 LEFT_OUT = ("minbert/exercise/", "data/make_sample.py")
 WATCHING = ("minbert/reading/", "minbert/trace.py")  # which read the package's own files
+TESTS = ("tests/model", "tests/tasks", "tests/techniques")
+OWN_WORDS = (  # tests that compare with the same method written once more: a solution in other words
+    "tests/techniques/gradients.py", "tests/techniques/proximal_models.py", "tests/techniques/test_pals.py",
+    "tests/techniques/test_smoothness.py",
+)  # fmt: skip
 FLAT = ("bert", "config", "optimizer", "tokenizer")  # what the course has beside its scripts
 
 
@@ -41,8 +46,7 @@ def write_copy(out: Path, parts: Iterable[Part], layout: str = "package") -> lis
     for file in {file for file, _ in chosen}:
         texts[file] = blank(texts[file], [name for f, name in chosen if f == file])
     files = ask_only(texts)
-    if layout == "course":
-        files = flatten(files)
+    files = flatten(files) if layout == "course" else files | own_tests(lines)
     files["README.md"] = readme(parts, files)
     files["sanity_check.py"] = (INSIDE / "sanity_check.py").read_text(encoding="utf-8")
     for name, content in files.items():
@@ -86,6 +90,18 @@ def ask_only(texts: dict[str, str]) -> dict[str, str | bytes]:
     return files | {"minbert/sanity/config.py": texts["minbert/config.py"], **numbers()}
 
 
+def own_tests(lines: Iterable[str]) -> dict[str, str]:
+    """The tests of the model, the tasks and the techniques that do not have a solution in them, by their names."""
+    paths = [ROOT / "tests" / name for name in ("__init__.py", "conftest.py")]
+    paths += [path for folder in TESTS for path in sorted((ROOT / folder).glob("*.py"))]
+    files = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths}
+    left_out = {name for name, text in files.items() if name in OWN_WORDS or search(text, lines)}
+    modules = set()
+    while modules != (modules := {name.removesuffix(".py").replace("/", ".") for name in left_out}):
+        left_out |= {name for name, text in files.items() if any(f"from {m} import" in text for m in modules)}
+    return {name: text for name, text in files.items() if name not in left_out}
+
+
 def flatten(files: dict[str, str | bytes]) -> dict[str, str | bytes]:
     """The same files with the course's on top, imported by their names as in the course."""
     result = {}
@@ -107,8 +123,6 @@ def readme(parts: Iterable[Part], files: dict[str, str | bytes]) -> str:
         places = []
         for file, name in part.functions:
             flat = file.removeprefix("minbert/")
-            file = flat if flat in files else file
-            first, _ = body(functions(files[file])[name])
-            places.append(f"`{file}:{first}` {name}")
+            places.append(f"`{flat if flat in files else file}` {name}")
         rows.append(f"| {part.name} | {part.about} | {'<br>'.join(places)} |")
     return (INSIDE / "README.md").read_text(encoding="utf-8").replace("ROWS", "\n".join(rows))

@@ -10,11 +10,14 @@ import dis
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from types import CodeType
 
+from minbert.exercise.parts import PARTS
 from minbert.sanity import parts
 from minbert.sanity.recorded import record
 
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = "minbert/sanity/parts/"
 ROOTS = {"find", "PROBES"}
 
@@ -22,7 +25,8 @@ ROOTS = {"find", "PROBES"}
 @cache
 def numbers() -> dict[str, bytes]:
     """The files of recorded numbers, by their names; they take some seconds to make."""
-    return {f"{FOLDER}{name}.safetensors": record(parts.load(name)) for name in parts.NAMES}
+    owns = {part.check: [f"{Path(file).name}:{name}" for file, name in part.functions] for part in PARTS.values()}
+    return {f"{FOLDER}{name}.safetensors": record(parts.load(name), owns[name]) for name in parts.NAMES}
 
 
 def questions(sources: dict[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ agrees with everything, and the part is at best "passed in part".
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -166,7 +166,7 @@ def judge(
     if not about.get("promised", True):
         recorded = {name: _not_evidence(outcome) for name, outcome in recorded.items()}
     recorded = {p.name: _untouched(table, p, recorded[p.name]) for p in part.probes}
-    result |= {"unknown": _unknown(part, recorded), "todo": _todo(recorded)}
+    result |= {"unknown": _unknown(part, recorded), "todo": _todo(recorded, about.get("unwritten", ()))}
     having = {kind: [p for p in part.probes if kind in recorded[p.name]] for kind in ("values", "error", "unknown")}
 
     def agrees(changes: Changes, base: int, probe: Probe) -> bool:
@@ -250,9 +250,10 @@ def _unknown(part: Part, recorded: Mapping[str, Outcome]) -> list[dict[str, Any]
     return [{"reason": reason, "remedy": remedy, "probes": names} for (reason, remedy), names in reasons.items()]
 
 
-def _todo(recorded: Mapping[str, Outcome]) -> list[dict[str, Any]]:
-    """The methods that are still to be written, each once."""
-    methods = dict.fromkeys(tuple(m) for outcome in recorded.values() for m in outcome.get("todo", ()))
+def _todo(recorded: Mapping[str, Outcome], unwritten: Iterable[tuple]) -> list[dict[str, Any]]:
+    """The methods that are still to be written, each once. unwritten: those that the source tells of."""
+    methods = dict.fromkeys(map(tuple, unwritten))
+    methods |= dict.fromkeys(tuple(m) for outcome in recorded.values() for m in outcome.get("todo", ()))
     return [{"name": name, "file": file, "line": line} for name, file, line in methods]
 
 
