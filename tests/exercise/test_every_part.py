@@ -1,4 +1,4 @@
-"""Of every part: its copy says what is to be written, holds no line of the solution, and is right once it is filled in."""
+"""The copy of every part says what is to be written, holds no line of the solution, and filled in it is right."""
 
 import io
 import os
