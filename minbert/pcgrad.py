@@ -8,8 +8,8 @@ surgery removes from each gradient the part that opposes another one (PCGrad, Yu
     g   = Σᵢ gᵢ'                         is what the update follows
 
 The order is drawn anew for each i, since what is removed first changes what is left to remove. Without the surgery the
-update follows the longest gradient, and the other tasks may lose by it. A step costs 1.01 times that of the summed losses
-(tests/benchmarks/RESULTS.md); what it is worth in scores has not been measured here.
+update follows the longest gradient, and the other tasks may lose by it. A step costs 1.01 times that of the summed
+losses (tests/benchmarks/RESULTS.md); what it is worth in scores has not been measured here.
 
 Here gⱼ is always the original gradient. So each gᵢ' is a mix of the originals, gᵢ' = Σⱼ Wᵢⱼ gⱼ, and the algorithm
 depends on them only by the table of products Kᵢⱼ = gᵢ·gⱼ, T×T for T tasks. The functions here compute K once, run the
