@@ -14,6 +14,7 @@ from minbert.exercise.parts import PARTS
 from minbert.sanity import parts
 from tests.exercise.filling import ask, hidden, lines_of, put_back
 
+pytestmark = pytest.mark.xdist_group("exercise")  # the numbers of the check are made once
 ALL = [function for part in PARTS.values() for function in part.functions]
 SUITES = {  # of the copy's own tests, those that say most of a part
     "attention": "model/test_bert.py", "layer": "model/test_bert.py", "embeddings": "model/test_bert_properties.py",
@@ -50,13 +51,12 @@ def check_part(name: str, copy):
     assert run.returncode == 0, run.stdout
 
 
-@pytest.mark.slow
-def test_attention_is_asked_for_and_right_once_it_is_filled_in(tmp_path):
-    check_part("attention", tmp_path / "copy")
+def test_adamw_is_asked_for_and_right_once_it_is_filled_in(tmp_path):
+    check_part("adamw", tmp_path / "copy")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PARTS if name != "attention"])
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "adamw"])
 def test_a_part_is_asked_for_and_right_once_it_is_filled_in(name, tmp_path):
     check_part(name, tmp_path / "copy")
 
