@@ -86,7 +86,8 @@ def line_of(copy, result: dict) -> str:
 @pytest.mark.parametrize(
     "part, changes, name",
     [
-        ("attention", {"dropout.p if dropout.training else 0.0": "dropout.p"}, "sdpa_attention drops out in evaluation"),
+        ("attention", {"dropout.p if dropout.training else 0.0": "dropout.p"},
+         "sdpa_attention drops out in evaluation"),
         ("pcgrad", {"math.sqrt(1 - phi**2) - phi * sine": "sine - phi * math.sqrt(1 - phi**2)",
                     "(norm_j * sine)": "(norm_j * math.sqrt(1 - phi**2))"}, "the sines of φ and φ̂ are swapped"),
         ("adamw", {"with torch.enable_grad():": "if True:"}, "the closure runs without gradients (no_grad)"),
