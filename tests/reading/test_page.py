@@ -36,7 +36,7 @@ def test_the_page_shows_the_loop_between_the_optimizer_and_the_techniques(page):
     assert titles[:8] == ["tokenizer.py", "bert.py", "heads.py", "multitask.py", "tasks.py", "optimizer.py",
                           "train, in multitask_classifier.py", "pcgrad.py"]  # fmt: skip
     assert "terms.py" in titles
-    loop = text[text.index(">train, in ") :]
+    loop = text[text.index('<h2 id="multitask_classifier">') :]
     loop = loop[: loop.index("</section>")]
     assert "checked_step" in loop and "write_all_predictions" not in loop  # `train` alone
     assert "test_terms_by_hand.py" in loop
