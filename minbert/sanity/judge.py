@@ -28,7 +28,7 @@ NO_EVIDENCE = ("absent", "unknown", "todo")
 
 def same(found: Outcome, expected: Outcome, atol: float, rtol: float) -> bool:
     """Whether two outcomes of a probe are the same: the same tensors, or a failure that is known to be expected."""
-    if any(kind in found for kind in NO_EVIDENCE):
+    if any(kind in found for kind in NO_EVIDENCE) or "unseen" in expected:
         return True
     if "error" in found or "error" in expected:
         return found.get("error", "") == expected.get("error") and expected.get("known", False)
@@ -111,6 +111,11 @@ class Bench:
                 if not same(self.outcome((change,), base, p), self.outcome((), base, p), part.atol, part.rtol)
             }
         return self._shows[change, base]
+
+    def tells_apart(self, changes: Changes, base: int, probes: Iterable[Probe]) -> bool:
+        """Whether each of these mistakes shows by itself somewhere, where what both of two give was not recorded."""
+        showing = [{change for change in changes if probe.name in self.shows(change, base)} for probe in probes]
+        return len(changes) < 2 or not self.part.recorded or all({change} in showing for change in changes)
 
     def sets(self, size: int) -> Iterator[tuple[tuple[str, int, int], ...]]:
         """Every set of `size` mistakes that can be made at once, in the table's order, first forms first."""
@@ -320,7 +325,7 @@ def _explanations(
             for changes in table.sets(size):
                 if size > 1 and likely(changes, base) != first_try:
                     continue
-                if all(agrees(changes, base, probe) for probe in order):
+                if all(agrees(changes, base, p) for p in order) and table.tells_apart(changes, base, order):
                     return [(changes, base)], False
                 if time.process_time() > until:
                     return [], True

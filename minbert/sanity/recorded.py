@@ -1,7 +1,8 @@
 """A part of the check as numbers: what its probes give on the right pieces and with every mistake, without the pieces.
 
 A student's copy of the project holds these files in place of the pieces, which are a solution. Its check then finds a
-mistake as before. Of two mistakes at once it knows the numbers only where no probe shows both.
+mistake as before. Of two mistakes at once it knows the numbers only of probes that show one of them; so it names two
+where each has such a probe.
 
 A file is one of safetensors: every tensor once, and as metadata the words of the mistakes and which outcome a probe
 has with which mistake.
@@ -20,7 +21,7 @@ from minbert.sanity.core import Mistake, Part, Probe
 from minbert.sanity.judge import Bench
 
 WORDS = ("name", "why", "equation", "source", "where", "fails")
-UNSEEN = {"values": {}}  # equal to nothing that a probe gives
+UNSEEN = {"unseen": True}  # what was not recorded
 
 
 def record(part: Part, owns: Iterable[str] = ()) -> bytes:
