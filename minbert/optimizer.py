@@ -64,7 +64,12 @@ class AdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient; returns what `closure` returns, or None.
+
+        closure: computes the loss and calls its backward, for which gradients must be on. Each parameter's state is
+        {"step": t, "exp_avg": m, "exp_avg_sq": v}, the names of `torch.optim.AdamW`, whose state can be loaded.
+        The decay takes the new p, as in the course's handout; the old p, as in `torch.optim`, is right as well.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -8,7 +8,8 @@ surgery removes from each gradient the part that opposes another one (PCGrad, Yu
     g   = Σᵢ gᵢ'                         is what the update follows
 
 The order is drawn anew for each i, since what is removed first changes what is left to remove. Without the surgery the
-update follows the longest gradient, and the other tasks may lose by it.
+update follows the longest gradient, and the other tasks may lose by it. A step costs 1.01 times that of the summed
+losses (tests/benchmarks/RESULTS.md); what it is worth in scores has not been measured here.
 
 Here gⱼ is always the original gradient. So each gᵢ' is a mix of the originals, gᵢ' = Σⱼ Wᵢⱼ gⱼ, and the algorithm
 depends on them only by the table of products Kᵢⱼ = gᵢ·gⱼ, T×T for T tasks. The functions here compute K once, run the
@@ -99,7 +100,10 @@ def sum_gradients(gradients: list[Gradient], memory: Memory) -> Gradient:
 
 
 def pcgrad(gradients: list[Gradient], memory: Memory) -> Gradient:
-    """Project conflicting gradients onto one another's normal planes, then sum (Yu et al. 2020)."""
+    """Project conflicting gradients onto one another's normal planes, then sum (Yu et al. 2020).
+
+    `orders` draws the order of the others for each task; gⱼ enters through K alone. K is kept in `memory.products`.
+    """
     T, K = len(gradients), products(gradients)
     memory.products = K
     W = torch.eye(T, dtype=torch.float64)  # (T, T): row i is gᵢ' as a mix of the originals
@@ -115,6 +119,9 @@ def gradvac(gradients: list[Gradient], memory: Memory) -> Gradient:
     """Gradient vaccine (Wang et al. 2021, Algorithm 1): raise each pair's cosine φ to its target φ̂, then sum.
 
     gᵢ' ← gᵢ' + ‖gᵢ'‖(φ̂√(1-φ²) - φ√(1-φ̂²)) / (‖gⱼ‖√(1-φ̂²)) · gⱼ  where φ < φ̂;  then φ̂ ← (1-β)φ̂ + βφ in any case.
+
+    The targets start at 0, with which a first step is PCGrad's, and follow what is seen. A pair with a gradient of 0 is
+    left alone, and so is its target. K is kept in `memory.products` for the log, as in `pcgrad`.
     """
     T, K = len(gradients), products(gradients)
     memory.products = K

@@ -26,6 +26,10 @@ brought back to ε. Dropout stays on, and its noise is larger than the term even
 answer goes through a softmax, which is 1 whatever the logit is. The term is a sum of detached numbers, without a
 gradient.
 
+Without the two terms a model overfits where data are few: with 1,000 examples of each task minilm ends its third epoch
+with .634 on STS, and with both terms at .751 (means of three seeds). The published ε = 1e-5 is so small that the first
+term alone changes no digit of the first epoch's scores (minbert/recipes/RESULTS.md, "SMART on few examples").
+
 All of this works on any module and any f; nothing here needs a BERT.
 """
 

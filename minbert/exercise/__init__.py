@@ -9,6 +9,7 @@ The copy is made from the code that runs, so it cannot become stale. Docstrings,
 
     parts     the functions of each part, in the order in which to write them
     blank     takes the bodies out, and searches for what is left of them
+    questions what the copy has of the sanity check: its questions, and recorded numbers in place of right code
     copies    writes the copy
     inside/   what the copy has besides: its README.md and its sanity_check.py
 """

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None):
         more = [f"{function} in {file}" for file, function in taken if (file, function) not in asked]
         print(f"{args.out}: {len(taken)} functions to write, of {', '.join(part.name for part in parts)}")
         if more:
-            print(f"Some are of other parts, with lines in common with these: {', '.join(more)}")
+            print(f"Among them are functions of other parts that have lines in common with these: {', '.join(more)}")
 
 
 if __name__ == "__main__":

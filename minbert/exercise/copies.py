@@ -1,19 +1,18 @@
 """Writes a student's copy: the package with bodies taken out, the scripts, the sample data, a check of its own.
 
-What holds a solution in other words does not come along: the tests with their oracles, the history, byte code, and this
-package. The right pieces with which the sanity check compares are packed into one file, so that nobody reads them by
-accident; they are no secret from somebody who unpacks it.
+What holds a solution does not come along: the tests that have its lines, the history, byte code, this package, and the
+pieces of right code in the sanity check. The copy's check compares with numbers that they gave (see `questions`).
 """
 
-import io
 import re
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from minbert.errors import UserError
-from minbert.exercise.blank import blank, body, functions, search, solution
+from minbert.exercise.blank import blank, search, solution
 from minbert.exercise.parts import PARTS, Part
+from minbert.exercise.questions import FOLDER, numbers, questions
+from minbert.sanity.parts import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = Path(__file__).resolve().parent / "inside"
@@ -21,12 +20,12 @@ TOP = ("setup.py", "pyproject.toml", "LICENSE", ".gitignore", "classifier.py", "
 FOLDERS = {"minbert": (".py",), "data": (".py", ".md", ".csv")}
 LEFT_OUT = ("minbert/exercise/", "data/make_sample.py")
 WATCHING = ("minbert/reading/", "minbert/trace.py")  # which read the package's own files
-PACKED = "minbert/sanity/parts/"
-RIGHT = "minbert.sanity.parts.right_"
+TESTS = ("tests/model", "tests/tasks", "tests/techniques")
+OWN_WORDS = (  # tests that compare with the same method written once more: a solution in other words
+    "tests/techniques/gradients.py", "tests/techniques/proximal_models.py", "tests/techniques/test_pals.py",
+    "tests/techniques/test_smoothness.py",
+)  # fmt: skip
 FLAT = ("bert", "config", "optimizer", "tokenizer")  # what the course has beside its scripts
-UNPACK = """
-__path__.append(__file__.replace("__init__.py", "parts.zip"))  # the right pieces, packed: they are a solution too
-"""
 
 
 def write_copy(out: Path, parts: Iterable[Part], layout: str = "package") -> list[tuple[str, str]]:
@@ -39,21 +38,19 @@ def write_copy(out: Path, parts: Iterable[Part], layout: str = "package") -> lis
         raise UserError(f"--out {out}: is there already; give the name of a new folder")
     if not (ROOT / "setup.py").exists():
         raise UserError(f"{ROOT}: an exercise is made from a checkout of the project, and this is an installed package")
-    original, marked = read_project(), [f for part in PARTS.values() for f in part.functions]
-    texts = dict(original)
+    texts, marked = read_project(), [f for part in PARTS.values() for f in part.functions]
     parts = list(parts)
     chosen = [f for part in parts for f in part.functions]
     lines = {code: owners for code, owners in solution(code_of(texts), marked).items() if owners & set(chosen)}
     chosen += sorted({f for owners in lines.values() for f in owners} - set(chosen))  # others with the same lines
     for file in {file for file, _ in chosen}:
         texts[file] = blank(texts[file], [name for f, name in chosen if f == file])
-    files: dict[str, str | bytes] = pack(texts, original)
-    if layout == "course":
-        files = flatten(files)
+    files = ask_only(texts)
+    files = flatten(files) if layout == "course" else files | own_tests(lines)
     files["README.md"] = readme(parts, files)
     files["sanity_check.py"] = (INSIDE / "sanity_check.py").read_text(encoding="utf-8")
     for name, content in files.items():
-        left = search(content, lines) if isinstance(content, str) else []
+        left = search(content if isinstance(content, str) else content.decode("utf-8", "replace"), lines)
         if left:
             raise RuntimeError(f"{name} would show a line of the solution: {left[0]}")
     for name, content in files.items():
@@ -82,35 +79,27 @@ def code_of(texts: dict[str, str]) -> dict[str, str]:
     return {n: t for n, t in texts.items() if n.endswith(".py") and "/" in n and not n.startswith("minbert/sanity/")}
 
 
-def pack(texts: dict[str, str], original: dict[str, str]) -> dict[str, str | bytes]:
-    """The same files, the sanity check's parts in one packed file, and with them the modules that it compares with.
+def ask_only(texts: dict[str, str]) -> dict[str, str | bytes]:
+    """The same files, with recorded numbers in place of the right pieces that the sanity check compares with."""
+    files: dict[str, str | bytes] = dict(texts)
+    parts = {Path(name).stem: text for name, text in texts.items() if name.startswith(FOLDER)}
+    files |= {f"{FOLDER}{name}.py": text for name, text in questions({n: parts[n] for n in NAMES}).items()}
+    for name, text in files.items():
+        if name.startswith("minbert/sanity/"):  # its config is not a student's
+            files[name] = text.replace("from minbert.config import", "from minbert.sanity.config import")
+    return files | {"minbert/sanity/config.py": texts["minbert/config.py"], **numbers()}
 
-    original: the texts with all bodies. The check must not take a student's modules for the right ones.
-    """
-    door, mine = f"{PACKED}__init__.py", {file for part in PARTS.values() for file, _ in part.functions}
-    mine = {Path(file).stem for file in mine} | {"config"}
 
-    def of_the_check(text: str) -> str:
-        return re.sub(rf"\bfrom minbert\.({'|'.join(sorted(mine))}) import", rf"from {RIGHT}\1 import", text)
-
-    files: dict[str, str | bytes] = {}
-    packed = {}
-    for name, text in texts.items():
-        if name.startswith(PACKED) and name != door:
-            packed[name.removeprefix(PACKED)] = of_the_check(text)
-        else:
-            files[name] = of_the_check(text) if name.startswith("minbert/sanity/") else text
-    needed = "\n".join([*packed.values(), *(t for n, t in files.items() if n.startswith("minbert/sanity/"))])
-    while needed:
-        stems = {stem for stem in re.findall(rf"from {RIGHT}(\w+) import", needed) if f"right_{stem}.py" not in packed}
-        new = {f"right_{stem}.py": of_the_check(original[f"minbert/{stem}.py"]) for stem in sorted(stems)}
-        packed |= new
-        needed = "\n".join(new.values())
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in packed.items():
-            archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
-    return files | {f"{PACKED}parts.zip": buffer.getvalue(), door: texts[door] + UNPACK}
+def own_tests(lines: Iterable[str]) -> dict[str, str]:
+    """The tests of the model, the tasks and the techniques that do not have a solution in them, by their names."""
+    paths = [ROOT / "tests" / name for name in ("__init__.py", "conftest.py")]
+    paths += [path for folder in TESTS for path in sorted((ROOT / folder).glob("*.py"))]
+    files = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths}
+    left_out = {name for name, text in files.items() if name in OWN_WORDS or search(text, lines)}
+    modules = set()
+    while modules != (modules := {name.removesuffix(".py").replace("/", ".") for name in left_out}):
+        left_out |= {name for name, text in files.items() if any(f"from {m} import" in text for m in modules)}
+    return {name: text for name, text in files.items() if name not in left_out}
 
 
 def flatten(files: dict[str, str | bytes]) -> dict[str, str | bytes]:
@@ -134,8 +123,6 @@ def readme(parts: Iterable[Part], files: dict[str, str | bytes]) -> str:
         places = []
         for file, name in part.functions:
             flat = file.removeprefix("minbert/")
-            file = flat if flat in files else file
-            first, _ = body(functions(files[file])[name])
-            places.append(f"`{file}:{first}` {name}")
+            places.append(f"`{flat if flat in files else file}` {name}")
         rows.append(f"| {part.name} | {part.about} | {'<br>'.join(places)} |")
     return (INSIDE / "README.md").read_text(encoding="utf-8").replace("ROWS", "\n".join(rows))

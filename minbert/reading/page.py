@@ -16,18 +16,12 @@ from pathlib import Path
 from minbert.errors import UserError
 from minbert.reading.claims import GROUP, Claim, Function
 from minbert.reading.equations import is_equation, mathml
-from minbert.reading.tests_of import tests_of
+from minbert.reading.tests_of import tests_in, tests_of
+from minbert.reading.walk import CHAPTERS, LOOP, file_of, walk
 from minbert.reading.watch import Sight, Watch
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-CHAPTERS = {
-    "A sentence on its way": ("tokenizer", "bert", "heads", "multitask", "tasks"),
-    "What trains it": ("optimizer", "pcgrad", "sampling"),
-    "What is added to a loss": ("smart", "rdrop"),
-    "What is added to BERT": ("lora", "pals"),
-    "Before the tasks": ("pretraining/masking", "pretraining/lessons"),
-}
 COLOURED = re.compile(r"kn?|kc|ow|s[12daie]?|c1?|n[fcd]|m[if]?")  # Pygments' names of the tokens that page.css colours
 SENTENCE = "A film to remember."
 WORD = re.compile(r"`([^`]+)`")
@@ -77,9 +71,10 @@ class Page:
         names = [name for those in CHAPTERS.values() for name in those]
         trees = {name: ast.parse(self.source(name)) for name in names}
         used = {n.name for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef | Function)}
-        self.tests = tests_of(ROOT, {name for name in used if not name.startswith("_")})
+        self.tests = tests_of(ROOT, {name for name in used if not name.startswith("_") and name != "train"})
+        self.tests["train"] = tests_in(ROOT, "tests/cli/test_terms_by_hand.py")  # the name is that of a method as well
         for title, modules in CHAPTERS.items():
-            items = (f'<li><a href="#{_id(name)}">{name}.py</a></li>' for name in modules)
+            items = (f'<li><a href="#{_id(name)}">{_title(name)}</a></li>' for name in modules)
             links.append(f"<li>{title}<ul>{''.join(items)}</ul></li>")
             chapters += [self.module(name, trees[name]) for name in modules]
         text = (HERE / "page.html").read_text(encoding="utf-8")
@@ -88,6 +83,10 @@ class Page:
             "SCRIPT": (HERE / "page.js").read_text(encoding="utf-8"),
             "CONTENTS": "".join(links),
             "CHAPTERS": "\n".join(chapters),
+            "WALK": "".join(
+                f'<tr><th scope="row">{_title(stop)}</th><td>{own}</td><td>{total}</td></tr>'
+                for stop, own, total in walk()
+            ),
             "DATA": json.dumps(attention, ensure_ascii=False).replace("<", "\\u003c"),
             "LAYERS": "".join(f"<option value={i}>{i + 1}</option>" for i in range(len(attention["maps"]))),
             "HEADS": "".join(f"<option value={i}>{i + 1}</option>" for i in range(len(attention["maps"][0]))),
@@ -97,18 +96,23 @@ class Page:
         return text
 
     def source(self, module: str) -> str:
-        return (self.watch.package / f"{module}.py").read_text(encoding="utf-8")
+        return (self.watch.package.parent / file_of(module)).read_text(encoding="utf-8")
 
     def module(self, name: str, tree: ast.Module) -> str:
-        source, file = self.source(name), f"minbert/{name}.py"
+        source, file = self.source(name), file_of(name)
         lines = source.splitlines()
         marked = self.highlighted(source, file)
-        title, first, rows = f"{name}.py", True, []
+        title, first, rows = _title(name), True, []
         for block in blocks(tree, len(lines)):
+            if name == LOOP and block.name not in ("", "train"):
+                continue
             prose = self.prose(block.node, lines, file)
             string = block.node.body[0] if ast.get_docstring(block.node, clean=False) is not None else None
             skipped = range(string.lineno, string.end_lineno + 1) if string else ()
-            code = [(n, marked[n - 1]) for n in range(block.first, block.last + 1) if n not in skipped]
+            shown = (
+                range(block.first, block.last + 1) if name != LOOP or block.name else ()
+            )  # a script's imports say little
+            code = [(n, marked[n - 1]) for n in shown if n not in skipped]
             while code and not lines[code[0][0] - 1].strip():
                 code.pop(0)
             while code and not lines[code[-1][0] - 1].strip():
@@ -235,6 +239,10 @@ class Page:
                     lines[-1] += f'<span class="{name}">{text}</span>' if COLOURED.fullmatch(name) else text
                     column += len(piece)
         return lines
+
+
+def _title(stop: str) -> str:
+    return f"train, in {stop}.py" if stop == LOOP else f"{stop}.py"
 
 
 def _id(module: str) -> str:

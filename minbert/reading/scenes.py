@@ -196,8 +196,9 @@ def pretraining(stage: Stage):
 
 
 def sanity(stage: Stage):
-    """The pieces of the sanity check, with its own small sizes."""
-    from minbert.sanity.parts import attention, model
+    """The pieces of the sanity check and its BERT of PyTorch's layers, with its own small sizes."""
+    from minbert.sanity import library
+    from minbert.sanity.parts import attention, embeddings, model
 
     B, T, C, H, D = 3, 7, attention.C, attention.H, attention.D
     with stage.watch.playing("the sanity check's pieces", {"B": B, "T": T, "C": C, "H": H, "D": D}):
@@ -205,3 +206,4 @@ def sanity(stage: Stage):
         attention.RIGHT["product"](heads, heads)
         attention.RIGHT["merge"](heads)
         model.RIGHT["extended"](torch.ones(B, T))
+        library.BertModel(embeddings.CONFIG)(torch.ones(B, T, dtype=torch.long), torch.ones(B, T))

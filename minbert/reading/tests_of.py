@@ -28,6 +28,13 @@ def tests_of(root: Path, names: set[str]) -> dict[str, list[tuple[str, int, str]
     return {name: [test for _, test in sorted(those)[:MOST]] for name, those in uses.items()}
 
 
+def tests_in(root: Path, file: str) -> list[tuple[str, int, str]]:
+    """The first tests of one file, as `tests_of` gives them."""
+    tree = ast.parse((root / file).read_text(encoding="utf-8"))
+    tests = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
+    return [(file, test.lineno, test.name) for test in tests[:MOST]]
+
+
 def _files(root: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted((root / "tests").rglob("test_*.py")):
         if "sanity" not in path.as_posix():  # its projects are other people's code

@@ -16,7 +16,9 @@ put into the right code, must be found, and nothing else; and two mistakes at on
     project    somebody's files, and their classes by name
     child      the process in which their code runs, guarded, and records
     launch     starts it, and brings back what it recorded
+    library    a right BERT by PyTorch's own layers, below a part of theirs
     judge      compares, and searches the mistakes
+    recorded   a part as numbers, for the copies of the exercise, which have no right code in them
     search     looks for techniques, which have no fixed names
     check      all of this for one project
     report     the page for a person, the table for a class

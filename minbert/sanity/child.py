@@ -172,6 +172,7 @@ def examine(part: core.Part, theirs: project.Project) -> dict[str, Any]:
     return {
         "status": "ran", "probes": probes, "judged": theirs.judged, "choices": theirs.choices, "promised": promised,
         "base": base, "renamed": theirs.renamed,
+        "unwritten": theirs.unwritten(name for name in part.owns if ":" in name),
         "places": {name: list(place) for name, place in getattr(subject, "places", {}).items()},
     }  # fmt: skip
 

@@ -11,7 +11,6 @@ another rate, missing, or on in evaluation gives others.
 """
 
 import inspect
-import math
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -107,6 +106,7 @@ class Part:
     of which may be what somebody wrote. owns: the classes and functions that a student writes for this part. at_base:
     whether theirs, which is not right at the probes' sizes, is so at bert-base's, because it has 768 or 64 written into
     it; it is told whether all that was seen are failures. Numbers agree within atol + rtol·|expected|.
+    recorded: (mistakes, which of `also_right`, probe) → what the probe gave, where the pieces themselves are not there.
 
     A subject may have `promised`: False where the check guesses how it is to be called, so that only numbers which
     are exactly those of a known mistake are evidence; and `places`: {probe: (file, line)} to look at.
@@ -124,6 +124,7 @@ class Part:
     at_base: Callable[[Any, bool], bool] | None = None
     atol: float = 1e-5
     rtol: float = 1e-4
+    recorded: Callable[[tuple, int, str], dict[str, Any]] | None = None
 
 
 # ------------------------------------------------------------------------------------------------ dropout, visible
@@ -147,18 +148,17 @@ def _torch_dropout(input: Tensor, p: float, train: bool) -> Tensor:
     return _dropout(input, p, train)
 
 
+REAL_SDPA = F.scaled_dot_product_attention
+
+
 def _sdpa(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """`F.scaled_dot_product_attention` by its formula, so that its dropout is visible too."""
-    scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if is_causal:
-        scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -math.inf)
-    if attn_mask is not None:
-        allowed = attn_mask.dtype == torch.bool
-        scores = scores.masked_fill(~attn_mask, -math.inf) if allowed else scores + attn_mask
-    return _dropout(scores.softmax(dim=-1), dropout_p, dropout_p > 0) @ value
+    """`F.scaled_dot_product_attention` with a visible dropout: of one-hot values it gives the probabilities."""
+    tokens = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device).expand(*key.shape[:-1], -1)
+    probabilities = REAL_SDPA(query, key, tokens, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
+    return _dropout(probabilities, dropout_p, dropout_p > 0) @ value
 
 
 @contextmanager

@@ -111,13 +111,18 @@ class Blame:
                 return [(f"{missing[1]}.forward", *self.project.place(missing[1]))]
             if not steps or (str(error) and steps[-1][::2] not in unfilled):
                 return []
-            return self.project.unwritten(self.owns) or [(steps[-1][2], *steps[-1][:2])]
+            return self.project.unwritten(self.owns) or [self._begins(*steps[-1])]
         if "None" not in str(error):
             return []
         called = {name for *_, names in _steps(error.__traceback__, self.root, names=True) for name in names}
         guilty = any((file, function) in unfilled for file, _, function in steps)
         guilty |= any(how == "empty" and name.split(".")[-1] in called for (_, name), how in unfilled.items())
         return self.project.unwritten(self.owns) if guilty else []
+
+    def _begins(self, file: str, line: int, name: str) -> tuple[str, str, int]:
+        """A function that failed, with the line of its `def`, as all other places are told."""
+        there = self.project.layout.locate([name], [file])
+        return (name, file, there[2] if there and there[1] == file else line)
 
     def not_theirs(self, error: BaseException) -> tuple[str, str] | None:
         """(reason, remedy) if this may be the check's own failure, None if it is theirs."""

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.sanity.core import CannotCheck, copy_by_name, fill
 from minbert.sanity.evidence import NoAttribute
 from minbert.sanity.forms import COURSE, Forms, Instead, both
+from minbert.sanity.library import BertModel
 from minbert.sanity.source import called, definitions, is_magic
 from minbert.sanity.starter import Encoding, Settings
 

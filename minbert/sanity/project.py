@@ -202,14 +202,21 @@ class Project:
                     yield name, str(file.relative_to(self.root)), node.lineno, how
 
     def unwritten(self, owns: Iterable[str]) -> list[tuple[str, str, int]]:
-        """(name, file, line) of the methods of a part that are still to be written, in the files that are judged."""
-        judged = set(self.judged.values())
-        return [
-            (name, file, line)
-            for name, file, line, how in self.unfilled()
-            if any(name == o or name.startswith(f"{o}.") for o in owns) and (file in judged or not judged)
-            and (how != "empty" or name.split(".")[-1] in WRITTEN or "predict" in name)
-        ]  # fmt: skip
+        """(name, file, line) of the methods of a part that are still to be written, in the order of `owns`.
+
+        owns: qualified names, in the files that are judged; or in a file of their own, "bert.py:plain_attention".
+        """
+        judged, owners, methods = set(self.judged.values()), [o.rpartition(":") for o in owns], []
+        for name, file, line, how in self.unfilled():
+            mine = (
+                number for number, (there, _, own) in enumerate(owners)
+                if (name == own or name.startswith(f"{own}."))
+                and (Path(file).name == there if there else file in judged or not judged)
+            )  # fmt: skip
+            number = next(mine, None)
+            if number is not None and (how != "empty" or name.split(".")[-1] in WRITTEN or "predict" in name):
+                methods.append((number, (name, file, line)))
+        return [method for _, method in sorted(methods, key=lambda pair: pair[0])]
 
     def place(self, name: str) -> tuple[str, int]:
         there = self.layout.locate([name], self.judged.values())

@@ -130,7 +130,8 @@ def what_next(results: Sequence[dict[str, Any]]) -> str:
                 what = f"find what differs in {place(result) or 'it'}"
             return f"put {result['title']} right: {what.rstrip('.')}."
         if result["status"] == "not written":
-            return f"write {result['title']}" + (f", at {place(result)}." if place(result) else ".")
+            first = f"{result['todo'][0]['name']} ({result['title']})" if result["todo"] else result["title"]
+            return f"write {first}" + (f", at {place(result)}." if place(result) else ".")
     statuses = {result["status"] for result in results}
     if statuses <= {"absent"}:
         return (

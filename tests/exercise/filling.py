@@ -1,10 +1,12 @@
 """What the exercise's tests do with a copy: put bodies back, look for what is left of them, ask the copy's check."""
 
 import ast
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -74,6 +76,33 @@ def solution(marked: list[Marked], others: list[Marked]) -> set[str]:
 def left_over(copy: Path, lines: set[str]) -> set[str]:
     """Those of these statements that a Python file of a copy has."""
     return {s for path in copy.rglob("*.py") for s in statements_of(path.read_text("utf-8")) if s in lines}
+
+
+def hidden(copy: Path, lines: set[str]) -> list[tuple[str, str]]:
+    """(file, line) for each of these lines of code that any file of a copy holds, or a member of an archive in it."""
+    contents = [(path.relative_to(copy).as_posix(), path.read_bytes()) for path in copy.rglob("*") if path.is_file()]
+    for name, content in list(contents):
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            archive = zipfile.ZipFile(io.BytesIO(content))
+            contents += [(f"{name}/{member}", archive.read(member)) for member in archive.namelist()]
+    return [(name, line) for name, content in contents for line in lines if line.encode() in content]
+
+
+def lines_of(marked: list[Marked], others: list[Marked]) -> set[str]:
+    """The lines of code of marked functions, of more than 25 characters, that stand nowhere else in the package."""
+    inside, outside = set(), []
+    for path in [p for p in (ROOT / "minbert").rglob("*.py") if "sanity" not in p.parts]:
+        text, file = path.read_text("utf-8"), path.relative_to(ROOT).as_posix()
+        rows = text.splitlines()
+        for name in (name for f, name in others if f == file):
+            node = defined(text, name)
+            first = node.body[1 if ast.get_docstring(node) is not None else 0].lineno - 1
+            if (file, name) in marked:
+                inside |= {row.partition("  #")[0].strip() for row in rows[first : node.end_lineno]}
+            rows[first : node.end_lineno] = [""] * (node.end_lineno - first)
+        outside += rows
+    rest = "\n".join(outside)
+    return {line for line in inside if len(line) > 25 and not line.startswith("#") and line not in rest}
 
 
 def ask(copy: Path, *words: str) -> tuple[int, dict[str, dict]]:

@@ -11,6 +11,7 @@ from minbert.exercise.copies import write_copy
 from minbert.exercise.parts import PARTS
 from tests.exercise.filling import ROOT, ask, left_over, put_back, solution
 
+pytestmark = pytest.mark.xdist_group("exercise")  # the numbers of the check are made once
 ALL = [function for part in PARTS.values() for function in part.functions]
 COURSE = """
 import numpy as np, torch
@@ -51,12 +52,21 @@ def test_nothing_of_a_part_is_left_in_its_copy(name, tmp_path):
         assert (tmp_path / "copy" / file).read_text("utf-8") == (ROOT / file).read_text("utf-8")
 
 
-def test_no_tests_history_or_byte_code_come_along(tmp_path):
+def test_tests_without_a_solution_come_along_and_no_history_or_byte_code(tmp_path):
     write_copy(tmp_path / "copy", PARTS.values())
     names = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*")}
     assert {"README.md", "sanity_check.py", "setup.py", "minbert/bert.py", "data/sample/sts-dev.csv"} <= names
-    wrong = re.compile(r"(^|/)(tests|\.git|__pycache__|exercise|runs)(/|$)|\.pyc$|\.pt$|\.safetensors$")
+    assert {"tests/model/test_bert.py", "tests/model/test_optimizer.py", "tests/tasks/test_heads.py"} <= names
+    assert not names & {"tests/techniques/gradients.py", "tests/techniques/test_pcgrad.py"}  # Algorithm 1, once more
+    wrong = re.compile(r"(^|/)(mutants|\.git|__pycache__|exercise|runs)(/|$)|\.pyc$|\.pt$|\.zip$")
     assert [name for name in names if wrong.search(name)] == []
+
+
+def test_the_readme_of_a_copy_names_the_functions_in_order(tmp_path):
+    write_copy(tmp_path / "copy", [PARTS["attention"], PARTS["adamw"]])
+    text = (tmp_path / "copy/README.md").read_text("utf-8")
+    places = re.findall(r"`(minbert/\w+\.py)` ([\w.]+)", text)
+    assert places == [*PARTS["attention"].functions, *PARTS["adamw"].functions]
 
 
 def test_docstrings_shapes_and_comments_stay(tmp_path):
@@ -67,12 +77,49 @@ def test_docstrings_shapes_and_comments_stay(tmp_path):
     assert "q @ k" not in text
 
 
+def line_of(copy, result: dict) -> str:
+    """The line of a copy that a result points to."""
+    return (copy / result["file"]).read_text("utf-8").splitlines()[result["line"] - 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "part, changes, name",
+    [
+        ("attention", {"dropout.p if dropout.training else 0.0": "dropout.p"},
+         "sdpa_attention drops out in evaluation"),
+        ("pcgrad", {"math.sqrt(1 - phi**2) - phi * sine": "sine - phi * math.sqrt(1 - phi**2)",
+                    "(norm_j * sine)": "(norm_j * math.sqrt(1 - phi**2))"}, "the sines of φ and φ̂ are swapped"),
+        ("adamw", {"with torch.enable_grad():": "if True:"}, "the closure runs without gradients (no_grad)"),
+        ("adamw", {"exp_avg_sq": "v", "exp_avg": "m"}, "the state has other names than that of torch.optim.AdamW"),
+    ],
+)  # fmt: skip
+def test_mistakes_that_only_this_project_can_make_are_named(part, changes, name, tmp_path):
+    taken = write_copy(tmp_path / "copy", [PARTS[part]])
+    put_back(tmp_path / "copy", taken, changes)
+    _, results = ask(tmp_path / "copy", "--part", PARTS[part].check)
+    result = results[PARTS[part].check]
+    assert [mistake["name"] for mistake in result["mistakes"]] == [name]
+    assert "def " in line_of(tmp_path / "copy", result["mistakes"][0])
+
+
+@pytest.mark.slow
+def test_a_mistake_in_plain_attention_is_named_before_the_rest_is_written(tmp_path):
+    write_copy(tmp_path / "copy", [PARTS["attention"]])
+    put_back(tmp_path / "copy", [("minbert/bert.py", "plain_attention")], {" / math.sqrt(D)": ""})
+    _, results = ask(tmp_path / "copy", "--part", "attention")
+    assert [mistake["name"] for mistake in results["attention"]["mistakes"]] == ["scores are not divided by √D"]
+
+
 @pytest.mark.slow
 def test_the_check_of_a_copy_says_what_is_to_be_written(tmp_path):
     write_copy(tmp_path / "copy", PARTS.values())
     _, results = ask(tmp_path / "copy")
     assert {name: part["status"] for name, part in results.items()} == dict.fromkeys(results, "not written")
     assert [part.check for part in PARTS.values()] == list(results)
+    for part in PARTS.values():
+        assert [m["name"] for m in results[part.check]["todo"]] == [name for _, name in part.functions]
+        assert f"def {part.functions[0][1].rpartition('.')[2]}" in line_of(tmp_path / "copy", results[part.check])
     assert (results["optimizer"]["file"], results["pcgrad"]["file"]) == ("minbert/optimizer.py", "minbert/pcgrad.py")
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from minbert.reading.equations import mathml, tex
+from minbert.reading.walk import MOST, code_lines, walk
 from tests.browser import browser
 
 
@@ -27,6 +28,35 @@ def test_the_page_shows_each_shape_with_its_sizes_and_links_tests_that_are_there
     links = re.findall(r'<a href="([^"#][^"]*)"', text)
     assert len(links) > 40 and all((page.parent / link).exists() for link in links)
     assert not re.search(r'(src|href)="?https?:', text)
+
+
+def test_the_page_shows_the_loop_between_the_optimizer_and_the_techniques(page):
+    text = page.read_text("utf-8")
+    titles = re.findall(r"<h2 id=[^>]*>([^<]*)</h2>", text)[1:]
+    assert titles[:8] == ["tokenizer.py", "bert.py", "heads.py", "multitask.py", "tasks.py", "optimizer.py",
+                          "train, in multitask_classifier.py", "pcgrad.py"]  # fmt: skip
+    assert "terms.py" in titles
+    loop = text[text.index('<h2 id="multitask_classifier">') :]
+    loop = loop[: loop.index("</section>")]
+    assert "checked_step" in loop and "write_all_predictions" not in loop  # `train` alone
+    assert "test_terms_by_hand.py" in loop
+
+
+def test_no_stop_of_the_walk_is_longer_than_250_lines_of_code(page):
+    rows = walk()
+    assert {stop: own for stop, own, _ in rows if own > MOST} == {}
+    assert [total for *_, total in rows] == [sum(own for _, own, _ in rows[: n + 1]) for n in range(len(rows))]
+    for _, own, total in rows:
+        assert f"<td>{own}</td><td>{total}</td>" in page.read_text("utf-8")
+
+
+def test_lines_of_code_are_counted_without_docstrings_comments_and_blank_lines(tmp_path, monkeypatch):
+    (tmp_path / "minbert").mkdir()
+    text = '"""A module.\n\nMore.\n"""\n\nimport os  # for one\n\n\ndef f():\n'
+    text += '    """One."""\n    # why\n    return (\n        1\n    )\n'
+    (tmp_path / "minbert/one.py").write_text(text, "utf-8")
+    monkeypatch.setattr("minbert.reading.walk.ROOT", tmp_path)
+    assert code_lines("one") == 5  # import, def, and the three lines of return
 
 
 def test_a_browser_finds_no_fault_with_it(page):

@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minbert.bert import BertSelfAttention
 from minbert.config import BertConfig
-from minbert.sanity import core
-from minbert.sanity.core import DROPPED, CannotCheck, Part, Pieces, Probe, group
-from minbert.sanity.evidence import record_probe, same_values
+from minbert.sanity import core, library
+from minbert.sanity.core import DROPPED, Absent, CannotCheck, Part, Pieces, Probe, group
+from minbert.sanity.evidence import record_probe
 from minbert.sanity.forms import Forms, called_as, forms
+from minbert.sanity.judge import same
+from minbert.sanity.search import optional
 
 B, T, C, H = 2, 5, 8, 2
 D = C // H
@@ -33,7 +34,7 @@ PLAIN = re.compile(r"(query|key|value|_dense|_layer_norm|_embedding)\.(weight|bi
 ATTENTION = ("BertSelfAttention.attention", "BertSelfAttention.attend", "plain_attention", "BertSelfAttention.forward")
 PROJECT = ("BertSelfAttention.transform", "BertSelfAttention.forward")
 MERGE = ("BertSelfAttention.attention", "BertSelfAttention.forward")
-FORWARD = ("BertSelfAttention.forward",)
+FORWARD, FUSED = ("BertSelfAttention.forward",), ("sdpa_attention",)
 
 
 def no_change(x: Tensor, *others: object) -> Tensor:
@@ -59,6 +60,8 @@ RIGHT: Pieces = {
     "merge": lambda x: x.transpose(1, 2).flatten(2),  # (B, H, T, D) → (B, T, C)
     "after": no_change,
     "out": no_change,
+    "fused rate": lambda training: P if training else 0.0,  # of `sdpa_attention`, which a project may have besides
+    "fused mask": lambda mask: mask,
 }
 
 
@@ -69,16 +72,26 @@ class Attention(nn.Module):
         super().__init__()
         self.pieces = pieces
         self.query, self.key, self.value = nn.Linear(C, C), nn.Linear(C, C), nn.Linear(C, C)
+        self.functions, self.is_right = (self.heads, self.fused), True
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
         do, x = self.pieces, hidden_states
         q, k, v = do["roles"](self.query(x), self.key(x), self.value(x))
         q, k, v = do["split"](q), do["split"](k), do["split"](v)
-        scores = do["drop scores"](do["scale"](do["product"](q, k)), self.training)
-        p = do["softmax"](do["mask"](scores, attention_mask))
-        p = do["drop"](do["mask probabilities"](p, attention_mask), self.training)
-        heads = do["drop values"](do["weigh"](p, v), self.training)
-        return do["out"](do["after"](do["merge"](heads), x))
+        return do["out"](do["after"](do["merge"](self.heads(q, k, v, attention_mask, self)), x))
+
+    def heads(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.Module) -> Tensor:
+        """As our `plain_attention`: what each head gives, (B, H, T, D)."""
+        do, training = self.pieces, dropout.training
+        scores = do["drop scores"](do["scale"](do["product"](q, k)), training)
+        p = do["softmax"](do["mask"](scores, mask))
+        p = do["drop"](do["mask probabilities"](p, mask), training)
+        return do["drop values"](do["weigh"](p, v), training)
+
+    def fused(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.Module) -> Tensor:
+        """As our `sdpa_attention`."""
+        rate, mask = self.pieces["fused rate"](dropout.training), self.pieces["fused mask"](mask)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
 
 
 def reference(pieces: Pieces) -> Attention:
@@ -88,10 +101,18 @@ def reference(pieces: Pieces) -> Attention:
 def find(project: Any) -> nn.Module:
     """Their attention, called as their own layer calls it, with the mask that their own model makes."""
     seen = seen_in(project)
-    theirs, right = built(project, seen), evaluated(reference(RIGHT))
-    if masks_differently(project, seen, right):
+    theirs = built(project, seen)
+    module = optional(project, "bert", "plain_attention", "sdpa_attention")  # as our bert.py has them
+    theirs.functions = (module.plain_attention, module.sdpa_attention) if module else None
+    if masks_differently(project, seen):
         return called_as(theirs, seen.attention, lambda mask: seen.masks((mask[:, 0, 0] == 0).long().tolist()))
     return called_as(theirs, seen.attention)
+
+
+def weights(**sizes: Any) -> nn.Module:
+    """The right weights, by the starter's names."""
+    config = {"hidden_size": C, "num_attention_heads": H, "attention_probs_dropout_prob": P, **sizes}
+    return library.Attention(BertConfig(**config))
 
 
 def seen_in(project: Any) -> Forms:
@@ -107,17 +128,17 @@ def built(project: Any, seen: Forms) -> nn.Module:
     theirs = project.used("BertSelfAttention", seen.seen.get("attention"))(config)
     if not isinstance(theirs, nn.Module):
         raise CannotCheck("BertSelfAttention is not an nn.Module")
-    return core.copy_by_name(reference(RIGHT), theirs).eval()
+    return core.copy_by_name(core.fill(weights()), theirs).eval()
 
 
-def masks_differently(project: Any, seen: Forms, right: Tensor | None = None) -> bool:
+def masks_differently(project: Any, seen: Forms) -> bool:
     """Whether their model gives its layers another mask than the course's, with which their attention is right.
 
     A boolean mask is one, which both sides must read alike. A mask that is merely wrong is the model's fault.
     """
     if seen.additive():
         return False
-    right = evaluated(reference(RIGHT)) if right is None else right
+    right = evaluated(core.fill(weights()))
     try:
         theirs = built(project, seen)
         mask = seen.masks(TOKENS)
@@ -219,11 +240,12 @@ def right_at_base(project: Any, only_failures: bool) -> bool:
     seen = forms(project, hidden_size=768, num_attention_heads=12)
     config = project.config(rate="attention_probs_dropout_prob", **sizes)
     theirs = project.used("BertSelfAttention", seen.seen.get("attention"))(config)
-    right = core.fill(BertSelfAttention(BertConfig(**sizes)), scale=0.05)
+    right = core.fill(weights(**sizes), scale=0.05)
     core.copy_by_name(right, called_as(theirs, seen.attention))
     probes = [probe for probe in PROBES if probe.run is not look_up]
     outcomes = [[record_probe(probe, module) for probe in probes] for module in (right, theirs)]
-    return all(same_values(a, b) for a, b in zip(*outcomes, strict=True))
+    pairs = [(a, b) for a, b in zip(*outcomes, strict=True) if "values" in a]
+    return all("values" in b and same(b, a, 1e-5, 1e-4) for a, b in pairs)
 
 
 def reached(
@@ -245,7 +267,7 @@ def reached(
     kept = [(leaf.requires_grad, leaf.grad) for leaf in leaves]
     module.train()
     try:
-        with torch.enable_grad():
+        with torch.set_grad_enabled(True):
             for leaf in leaves:
                 leaf.requires_grad_(True)
                 leaf.grad = None
@@ -261,6 +283,31 @@ def reached(
         for leaf, (required, grad) in zip(leaves, kept, strict=True):
             leaf.requires_grad_(required)
             leaf.grad = grad
+
+
+def _runs(module: nn.Module) -> bool:
+    with contextlib.suppress(Exception):
+        evaluated(module)
+        return True
+    return False
+
+
+def alone(which: int) -> Callable[[nn.Module], dict[str, Tensor]]:
+    """A function of queries, keys and values by itself: 0 for `plain_attention`, 1 for `sdpa_attention`."""
+
+    @torch.no_grad()
+    def run(module: nn.Module) -> dict[str, Tensor]:
+        functions = getattr(module, "functions", None)
+        if functions is None:
+            raise Absent("attention is no function by itself")
+        if which == 0 and not getattr(module, "is_right", False) and _runs(module):
+            raise Absent("the whole attention runs, and is looked at as a whole")
+        q, k, v = (core.seeded(f"{name} of the heads", B, H, T, D) for name in ("queries", "keys", "values"))
+        modes = {"in evaluation": False, "in training": True}
+        mask, rate = additive(TOKENS), nn.Dropout(P)
+        return {mode: functions[which](q, k, v, mask, rate.train(on)) for mode, on in modes.items()}
+
+    return run
 
 
 def learns(module: nn.Module) -> dict[str, Tensor]:
@@ -283,6 +330,9 @@ PROBES = (
           "1 where as many numbers go through dropout as there are features, 0 where as many as probabilities."),
     Probe("what gradients reach", learns,
           "Whether a loss of the output has a gradient in each matrix and the input."),
+    Probe("plain_attention by itself", alone(0),
+          "Random queries, keys and values; the second sentence has two pads. Only while forward is not written."),
+    Probe("sdpa_attention by itself", alone(1), "The same; in training its dropout is visible."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes
@@ -416,6 +466,15 @@ MISTAKES = (
         ("the forward pass runs without gradients (no_grad)", {"out": lambda y: y.detach()},
          "All outputs are right, but nothing in the attention learns. Keep torch.no_grad() for evaluation loops.",
          FORWARD)),
+    *group(DROPPING, "Srivastava et al. 2014, §4", FUSED,
+        ("sdpa_attention drops out in evaluation", {"fused rate": lambda training: P},
+         "The fused kernel does not know of train() and eval(): it drops whenever dropout_p is above 0. Give it the "
+         "module's rate in training and 0 in evaluation."),
+        ("sdpa_attention never drops out", {"fused rate": lambda training: 0.0},
+         "Its dropout_p is 0 unless it is given. In training it is the rate of the dropout module.")),
+    *group(EQUATION, SOURCE, FUSED,
+        ("sdpa_attention does not use the mask", {"fused mask": lambda mask: None},
+         "Real tokens attend to pads. The kernel adds a floating-point attn_mask to the scores.")),
 )  # fmt: skip
 
 FILLED = tuple({"mask": lambda s, m, low=low: s.masked_fill(m < 0, low)} for low in (-math.inf, -1e9))

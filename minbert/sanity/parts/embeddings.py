@@ -10,12 +10,13 @@ import contextlib
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minbert.sanity import core
+from minbert.sanity import core, library
 from minbert.sanity.core import DROPPED, Part, Pieces, Probe, group
 from minbert.sanity.forms import IDS, Forms, first, runs_at_base
 from minbert.sanity.parts import layer
@@ -24,6 +25,7 @@ from minbert.sanity.parts.layer import EPS, P_ATTENTION, drop, norm, plain_norm,
 
 TABLES = ("word_embedding", "pos_embedding", "tk_type_embedding")
 WORDS, POSITIONS, TYPES = 11, 512, 2
+CONFIG = replace(layer.CONFIG, vocab_size=WORDS, max_position_embeddings=POSITIONS, type_vocab_size=TYPES)
 TYPE_IDS = [[0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]
 
 RIGHT: Pieces = {
@@ -81,7 +83,7 @@ def takes_types(function: Callable) -> bool:
 
 def find(project: Any) -> Embedder:
     model = project.get("bert", "BertModel")(layer.sizes(project))
-    core.copy_by_name(reference(RIGHT).model, model).eval()
+    core.copy_by_name(core.fill(library.Embeddings(CONFIG)), model).eval()
     if not hasattr(model, "embed"):
         raise core.CannotCheck("BertModel has no method `embed`", "Keep the starter's names.")
     form = Forms(model).embed

@@ -57,6 +57,8 @@ RIGHT = {
 class RightModel(nn.Module):
     """Three heads on word vectors, of these pieces."""
 
+    is_right = True  # or wrong on purpose: there is no source of theirs to read
+
     def __init__(self, pieces: Pieces):
         super().__init__()
         self.p = pieces
@@ -166,7 +168,7 @@ def _sources(module: nn.Module) -> list[str]:
         return ["sigmoid"]
     tree = ast.parse(inspect.cleandoc("\n" + text) if text[:1].isspace() else text)
     others = ("predict_sentiment", "predict_similarity")
-    return ["sigmoid"] if isinstance(module, RightModel) else [
+    return ["sigmoid"] if getattr(module, "is_right", False) else [
         ast.unparse(node) for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and node.name not in others
     ]  # fmt: skip

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minbert.sanity import core
+from minbert.config import BertConfig
+from minbert.sanity import core, library
 from minbert.sanity.core import DROPPED, CannotCheck, Mistake, Part, Pieces, Probe, group
 from minbert.sanity.forms import Instead, called_as, runs_at_base
 from minbert.sanity.parts import attention
@@ -24,6 +25,10 @@ from minbert.sanity.parts.attention import B, C, H, T, no_change
 WIDE = 12  # of the feed-forward network
 P, P_ATTENTION = 0.2, attention.P
 EPS = 1e-12
+CONFIG = BertConfig(
+    hidden_size=C, num_attention_heads=H, intermediate_size=WIDE, hidden_dropout_prob=P,
+    attention_probs_dropout_prob=P_ATTENTION, layer_norm_eps=EPS, num_hidden_layers=1,
+)  # fmt: skip
 
 
 def norm(x: Tensor, layer: nn.LayerNorm, eps: float = EPS) -> Tensor:
@@ -111,12 +116,11 @@ def find(project: Any) -> nn.Module:
     theirs = project.used("BertLayer", seen.seen.get("layer"))(sizes(project))
     if not isinstance(getattr(theirs, "self_attention", None), nn.Module):
         raise CannotCheck("BertLayer has no module `self_attention`", "Keep the starter's names.")
-    right = Attention(attention.RIGHT).stand_for(theirs.self_attention, seen.attention)
-    theirs.self_attention = right
-    return called_as(core.copy_by_name(reference(RIGHT), theirs).eval(), seen.layer)
+    theirs.self_attention = Attention(CONFIG).stand_for(theirs.self_attention, seen.attention)
+    return called_as(core.copy_by_name(core.fill(library.Layer(CONFIG)), theirs).eval(), seen.layer)
 
 
-class Attention(Instead, attention.Attention):
+class Attention(Instead, library.Attention):
     """The right attention in the place of theirs."""
 
 

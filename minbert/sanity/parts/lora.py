@@ -71,15 +71,8 @@ class LoRA(nn.Module):
         self.merged = None
 
 
-class Reference:
-    """LoRA of these pieces: how to make it, and what can be asked of it."""
-
-    def __init__(self, pieces: Pieces):
-        self.pieces = pieces
-
-    def make(self, linear: nn.Linear, r: int, alpha: float, dropout: float = 0.0, names=("all",)) -> nn.Module:
-        """LoRA on a linear layer, which it may take over."""
-        return LoRA(self.pieces, linear, r, alpha, dropout, names)
+class Subject:
+    """What can be asked of a LoRA, whoever wrote it. `make` puts it on a linear layer, which it may take over."""
 
     def use(self, module: nn.Module, name: str):
         module.use(name)
@@ -102,23 +95,36 @@ class Reference:
         return True
 
 
+class Reference(Subject):
+    """LoRA of these pieces."""
+
+    def __init__(self, pieces: Pieces):
+        self.pieces = pieces
+
+    def make(self, linear: nn.Linear, r: int, alpha: float, dropout: float = 0.0, names=("all",)) -> nn.Module:
+        return LoRA(self.pieces, linear, r, alpha, dropout, names)
+
+
 # ------------------------------------------------------------------------------------------------ theirs
 
 
-class Ours(Reference):
+class Ours(Subject):
     """A module like our `lora.py`."""
 
+    def __init__(self, lora: Any):
+        self.lora = lora
+
     def make(self, linear, r, alpha, dropout=0.0, names=("all",)):
-        return self.pieces.add_lora(nn.Sequential(linear), r, alpha, dropout, names=names)
+        return self.lora.add_lora(nn.Sequential(linear), r, alpha, dropout, names=names)
 
     def use(self, module, name):
-        self.pieces.use_lora(module, name)
+        self.lora.use_lora(module, name)
 
     def merge(self, module):
-        self.pieces.merge_lora(module)
+        self.lora.merge_lora(module)
 
     def unmerge(self, module):
-        self.pieces.unmerge_lora(module)
+        self.lora.unmerge_lora(module)
 
     def weight(self, module, linear):
         return module[0].weight
@@ -140,7 +146,7 @@ def arguments(LoRA: type) -> dict[str, str]:
     return {k: n for k, form in ARGUMENTS.items() for n in names if re.fullmatch(form, n.lower())}
 
 
-class Theirs(Reference):
+class Theirs(Subject):
     """A class around a linear layer, or one that stands beside it."""
 
     promised = False
@@ -200,7 +206,7 @@ class Beside(nn.Module):
         return self.linear(x) + self.beside(x)
 
 
-def find(project: Any) -> Reference:
+def find(project: Any) -> Subject:
     """Our `add_lora`; or the class with LoRA in its name whose arguments are understood, rather one around a layer."""
     if module := optional(project, "lora", "add_lora", "use_lora", "merge_lora", "unmerge_lora"):
         return Ours(module)

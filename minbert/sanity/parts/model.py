@@ -9,13 +9,14 @@ place of theirs, so that what is wrong in those does not spoil this.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minbert.sanity import core
+from minbert.sanity import core, library
 from minbert.sanity.core import CannotCheck, Part, Pieces, Probe, group
 from minbert.sanity.forms import IDS, MASK, Instead, both, runs_at_base
 from minbert.sanity.parts import attention, embeddings, layer
@@ -68,11 +69,16 @@ class Whole:
 
 
 def reference(pieces: Pieces) -> Whole:
-    model = core.fill(Model(pieces)).eval()
-    with torch.no_grad():  # so little a layer that twelve of them leave the tokens apart
-        for name, p in model.bert_layers.named_parameters():
-            p.mul_(0.3) if "dense" in name else p.copy_((p - 1) * 0.2 + 1) if name.endswith("norm.weight") else None
-    return Whole(model, list(range(LAYERS)) if pieces["own layers"] else [0] * LAYERS)
+    return Whole(weighted(Model(pieces)), list(range(LAYERS)) if pieces["own layers"] else [0] * LAYERS)
+
+
+@torch.no_grad()
+def weighted(model: nn.Module) -> nn.Module:
+    """Seeded weights in a model, of so little a layer that twelve of them leave the tokens apart."""
+    core.fill(model).eval()
+    for name, p in model.bert_layers.named_parameters():
+        p.mul_(0.3) if "dense" in name else p.copy_((p - 1) * 0.2 + 1) if name.endswith("norm.weight") else None
+    return model
 
 
 def find(project: Any) -> Whole:
@@ -87,19 +93,20 @@ def find(project: Any) -> Whole:
     seen = attention.seen_in(project)
     change = as_additive if attention.masks_differently(project, seen) else lambda mask: mask
     theirs.bert_layers = nn.ModuleList(
-        Layer(layer.RIGHT).stand_for(old, seen.layer, change) for old in theirs.bert_layers
+        Layer(layer.CONFIG).stand_for(old, seen.layer, change) for old in theirs.bert_layers
     )
 
     def embed(*args: Any, **options: Any) -> Tensor:
         given = {**dict(enumerate(args)), **options}
         types = given.get("token_type_ids")
-        return embeddings.Embeddings.embed(_Tables(theirs), given[seen.embed.x], types)
+        return library.embed(theirs, given[seen.embed.x], types, layer.P, layer.EPS)
 
     theirs.embed = embed
-    return Whole(core.copy_by_name(reference(RIGHT).model, theirs).eval(), built)
+    right = weighted(library.BertModel(replace(embeddings.CONFIG, num_hidden_layers=LAYERS)))
+    return Whole(core.copy_by_name(right, theirs).eval(), built)
 
 
-class Layer(Instead, layer.Layer):
+class Layer(Instead, library.Layer):
     """The right layer in the place of one of theirs."""
 
 
@@ -107,16 +114,6 @@ def as_additive(mask: Tensor) -> Tensor:
     """The course's mask out of theirs, whatever theirs is: the first token of a sentence is no pad."""
     mask = mask[:, None, None, :] if mask.dim() == 2 else mask
     return (mask != mask[..., :1]) * -10000.0
-
-
-class _Tables:
-    """What `Embeddings.embed` asks of its module, from theirs."""
-
-    def __init__(self, model: nn.Module):
-        self.model, self.pieces = model, embeddings.RIGHT
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -235,7 +232,7 @@ MISTAKES = (
         ("the layers are run backwards", {"layers": lambda layers: list(layers)[::-1]},
          "Every layer of bert_layers is run once, in order."),
         ("every layer reads the embeddings", {"layer's input": lambda embedded, x: embedded},
-         "A layer reads what the one before it gave: hidden_states = layer(hidden_states, mask)."),
+         "A layer reads what the one before it gave; the embeddings are what the first one reads."),
         ("the embeddings are added to every layer's input",
          {"layer's input": lambda embedded, x: x if x is embedded else x + embedded},
          "The residuals are inside the layers; between them nothing is added."),

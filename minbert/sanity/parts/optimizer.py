@@ -40,6 +40,8 @@ RIGHT: Pieces = {
     "step": lambda p, rate, m, root: p - rate * m / root,
     "decays with": lambda lr, rate, c2: lr,
     "decayed": lambda old, new, amount: new - amount * new,
+    "closure": torch.enable_grad(),  # in which it is called
+    "names": ("step", "exp_avg", "exp_avg_sq"),  # in the state
 }
 TEXTBOOK: Pieces = {"root": lambda v, eps, c2: (v / c2).sqrt() + eps}
 FROM_OLD: Pieces = {"decayed": lambda old, new, amount: new - amount * old}  # the same as decay before the update
@@ -56,8 +58,10 @@ class AdamW:
         self.steps = self.updates = self.since = 0
 
     @torch.no_grad()
-    def step(self):
+    def step(self, closure: Callable | None = None):
         do = self.pieces
+        with do["closure"]:
+            loss = closure() if closure else None
         self.steps += 1
         for own in self.param_groups:
             options = do["group"](own, self.param_groups[0])
@@ -81,10 +85,14 @@ class AdamW:
                 rate = do["rate"](lr, c1) if corrects else do["uncorrected"](lr)
                 new = do["step"](p, rate, s["m"], do["root"](s["v"], eps, c2))
                 p.copy_(do["decayed"](old, new, do["decays with"](lr, rate, c2) * decay))
+        return loss
 
 
 class Maker:
     """The subject: makes an optimizer of parameters and options. asked: how often its steps asked for a GPU so far."""
+
+    names: tuple[str, ...] | None = None  # of the right state, where it is not read from the optimizer
+    like_torch = True  # whether it promises what torch.optim.AdamW does, beyond the course
 
     def __init__(self, make: Callable, asked: Callable[[], int], takes_correct_bias: bool):
         self.make, self.asked, self.takes_correct_bias = make, asked, takes_correct_bias
@@ -97,7 +105,9 @@ class Maker:
 
 def reference(pieces: Pieces) -> Maker:
     calls = itertools.count() if pieces["asks for a GPU"] else itertools.repeat(0)
-    return Maker(lambda params, **options: AdamW(pieces, params, **options), lambda: next(calls), True)
+    maker = Maker(lambda params, **options: AdamW(pieces, params, **options), lambda: next(calls), True)
+    maker.names = pieces["names"]
+    return maker
 
 
 def find(project: Any) -> Maker:
@@ -106,7 +116,9 @@ def find(project: Any) -> Maker:
         raise CannotCheck("AdamW is not a class")
     takes = inspect.signature(theirs.__init__).parameters
     takes_correct_bias = "correct_bias" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
-    return Maker(theirs, lambda: project.cpu.asked if project.cpu else 0, takes_correct_bias)
+    maker = Maker(theirs, lambda: project.cpu.asked if project.cpu else 0, takes_correct_bias)
+    maker.like_torch = "__setstate__" in vars(theirs)  # as ours, which loads the state of torch.optim.AdamW
+    return maker
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -178,8 +190,8 @@ def uncorrected(make: Maker) -> Tensor:
         raise Absent("it has no correct_bias")
     g = (1.0, -2.0, 0.1)
     step, corrected = (one_step(make, (1.0, 1.0, 1.0), g, correct_bias=asked) for asked in (False, True))
-    m, v = ((1 - b) * torch.tensor(g) ** k for k, b in enumerate(OPTIONS["betas"], start=1))
-    right = any(torch.allclose(step, x, rtol=1e-5) for x in (-m / (v.sqrt() + OPTIONS["eps"]), corrected))
+    by_hand = torch.tensor([-3.16217766, 3.16222766, -3.16127798])  # 0.1·g/(√0.001·|g| + 1e-6), with the sign of -g
+    right = any(torch.allclose(step, x, rtol=1e-5) for x in (by_hand, corrected))
     return torch.tensor(0.0 if right else 2.0 if step.any() else 1.0)
 
 
@@ -208,6 +220,34 @@ def groups(make: Maker) -> dict[str, Tensor]:
         gradient(q, 1.0, -1.0)
         optimizer.step()
     return {"first group": p.detach().clone(), "second group": q.detach().clone()}
+
+
+def with_closure(make: Maker) -> dict[str, Tensor]:
+    """A step by a closure: whether gradients are on inside it, the loss that the step returns, and p after."""
+    if not make.like_torch:
+        raise Absent("the course's optimizer is never given a closure")
+    p, on = parameter(1.0, -2.0), []
+    optimizer = make([p], **OPTIONS)
+
+    def closure() -> Tensor:
+        on.append(torch.is_grad_enabled())
+        gradient(p, 2.0, -4.0)
+        return p.square().sum()
+
+    loss = optimizer.step(closure)
+    found = {"gradients are on": torch.tensor(on), "p": p.detach().clone()}
+    return found | {"the loss": torch.tensor(math.nan if loss is None else float(loss.detach()))}
+
+
+def names(make: Maker) -> Tensor:
+    """Whether what it keeps of a parameter has the names of torch.optim.AdamW."""
+    if not make.like_torch:
+        raise Absent("it does not load the state of torch.optim.AdamW")
+    p = parameter(1.0)
+    optimizer = make([p], **OPTIONS)
+    gradient(p, 1.0)
+    optimizer.step()
+    return torch.tensor({"step", "exp_avg", "exp_avg_sq"} <= set(make.names or optimizer.state[p]))
 
 
 def in_double(run: Callable[[Maker], Any]) -> Callable[[Maker], Any]:
@@ -245,6 +285,10 @@ PROBES = (
           "0: the step is −m/(√v + ε), or the correction is always on; 1: nothing moves; 2: something else."),
     Probe("whether the state asks for a GPU", on_a_gpu,
           "A step of parameters that are on the CPU."),
+    Probe("a step with a closure", with_closure,
+          "The closure gives ‖p‖² = 5: whether gradients are on inside it, the loss that step returns, and p after."),
+    Probe("the names of the state", names,
+          "Whether the state of a parameter has “step”, “exp_avg” and “exp_avg_sq”, as that of torch.optim.AdamW."),
 )  # fmt: skip
 PROBES = tuple(Probe(probe.name, in_double(probe.run), probe.says) for probe in PROBES)
 
@@ -283,6 +327,13 @@ def decays(p: Tensor, lr: float, decay: float):
 
 
 MISTAKES = (
+    *group("loss = closure()", "torch.optim.Optimizer.step", STEP,
+        ("the closure runs without gradients (no_grad)", {"closure": torch.no_grad()},
+         "step changes the weights without a gradient of its own, but the closure calls backward. Call it inside "
+         "torch.enable_grad().")),
+    *group("m is exp_avg, v is exp_avg_sq", "torch.optim.AdamW", STEP,
+        ("the state has other names than that of torch.optim.AdamW", {"names": ("t", "m", "v")},
+         "A state that was saved by torch.optim.AdamW could not be loaded. Keep “step”, “exp_avg” and “exp_avg_sq”.")),
     *group(DECAY, ADAMW, STEP,
         ("coupled weight decay: λp is added to the gradient (L2)",
          {"gradient": lambda g, p, decay: g + decay * p, "decays with": lambda lr, rate, c2: 0.0},

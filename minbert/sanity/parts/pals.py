@@ -10,7 +10,8 @@ pads, and their feed-forward network gives zero. So what is seen is the task's l
 """
 
 import math
-from types import MethodType, SimpleNamespace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.config import BertConfig
+from minbert.sanity import library
 from minbert.sanity.core import Part, Pieces, Probe, group, seeded
 from minbert.sanity.search import optional, unlike
 
@@ -78,8 +80,16 @@ class TS(nn.Module):
         return self.decode(self.p["g"][self.kind](module, self.encode(h), self.p["mask"](mask)))
 
 
-class Reference:
-    """A BERT of L layers with a task's layers beside them, of these pieces."""
+class Added:
+    """What is asked of a BERT of L layers with a task's layers beside them, whoever built it."""
+
+    def added(self, bert: nn.Module) -> dict[str, nn.Parameter]:
+        """The added layers' parameters, each once."""
+        return {name: p for name, p in bert.named_parameters() if ".adapter." in name}
+
+
+class Reference(Added):
+    """Such a BERT of these pieces."""
 
     def __init__(self, pieces: Pieces):
         self.pieces = pieces
@@ -99,10 +109,6 @@ class Reference:
             layer.adapter = nn.ModuleDict({task: made[task if task in made else TASKS[0]][i] for task in TASKS})
         return bert
 
-    def added(self, bert: nn.Module) -> dict[str, nn.Parameter]:
-        """The added layers' parameters, each once."""
-        return {name: p for name, p in bert.named_parameters() if ".adapter." in name}
-
     def run(self, bert: nn.Module, task: str, h: Tensor, attention_mask: Tensor) -> Tensor:
         """Vectors (B, T, C) through all layers with this task's beside them."""
         mask = (1 - attention_mask[:, None, None, :]) * -1e9
@@ -114,7 +120,7 @@ class Reference:
 # ------------------------------------------------------------------------------------------------ theirs
 
 
-class Theirs(Reference):
+class Theirs(Added):
     """A package like ours: bert.py whose layers have a place for an `adapter`, and pals.py."""
 
     def __init__(self, bert: Any, pals: Any):
@@ -133,7 +139,7 @@ class Theirs(Reference):
                 layer.attention_dense.weight.copy_(torch.eye(C))
         for module in bert.modules():  # a fault of their attention is told elsewhere: here stands the right one
             if all(isinstance(getattr(module, name, None), nn.Linear) for name in ("query", "key", "value")):
-                module.forward = MethodType(attend, module)
+                module.forward = partial(library.attention, module, heads=H)
         return bert
 
     def run(self, bert, task, h, attention_mask):

@@ -10,6 +10,7 @@ every order, of theirs by asking often. Theirs may be a function of gradients, o
 
 import inspect
 import itertools
+import math
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from minbert.sanity.search import named, optional, unlike
 # The worked examples. Three tasks: with the orders 1-2-3 the sum is (-.389, .222, 1.778).
 THREE = ((1.0, 0, 0), (-1.0, 1, 0), (-0.5, -1, 1))
 OPPOSED = ((1.0, 0), (-1.0, 1))  # → (.5, 1.5)
+STEEP = ((2.0, 0), (0.0, 3))  # for gradient vaccine
+BETA = 1e-2  # how fast its targets follow
 AGREED = ((1.0, 0), (1.0, 1))  # → (2, 1)
 HEADS = ((3.0, 1), (0.5, -2))  # each task's own head, beside OPPOSED
 DRAWS = 150  # of 8 equally likely sums, one stays unseen once in 60 million times
@@ -38,6 +41,10 @@ def every_order(T: int) -> list[list[tuple[int, ...]]]:
     """All that chance can do: for every task i, in which order the others j come."""
     orders = [list(itertools.permutations(j for j in range(T) if j != i)) for i in range(T)]
     return [list(choice) for choice in itertools.product(*orders)]
+
+
+def _sine(cosine: float) -> float:
+    return math.sqrt(1 - cosine**2)
 
 
 def original(g: list[Tensor], projected: list[Tensor], j: int) -> Tensor:
@@ -61,6 +68,11 @@ RIGHT = {
     "sum": lambda g: g.sum(dim=0),
     "with_heads": False,  # the vector holds what all tasks share, and no head
     "heads": lambda g, T: g,  # a head keeps its own gradient
+    # gradient vaccine: what of gⱼ is added, in units of ‖gᵢ‖/‖gⱼ‖; whether at all; and the next target
+    "vaccine": lambda phi, goal: (goal * _sine(phi) - phi * _sine(goal)) / _sine(goal),
+    "too low": lambda phi, goal: phi < goal,
+    "lengths": lambda g_i, g_j: g_i.norm() / g_j.norm(),
+    "next goal": lambda phi, goal: (1 - BETA) * goal + BETA * phi,
 }
 
 
@@ -99,6 +111,18 @@ class Reference:
         of_heads = torch.cat([done, vectors[:, taking_part:]], dim=1)[:, n:].sum(dim=0)
         return {"shared": p["sum"](done)[:n], "heads": p["heads"](of_heads.reshape(T, -1), T)}
 
+    def vaccine(self, gradients, goals) -> tuple[Tensor, Tensor]:
+        """Of two tasks, of which either has one other: the sum, and the targets after, (2, 2)."""
+        p, g = self.pieces, torch.tensor(gradients, dtype=torch.float64)
+        after, total = torch.tensor(goals, dtype=torch.float64), torch.zeros_like(g[0])
+        for i, j in ((0, 1), (1, 0)):
+            phi = (g[i] @ g[j] / (g[i].norm() * g[j].norm())).item()
+            goal = goals[i][j]
+            amount = p["lengths"](g[i], g[j]) * p["vaccine"](phi, goal) if p["too low"](phi, goal) else 0.0
+            total += g[i] + amount * g[j]
+            after[i, j] = p["next goal"](phi, goal)
+        return total, after
+
 
 # ------------------------------------------------------------------------------------------------ theirs
 
@@ -134,19 +158,33 @@ class Theirs:
         return {"shared": torch.cat([first.grad, rest.grad]), "heads": torch.stack(grads)}
 
 
-def find(project) -> Theirs:
-    """Our `pcgrad` and what stands around it; or a class PCGrad(optimizer); or a function of a list of gradients."""
-    if module := optional(project, "pcgrad", "pcgrad", "Memory", "take_gradients", "give_gradients"):
-        memory = module.Memory(0)
+class Ours(Theirs):
+    """A module like our `pcgrad.py`."""
 
-        def ours(parameters, losses):
+    def __init__(self, module: Any):
+        self.module, memory = module, module.Memory(0)
+
+        def update(parameters, losses):
             taken = []
             for loss in losses:
                 loss.backward()
                 taken.append(module.take_gradients(parameters))
             module.give_gradients(taken, module.pcgrad, memory)
 
-        return Theirs(ours, heads=True, promised=True)
+        super().__init__(update, heads=True, promised=True)
+
+    def vaccine(self, gradients, goals):
+        memory = self.module.Memory(0)
+        memory.targets = torch.tensor(goals, dtype=torch.float64)
+        rows = [[torch.tensor(g[:1]), torch.tensor(g[1:])] for g in gradients]
+        rows = [[part.double() for part in row] for row in rows]
+        return torch.cat(self.module.gradvac(rows, memory)), memory.targets
+
+
+def find(project) -> Theirs:
+    """Our `pcgrad` and what stands around it; or a class PCGrad(optimizer); or a function of a list of gradients."""
+    if module := optional(project, "pcgrad", "pcgrad", "gradvac", "Memory", "take_gradients", "give_gradients"):
+        return Ours(module)
 
     for _, PCGrad in named(project, lambda name: name.endswith(".pc_backward")):
         return Theirs(partial(wrapped, PCGrad), heads=True)
@@ -216,6 +254,18 @@ def distinct(sums: list[Tensor]) -> Tensor:
     return torch.stack(sums).round(decimals=6).add(0.0).unique(dim=0)
 
 
+def vaccinated(gradients: tuple, goal: float) -> Callable[[Any], dict[str, Tensor]]:
+    """GradVac of two tasks with this target for either."""
+
+    def run(s) -> dict[str, Tensor]:
+        if not hasattr(s, "vaccine"):
+            raise Absent("no gradient vaccine")
+        total, after = s.vaccine(gradients, ((0.0, goal), (goal, 0.0)))
+        return {"the sum": total, "the targets after": after[[0, 1], [1, 0]]}
+
+    return run
+
+
 PROBES = (
     Probe("two tasks in conflict", lambda s: distinct(s.sums(OPPOSED)),
           "Gradients (1, 0) and (-1, 1): each gives up what opposes the other, and the sum is (½, 1½)."),
@@ -225,12 +275,20 @@ PROBES = (
           f"Gradients (1, 0, 0), (-1, 1, 0), (-½, -1, 1), {DRAWS} times: the sums that came out, each once, sorted."),
     Probe("two tasks with a head each", lambda s: s.heads(OPPOSED, HEADS),
           "The shared gradients (1, 0) and (-1, 1), and a head for each task: what `.grad` holds after."),
+    Probe("gradvac, below the target", vaccinated(STEEP, 0.6),
+          "Gradients (2, 0) and (0, 3), φ = 0, and the target φ̂ = 0.6: gᵢ' must have a cosine of 0.6 with gⱼ, so that "
+          "2·0.6/0.8 = 1.5 is added to the first along (0, 1), and 2.25 to the second along (1, 0)."),
+    Probe("gradvac, below the target and in conflict", vaccinated(OPPOSED, 0.6),
+          "Gradients (1, 0) and (-1, 1), φ = -√½, and the target φ̂ = 0.6."),
+    Probe("gradvac, above the target", vaccinated(AGREED, 0.6),
+          "Gradients (1, 0) and (1, 1), φ = √½, and the target φ̂ = 0.6: nothing is added, and the targets rise."),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ mistakes
 
 EQUATION = "gᵢ' ← gᵢ' - (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ   if gᵢ'·gⱼ < 0;   the update is Σᵢ gᵢ'"
 SOURCE = "Yu et al. 2020, Algorithm 1"
+VACCINE = "gᵢ' ← gᵢ' + ‖gᵢ'‖(φ̂√(1 − φ²) − φ√(1 − φ̂²))/(‖gⱼ‖√(1 − φ̂²))·gⱼ   if φ < φ̂;   φ̂ ← (1 − β)φ̂ + βφ"
 WHERE = ("PCGrad._project_conflicting", "PCGrad.pc_backward", "pcgrad", "project_conflicting", "gradient_surgery")
 
 
@@ -281,6 +339,23 @@ MISTAKES = (
         ("leaves the heads without a gradient", {"heads": lambda g, T: torch.zeros_like(g)},
          "Parameters that only one task reaches are no part of the surgery, but they must still learn: give them their "
          "own gradient.", ("PCGrad._set_grad", "give_gradients", *WHERE))),
+    *group(VACCINE, "Wang et al. 2021, eq. 5 and Algorithm 1", ("gradvac",),
+        ("the sines of φ and φ̂ are swapped",
+         {"vaccine": lambda phi, goal: (goal * _sine(goal) - phi * _sine(phi)) / _sine(phi)},
+         "The gradient that is added must make the cosine φ̂: φ̂ goes with √(1 − φ²), φ and the divisor with "
+         "√(1 − φ̂²)."),
+        ("gradient vaccine without the target: pairs are only made orthogonal",
+         {"vaccine": lambda phi, goal: -phi, "too low": lambda phi, goal: phi < 0},
+         "That is PCGrad. Raise the cosine to its target wherever it is below it, not only below 0."),
+        ("a cosine above its target is lowered", {"too low": lambda phi, goal: True},
+         "Tasks that agree more than was aimed at are left alone: only where φ < φ̂ is anything added."),
+        ("gradient vaccine without the gradients' lengths", {"lengths": lambda g_i, g_j: 1.0},
+         "What is added is a multiple of gⱼ; ‖gᵢ'‖/‖gⱼ‖ brings it to the size of gᵢ'."),
+        ("the targets stay as they are", {"next goal": lambda phi, goal: goal},
+         "φ̂ is a running mean of the cosines that were seen: φ̂ ← (1 − β)·φ̂ + β·φ, for every pair at every step."),
+        ("the targets follow only where a gradient is changed",
+         {"next goal": lambda phi, goal: (1 - BETA) * goal + BETA * phi if phi < goal else goal},
+         "φ̂ follows φ in any case, also where φ is above it; otherwise the targets only fall.")),
 )  # fmt: skip
 
 PART = Part(

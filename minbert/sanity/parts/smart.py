@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minbert.sanity.core import Absent, CannotCheck, Part, Pieces, Probe, group
@@ -39,7 +40,7 @@ class Linear(nn.Module):
 
 def squared(a: Tensor, b: Tensor) -> Tensor:
     """ℓ_s: (B, 1), (B, 1) → (B,)."""
-    return (a - b).square().sum(dim=-1)
+    return F.mse_loss(a, b, reduction="none").sum(dim=-1)
 
 
 W = [[1.0, -0.8, 0.6], [-0.7, 0.9, 1.0]]  # ‖w‖₁ = 5
@@ -96,7 +97,19 @@ RIGHT = {
 }
 
 
-class Reference:
+class Subject:
+    """What can be asked of a SMART, whoever wrote it."""
+
+    def dropout(self, f, x) -> Tensor:
+        """The term with a model that is training."""
+        return self.term(f, x, EPSILON, NOISE, 100 * EPSILON, 1)
+
+    def masked(self, f, x, mask) -> Tensor:
+        """The term with pads."""
+        return self.term(f, x, EPSILON, NOISE, 100 * EPSILON, 1, mask)
+
+
+class Reference(Subject):
     """SMART of these pieces."""
 
     def __init__(self, pieces: Pieces):
@@ -116,14 +129,6 @@ class Reference:
                 delta = p["bound"](p["step"](delta.detach(), eta * p["direction"](g) * keep), epsilon)
             return squared(p["noisy"](f(x + delta)), p["clean"](clean)).mean()
 
-    def dropout(self, f, x) -> Tensor:
-        """The term with a model that is training."""
-        return self.term(f, x, EPSILON, NOISE, 100 * EPSILON, 1)
-
-    def masked(self, f, x, mask) -> Tensor:
-        """The term with pads."""
-        return self.term(f, x, EPSILON, NOISE, 100 * EPSILON, 1, mask)
-
     def divergence(self, name: str, a: Tensor, b: Tensor) -> Tensor:
         """ℓ_s of two answers about one example."""
         return self.pieces[name](a, b)
@@ -136,7 +141,7 @@ class Reference:
 # ------------------------------------------------------------------------------------------------ theirs
 
 
-class Ours:
+class Ours(Subject):
     """A module like our `smart.py`."""
 
     def __init__(self, module, divergences: dict[str, Callable]):
@@ -145,8 +150,6 @@ class Ours:
     def term(self, f, x, epsilon, sigma, eta, steps, mask=None):
         options = {"epsilon": epsilon, "sigma": sigma, "eta": eta, "steps": steps, "mask": mask}
         return self.module.smoothness(f, x, squared, **options).term
-
-    dropout, masked = Reference.dropout, Reference.masked
 
     def divergence(self, name, a, b):
         if name not in self.divergences:
