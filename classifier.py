@@ -17,6 +17,7 @@ if __name__ == "__main__":
 from argparse import Namespace
 from pathlib import Path
 
+from minbert import processes
 from minbert.errors import UserError, one_line_errors
 from minbert.folder import RUNS, RunFolder, free_folder
 from minbert.own import own_task
@@ -58,7 +59,7 @@ def run_all(args: Namespace) -> dict[str, float]:
     if args.train:
         rows = [own_task(Path(args.train), args.text, args.text2, args.label, args.regression)]
     elif args.out is None:
-        args.out = free_folder(RUNS, args.run_name)
+        args.out = processes.from_first(lambda: free_folder(RUNS, args.run_name))
     runs = [for_task(args, task) for task in rows]
     for one in runs:
         if args.resume:
@@ -72,7 +73,7 @@ def run_all(args: Namespace) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None):
-    with one_line_errors():
+    with one_line_errors(), processes.joined():
         start(get_args(argv), run_all)
 
 

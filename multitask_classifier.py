@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from argparse import Namespace
 from collections.abc import Callable
 
+from minbert import processes
 from minbert.additions import part_of
 from minbert.checkpoint import save_model, save_trained
 from minbert.data import Batches, Dataset, read_examples
@@ -77,7 +78,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     groups = parameter_groups(model, lr, args.head_lr, args.weight_decay, args.no_decay_norms)
     optimizer = AdamW(groups, lr=lr)
     combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
-    terms, log, run = build_terms(model, args.terms, args.seed), EpochLog(), Run(args.folder, args.save_every)
+    seed = processes.seed_apart(args.seed)  # of the noise
+    terms, log, run = build_terms(model, args.terms, seed), EpochLog(), Run(args.folder, args.save_every)
     run.register(model=model, optimizer=optimizer, plan=plan, memory=memory, portions=portions, log=log)
     run.register(**{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
     print(f"{'learning rate':18} {lr:g}{f', heads {args.head_lr:g}' if args.head_lr else ''}")
@@ -199,12 +201,12 @@ def build_model(args: Namespace) -> MultitaskBert:
 def run(args: Namespace | None = None, **flags) -> dict[str, float]:
     """Load, train, load the best, predict; returns its dev scores. From Python: run(pretrained="minilm", epochs=3)."""
     args = args or from_keywords("m", **flags)
-    args.out = args.out or free_folder(RUNS, args.run_name)
+    args.out = args.out or processes.from_first(lambda: free_folder(RUNS, args.run_name))
     check_places(args)
     find_device(args.use_gpu)
     with RunFolder(args.out).held(args) as args.folder:
         seed_everything(args.seed)
-        tokenizer = load_tokenizer(args.pretrained, args.local_files_only)
+        tokenizer = processes.first_alone(lambda: load_tokenizer(args.pretrained, args.local_files_only))
         data = load_data(args, tokenizer)
         model = build_model(args)
         args.folder.start(args, describe(args, find(args.pretrained, args.local_files_only)))
@@ -233,7 +235,7 @@ def get_args(argv: list[str] | None = None) -> Namespace:
 
 
 def main(argv: list[str] | None = None):
-    with one_line_errors():
+    with one_line_errors(), processes.joined():
         start(get_args(argv), run)
 
 

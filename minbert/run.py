@@ -3,7 +3,8 @@
 Whatever has state registers once (`state_dict`, `load_state_dict`); nothing else knows about saving. A checkpoint holds
 it all: weights, AdamW's means, the streams of batches, the schedule's history, the gradients' memory, the terms, the
 log of the epoch so far, dropout's generator. So a run that is stopped at any step and resumed ends, on a CPU, with the
-same bits as one that was not.
+same bits as one that was not. With several processes (`processes.py`) the first one writes the checkpoint, with the
+generators of all; a run may be resumed with another number of them.
 
     run = Run(folder, "10m")
     run.register(model=model, optimizer=optimizer, …)
@@ -31,6 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minbert import processes
 from minbert.errors import Stop, Stopped, UserError, stop_signals
 from minbert.files import atomic
 from minbert.folder import RunFolder
@@ -68,7 +70,8 @@ class Run:
     def on_its_way(self, resume: bool = False) -> Iterator[None]:
         """Signals wait for the end of a step inside. resume: begin where the last checkpoint stands."""
         if resume:
-            self.load()
+            processes.first_alone(self.load)  # which removes what is damaged
+        self._check_weights()
         with stop_signals() as self.stop:
             yield
 
@@ -87,13 +90,12 @@ class Run:
                 yield i, steps[i]
                 bar.update()
                 self.step = i + 1
-                due = self._is_due()
-                stopping = self.stop.signal
-                if stopping or due:
+                signal, due = processes.largest(torch.tensor([self.stop.signal or 0, self._is_due()])).tolist()
+                if signal or due:
                     self.save()
-                if stopping:
+                if signal:
                     self.stop.leave(
-                        f"stopped after step {self.step} of epoch {self.epoch + 1}; --resume goes on from there"
+                        f"stopped after step {self.step} of epoch {self.epoch + 1}; --resume goes on from there", signal
                     )
 
     def _is_due(self) -> bool:
@@ -103,7 +105,12 @@ class Run:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Inside, nothing changes that has state: a signal ends it, and --resume does it again."""
+        """Inside, nothing changes that has state: a signal ends it, and --resume does it again.
+
+        Several processes cannot agree in the middle of it to save, so they save before it.
+        """
+        if processes.size() > 1 and self.step:
+            self.save()
         try:
             self.stop.raising = True
             if self.stop.signal:
@@ -111,7 +118,7 @@ class Run:
             yield
         except Stopped:
             self.stop.raising = False
-            if self.lines:
+            if self.lines and processes.size() == 1:
                 self.save()
             place = f"after epoch {self.epoch + 1}" if self.lines else "before training"
             self.stop.leave(f"stopped in the evaluation {place}; --resume does it again")
@@ -131,14 +138,18 @@ class Run:
         self.folder.forget_older()
         self.epoch, self.step = self.epoch + 1, 0
         self.save()
-        if self.stop.signal:
-            self.stop.leave(f"stopped after epoch {self.epoch}; --resume goes on from there")
+        if signal := processes.largest(torch.tensor(self.stop.signal or 0)).item():
+            self.stop.leave(f"stopped after epoch {self.epoch}; --resume goes on from there", signal)
 
     def log(self, line: Mapping[str, Any]):
         """Add a line to metrics.jsonl, which is written whole."""
         self.lines.append(json.dumps(line) + "\n")
-        with atomic(self.folder.metrics) as temporary:
-            temporary.write_text("".join(self.lines), encoding="utf-8")
+        self._write_lines()
+
+    def _write_lines(self):
+        if processes.rank() == 0:
+            with atomic(self.folder.metrics) as temporary:
+                temporary.write_text("".join(self.lines), encoding="utf-8")
 
     # -------------------------------------------------------------------------------------------- saving
 
@@ -150,15 +161,31 @@ class Run:
                     f"epoch {self.epoch + 1}, step {self.step}: {name} is not a finite number any more, and is not "
                     "saved; lower --lr, or add --clip 1"
                 )
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        here = {"epoch": self.epoch, "step": self.step, "lines": self.lines, "best": self.best}
-        write_state(
-            self.folder.checkpoints / f"epoch-{self.epoch:05}-step-{self.step:08}", {"run": here, "parts": state}
-        )
-        for path in sorted(self._checkpoints())[:-KEPT]:
-            shutil.rmtree(path, ignore_errors=True)
+        self._check_weights()
+        own = {name: part.state_dict() for name, part in self.parts.items() if getattr(part, "of_process", False)}
+        first, *others = processes.gathered(own)
+        if processes.rank() == 0:
+            here = {"epoch": self.epoch, "step": self.step, "lines": self.lines, "best": self.best}
+            parts = {name: first[name] if name in own else part.state_dict() for name, part in self.parts.items()}
+            state = {"run": here, "parts": parts} | ({"other processes": others} if others else {})
+            write_state(self.folder.checkpoints / f"epoch-{self.epoch:05}-step-{self.step:08}", state)
+            for path in sorted(self._checkpoints())[:-KEPT]:
+                shutil.rmtree(path, ignore_errors=True)
+        processes.wait()  # so that no process ends before the checkpoint is there
         _release_memory()
         self.saved_at = time.monotonic()
+
+    def _check_weights(self):
+        """UserError where the weights are not the same bits in all processes, which would train other models."""
+        if processes.size() > 1:
+            modules = [part for part in self.parts.values() if isinstance(part, nn.Module)]
+            tensors = [p.detach().contiguous().view(torch.int32) for part in modules for p in part.parameters()]
+            sums = [tensor.sum().item() for tensor in tensors]
+            if any(other != sums for other in processes.gathered(sums)):
+                raise UserError(
+                    f"epoch {self.epoch + 1}, step {self.step}: the processes do not have the same weights any more; "
+                    "run all of them on processors of one kind, with the same weights to begin with"
+                )
 
     def _checkpoints(self) -> list[Path]:
         paths = self.folder.checkpoints.glob("epoch-*-step-*") if self.folder.checkpoints.is_dir() else ()
@@ -196,14 +223,17 @@ class Run:
             unknown = set(parts) ^ set(self.parts)
             if unknown:
                 raise UserError(f"{path}: has other parts than this run: {', '.join(sorted(unknown))}")
+            rank, others = processes.rank(), state.get("other processes", [])
             for name, part in self.parts.items():
-                part.load_state_dict(parts[name])
+                if rank == 0 or not getattr(part, "of_process", False):
+                    part.load_state_dict(parts[name])
+                elif rank <= len(others):  # else there were fewer, and this one begins with the seed of its own
+                    part.load_state_dict(others[rank - 1][name])
             self.epoch, self.step = here["epoch"], here["step"]
             self.lines, self.best = here["lines"], here["best"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path}: does not fit this run ({str(error).splitlines()[0]})") from error
-        with atomic(self.folder.metrics) as temporary:
-            temporary.write_text("".join(self.lines), encoding="utf-8")
+        self._write_lines()
 
 
 def _release_memory():
@@ -214,6 +244,8 @@ def _release_memory():
 
 class Random:
     """PyTorch's own generators, from which dropout draws."""
+
+    of_process = True
 
     def state_dict(self) -> dict[str, Tensor | None]:
         return {
