@@ -116,8 +116,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
                 for term in terms.values():
                     term.after_step(done / total)
 
+            numbers = log.summary(terms) | {"lr": optimizer.param_groups[0]["lr"]}
             with run.evaluation():
-                numbers = log.summary(terms) | {"lr": optimizer.param_groups[0]["lr"]}
                 scores = {"dev": evaluate(model, dev_sets)}
                 if args.eval_train:
                     scores["train"] = evaluate(model, train_sets)

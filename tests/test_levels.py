@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "minbert"
 
 WINGS = {
-    "helpers": ("errors", "parser", "recipe", "flags", "command_line", "files", "progress", "state"),
+    "helpers": ("errors", "parser", "recipe", "flags", "command_line", "files", "progress", "state", "processes"),
     "the model": ("config", "bert", "optimizer", "vocabulary", "tokenizer"),
     "the techniques": ("lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),

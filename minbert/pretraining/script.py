@@ -67,8 +67,9 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: Name
                 factor = lr_factor(done, total, args.warmup, args.lr_decay)
                 checked_step(learner, optimizer, losses, f"epoch {epoch + 1}, step {i + 1}", args.clip, factor)
 
+            numbers = log.summary({})
             with run.evaluation():
-                numbers, found = log.summary({}), scores(learner, corpus, masker)
+                found = scores(learner, corpus, masker)
             write_weights(learner, tokenizer, args)
             report(run, epoch + 1, args.epochs, numbers, found)
     if args.resume:  # perhaps they were lost since
