@@ -4,6 +4,7 @@
   python multitask_classifier.py --quickstart                    about a minute, with the sample data
   python multitask_classifier.py --fine-tune-mode full-model     the course's run, with the course's files in data/
   python multitask_classifier.py --out runs/quickstart --predict "A film to remember."
+  torchrun --nproc_per_node 2 multitask_classifier.py …          two processes share every batch
 
 The whole story is in `train`: choose the tasks of a step, compute their losses, combine the gradients, step, and after
 each epoch evaluate. From Python, `run` and `train` take the same flags as keyword arguments.

@@ -54,7 +54,7 @@ def joined() -> Iterator[None]:
     if any(name not in os.environ for name in LAUNCHED) or os.environ["WORLD_SIZE"] == "1" or size() > 1:
         yield
         return
-    streams = sys.stdout, sys.stderr
+    streams, store = (sys.stdout, sys.stderr), None
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         if os.environ["RANK"] != "0":
             sys.stdout = sys.stderr = nowhere
@@ -66,11 +66,19 @@ def joined() -> Iterator[None]:
             yield
             dist.destroy_process_group()
         except Exception:
-            if store.add("failures", 1) > 1:
+            if not _fails_first(store):
                 sys.exit(1)
             raise
         finally:
             sys.stdout, sys.stderr = streams
+
+
+def _fails_first(store: Any) -> bool:
+    """Whether no process has said before what went wrong."""
+    try:
+        return store is None or store.add("failures", 1) == 1
+    except RuntimeError:  # what the processes share is gone
+        return True
 
 
 @contextmanager

@@ -179,8 +179,8 @@ class Run:
         """UserError where the weights are not the same bits in all processes, which would train other models."""
         if processes.size() > 1:
             modules = [part for part in self.parts.values() if isinstance(part, nn.Module)]
-            tensors = [p.detach().contiguous().view(torch.int32) for part in modules for p in part.parameters()]
-            sums = [tensor.sum().item() for tensor in tensors]
+            bits = [p.detach().contiguous().view(torch.int32).sum() for part in modules for p in part.parameters()]
+            sums = torch.stack(bits).tolist()
             if any(other != sums for other in processes.gathered(sums)):
                 raise UserError(
                     f"epoch {self.epoch + 1}, step {self.step}: the processes do not have the same weights any more; "
