@@ -9,6 +9,7 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,20 @@ def _child(rank: int, count: int, port: int, stderr: int, do: Callable[[], Any])
 def train(weights: Path, out: Path, setting: dict[str, Any], **more) -> dict[str, float]:
     """Train a tiny model in float64 (a frozen one in float32, as its vectors are); the last state is kept in OUT."""
     flags = {"option": "finetune", "epochs": 1, "batch_size": 8, "lr": 1e-3, "seed": 7, **STILL} | setting | more
-    args = from_keywords("m", pretrained=str(weights), data=str(ROOT / "data" / "sample"), limit=SIZES, **flags)
+    args = from_keywords("m", pretrained=str(weights), **flags)
     args.out = out
+    tokenizer, data = loaded(weights, args.pairs)
     torch.manual_seed(7)
-    tokenizer = load_tokenizer(weights)
-    data, model = load_data(args, tokenizer), build_model(args)
+    model = build_model(args)
     return multitask_classifier.train(model if args.mode == FROZEN else model.double(), tokenizer, data, args)
+
+
+@cache
+def loaded(weights: Path, pairs: str):
+    """The tokenizer and the data; processes find them where the test's own process has read them."""
+    tokenizer = load_tokenizer(weights)
+    places = {"data": str(ROOT / "data" / "sample"), "limit": SIZES}
+    return tokenizer, load_data(from_keywords("m", pairs=pairs, **places), tokenizer)
 
 
 def last_state(out: Path) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_all_stop_after_the_step_of_a_signal_to_one_and_go_on(tiny, tmp_path, mo
 
 @pytest.mark.parametrize(
     "main, flags",
-    [(classifier.main, FULL), (pretraining.main, ("--corpus", "sst", "--held_out", "5"))],
+    [(classifier.main, ("--tasks", "sst", *FULL)), (pretraining.main, ("--corpus", "sst", "--held_out", "5"))],
     ids=["classifier.py", "pretraining"],
 )
 def test_the_other_scripts_train_the_same_with_two_processes(tiny, sample, tmp_path, main, flags):
