@@ -118,7 +118,7 @@ def share(n: int) -> tuple[slice, float]:
 
 def summed(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The sum of each tensor over the processes. All are sent end to end, by one all_reduce."""
-    if size() == 1:
+    if size() == 1 or not tensors:
         return list(tensors)
     flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
     with _together():

@@ -126,6 +126,16 @@ def test_the_failure_of_one_process_ends_all_with_its_one_line():
     assert only_line(in_processes(3, work)) == "error: disk full"
 
 
+def test_a_process_that_is_killed_ends_the_others_with_one_line():
+    def work():
+        if processes.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        processes.wait()
+
+    results = in_processes(2, work)
+    assert "error: another process of this run has ended" in only_line(results) and results[1][0] == -9
+
+
 def test_a_failure_of_all_is_said_once():
     def work():
         raise UserError(f"--lr of {processes.rank()}")
