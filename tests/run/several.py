@@ -39,7 +39,7 @@ TERMS = {
     "all terms": {**SMART, "bregman": 1, "rdrop": 2, "combine": "pcgrad", "schedule": "interleaved", **DROPOUT},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    **{name: {"schedule": name, "epochs": 2} for name in SCHEDULES},
+    **{name: {"schedule": name, "epochs": 2 if name in ("annealed", "priority") else 1} for name in SCHEDULES},
     **{f"{name}, {combine}": {"schedule": name, "combine": combine, "steps_per_epoch": 2}
        for name in SCHEDULES if SCHEDULES[name].together for combine in COMBINE if combine != "separate"},
     **TERMS,
