@@ -19,6 +19,7 @@ import io
 from argparse import Namespace
 from pathlib import Path
 
+from minbert import processes
 from minbert.data import read_split
 from minbert.errors import UserError, one_line_errors
 from minbert.folder import RUNS, RunFolder, free_folder
@@ -61,7 +62,7 @@ def run_all(args: Namespace) -> dict[str, float]:
     if args.train:
         rows = [own_task(Path(args.train), args.text, args.text2, args.label, args.regression)]
     elif args.out is None:
-        args.out = free_folder(RUNS, args.run_name)
+        args.out = processes.from_first(lambda: free_folder(RUNS, args.run_name))
     runs = [for_task(args, task) for task in rows]
     for one in runs:
         if args.resume:
@@ -80,7 +81,7 @@ def run_all(args: Namespace) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None):
-    with one_line_errors():
+    with one_line_errors(), processes.joined():
         start(get_args(argv), run_all)
 
 

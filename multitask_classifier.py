@@ -4,6 +4,7 @@
   python multitask_classifier.py --quickstart                    about a minute, with the sample data
   python multitask_classifier.py --fine-tune-mode full-model     the course's run, with the course's files in data/
   python multitask_classifier.py --out runs/quickstart --predict "A film to remember."
+  torchrun --nproc_per_node 2 multitask_classifier.py …          two processes share every batch
 
 The whole story is in `train`: choose the tasks of a step, compute their losses, combine the gradients, step, and after
 each epoch evaluate. From Python, `run` and `train` take the same flags as keyword arguments.
@@ -19,11 +20,13 @@ if __name__ == "__main__":
 from argparse import Namespace
 from collections.abc import Callable
 
+from minbert import processes
 from minbert.additions import part_of
 from minbert.average import Average
 from minbert.checkpoint import about_model, save_model, save_trained
 from minbert.data import Batches, Dataset, read_split
 from minbert.engine import Portions, checked_step, find_device, seed_everything
+from minbert.epoch_log import EpochLog
 from minbert.errors import UserError, one_line_errors
 from minbert.evaluation import evaluate, overall, remembered
 from minbert.folder import RUNS, RunFolder, check_places, describe, free_folder, peak_memory
@@ -33,7 +36,7 @@ from minbert.optimizer import AdamW, lr_factor, parameter_groups
 from minbert.pcgrad import COMBINE, Memory, give_gradients, take_gradients
 from minbert.predict import answer, best_model, settings_of_run, write_all_predictions
 from minbert.pretrained import load_bert, load_tokenizer
-from minbert.run import EpochLog, Run
+from minbert.run import Run
 from minbert.sampling import SCHEDULES, Plan
 from minbert.settings import FROZEN, from_command_line, from_keywords
 from minbert.tasks import STS_LOSSES
@@ -78,9 +81,9 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     groups = parameter_groups(model, lr, args.head_lr, args.weight_decay, args.no_decay_norms)
     optimizer = AdamW(groups, lr=lr)
     combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
-    terms, log, run = build_terms(model, args.terms, args.seed), EpochLog(), Run(args.folder, args.save_every)
-    run.about = about_model(model, tokenizer)
-    average = Average(model, args.average)
+    seed = processes.seed_apart(args.seed)  # of the noise
+    terms, log, run = build_terms(model, args.terms, seed), EpochLog(), Run(args.folder, args.save_every)
+    run.about, average = about_model(model, tokenizer), Average(model, args.average)
     run.register(model=model, optimizer=optimizer, average=average, plan=plan, memory=memory, portions=portions)
     run.register(log=log, **{f"batches of {task}": stream for task, stream in streams.items()}, **terms)
     print(f"{'learning rate':18} {lr:g}{f', heads {args.head_lr:g}' if args.head_lr else ''}")
@@ -118,8 +121,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
                 for term in terms.values():
                     term.after_step(done / total)
 
+            numbers = log.summary(terms) | {"lr": optimizer.param_groups[0]["lr"]}
             with run.evaluation(), average.in_place():
-                numbers = log.summary(terms) | {"lr": optimizer.param_groups[0]["lr"]}
                 scores = {"dev": evaluate(model, dev_sets)}
                 if args.eval_train:
                     scores["train"] = evaluate(model, train_sets)
@@ -204,12 +207,12 @@ def build_model(args: Namespace) -> MultitaskBert:
 def run(args: Namespace | None = None, **flags) -> dict[str, float]:
     """Load, train, load the best, predict; returns its dev scores. From Python: run(pretrained="minilm", epochs=3)."""
     args = args or from_keywords("m", **flags)
-    args.out = args.out or free_folder(RUNS, args.run_name)
+    args.out = args.out or processes.from_first(lambda: free_folder(RUNS, args.run_name))
     check_places(args)
     find_device(args.use_gpu)
     with RunFolder(args.out).held(args) as args.folder:
         seed_everything(args.seed)
-        tokenizer = load_tokenizer(args.pretrained, args.local_files_only)
+        tokenizer = processes.first_alone(lambda: load_tokenizer(args.pretrained, args.local_files_only))
         data = load_data(args, tokenizer)
         model = build_model(args)
         args.folder.start(args, describe(args, find(args.pretrained, args.local_files_only)))
@@ -238,7 +241,7 @@ def get_args(argv: list[str] | None = None) -> Namespace:
 
 
 def main(argv: list[str] | None = None):
-    with one_line_errors():
+    with one_line_errors(), processes.joined():
         start(get_args(argv), run)
 
 

@@ -6,11 +6,12 @@ The modules read as a tutorial in this order; each imports only from those befor
     the techniques    lora  pals  smart  rdrop  average  pcgrad  sampling  additions
     the tasks         tasks  tables  examples  data  heads  multitask  evaluation
     weights           strict  cache  minilm  foreign  hub  pretrained  checkpoint
-    a run             settings  folder  terms  engine  run  predict  own  submit  report  results  experiments
+    a run             settings  folder  terms  engine  epoch_log  run  predict  own  submit  report  results  experiments
     before the tasks  pretraining
     to learn from     sanity  reading  trace  exercise
 
-`errors`, `parser`, `flags`, `command_line`, `files`, `progress` and `state` are helpers, which need not be read first.
+`errors`, `parser`, `flags`, `command_line`, `files`, `progress`, `state` and `processes` are helpers, which need not be
+read first.
 The training loop, which uses all of it, stands in `multitask_classifier.py`. The symbols of all files, like B and T,
 are listed in `bert.py`.
 """

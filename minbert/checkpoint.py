@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from minbert import processes
 from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.errors import UserError
@@ -28,12 +29,14 @@ from minbert.tokenizer import BertTokenizer
 def save_model(path: str | Path, model: MultitaskBert, tokenizer: BertTokenizer, **notes):
     """Write `model` with all that it takes to use it. notes: further plain values to keep (flags, scores).
 
-    Raises UserError, and writes nothing, where a weight is not a finite number.
+    Of several processes the first one writes. Raises UserError, and writes nothing, where a weight is not a finite
+    number.
     """
     weights = model.state_dict()
     if wild := finite(weights):
         raise UserError(f"{path}: not written, for {wild} is not finite any more; lower --lr, or add --clip 1")
-    write_state(path, {"model": weights, **about_model(model, tokenizer), "notes": notes})
+    if processes.rank() == 0:
+        write_state(path, {"model": weights, **about_model(model, tokenizer), "notes": notes})
 
 
 def about_model(model: MultitaskBert, tokenizer: BertTokenizer) -> dict[str, Any]:
@@ -94,7 +97,8 @@ def save_trained(path: str | Path, model: MultitaskBert):
     if any(p.requires_grad for name, p in model.named_parameters() if part_of(name) == "BERT"):
         raise ValueError("BERT's own weights train in this model: save_model keeps them, save_trained would not")
     weights = {name: tensor for name, tensor in model.state_dict().items() if part_of(name) != "BERT"}
-    write_state(path, {"trained": weights, "build": model.build, "base": fingerprint(model.bert)})
+    if processes.rank() == 0:
+        write_state(path, {"trained": weights, "build": model.build, "base": fingerprint(model.bert)})
 
 
 def load_trained(path: str | Path, bert: BertModel) -> MultitaskBert:

@@ -141,18 +141,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def part(self, mine: slice) -> "Batch":
+        """Some of the examples."""
+        rows = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name != "labels"}
+        parts = {name: value.view(-1, len(self), *value.shape[1:])[:, mine] for name, value in rows.items()}
+        return replace(
+            self,
+            indices=self.indices[mine],
+            labels=None if self.labels is None else self.labels[mine],
+            **{name: value.flatten(0, 1) for name, value in parts.items()},
+        )
+
     def split(self, size: int) -> Iterator["Batch"]:
         """The same examples, at most `size` at a time."""
         for start in range(0, len(self), size):
-            mine = slice(start, start + size)
-            rows = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name != "labels"}
-            parts = {name: value.view(-1, len(self), *value.shape[1:])[:, mine] for name, value in rows.items()}
-            yield replace(
-                self,
-                indices=self.indices[mine],
-                labels=None if self.labels is None else self.labels[mine],
-                **{name: value.flatten(0, 1) for name, value in parts.items()},
-            )
+            yield self.part(slice(start, start + size))
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; to a GPU from pinned memory, so that the copy need not be waited for."""

@@ -1,8 +1,9 @@
-"""The machine under a run: its device, its memory, and the one step in which weights change.
+"""The machine under a run: its device, its memory, its processes, and the one step in which weights change.
 
 Three scripts share this: multitask_classifier.py, classifier.py (the same loop) and the further pre-training.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minbert import processes
 from minbert.data import Batch
 from minbert.errors import UserError, full_memory
 from minbert.multitask import MultitaskBert
@@ -18,12 +20,21 @@ from minbert.optimizer import set_lr
 from minbert.pcgrad import take_gradients
 from minbert.terms import Loss, Pass, backward
 
+Log = dict[str, dict[str, Tensor]]  # term → name → number
+
 
 def find_device(use_gpu: bool) -> torch.device:
-    """The device that a run uses; UserError where a GPU is asked for and PyTorch sees none."""
-    if use_gpu and not torch.cuda.is_available():
+    """The device that a run uses, one a process; UserError where GPUs are asked for that PyTorch does not see."""
+    if not use_gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise UserError("--use_gpu: this PyTorch sees no CUDA device; leave the flag out to train on the CPU")
-    return torch.device("cuda" if use_gpu else "cpu")
+    if processes.size() > 1:
+        number, count = int(os.environ.get("LOCAL_RANK", processes.rank())), torch.cuda.device_count()
+        if number >= count:
+            raise UserError(f"--use_gpu: each process needs a GPU of its own; start {count} at most on this machine")
+        torch.cuda.set_device(number)
+    return torch.device("cuda")
 
 
 def seed_everything(seed: int):
@@ -35,7 +46,8 @@ class Portions:
     """Batches forward and backward, at most `size` examples at a time; None is a whole batch at once.
 
     Losses and terms are means over examples, L = Σₖ (nₖ/n)·Lₖ, so the portions' gradients add up to the batch's. Where
-    the memory is full, the size halves, and the batch is done again: the update stays that of the whole batch.
+    the memory is full, the size halves, and the batch is done again: the update stays that of the whole batch. In the
+    same way the gradients of several processes' shares of a batch add up to the batch's.
     """
 
     def __init__(self, size: int | None = None):
@@ -49,11 +61,26 @@ class Portions:
 
     def descend(
         self, model: MultitaskBert, batch: Batch, loss: Loss, terms: Mapping[str, Any], weight: float
-    ) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
-        """Send a batch's loss and terms backward, times `weight`; returns the loss, and what to log, by term."""
+    ) -> tuple[Tensor, Log]:
+        """Send a batch's loss and terms backward, times `weight`; returns the loss, and what to log, by term.
+
+        Each process sends its share of the batch backward, and gets the gradient, the loss and the log of the whole.
+        """
         earlier = take_gradients(model.parameters())  # of other tasks in this step
+        mine, share = processes.share(len(batch))
+        part = batch.part(mine) if processes.size() > 1 else batch
+        result = None
+        while result is None:
+            result = self._try(model, part, loss, terms, weight * share)
+        result = whole(model, *result, share, terms)
+        for p, gradient in earlier.items():
+            p.grad = gradient if p.grad is None else p.grad + gradient
+        return result
+
+    def _try(self, model, batch, loss, terms, weight):
+        """The same for this process alone; None where the memory was full, and then the size is half of what it was."""
         try:
-            result = self._descend(model, batch, loss, terms, weight)
+            return self._descend(model, batch, loss, terms, weight)
         except (MemoryError, RuntimeError) as error:
             memory, size = full_memory(error), min(self.size or len(batch), len(batch))
             if not memory or size == 1:
@@ -61,14 +88,9 @@ class Portions:
             self.size = (size + 1) // 2
             print(f"the {memory}'s memory is full: --micro_batch {self.size} from here on, with the same updates",
                   file=sys.stderr)  # fmt: skip
-            result = None  # what the error holds is freed when this block ends
-        if result is None:
-            model.zero_grad()
-            torch.cuda.empty_cache()
-            result = self.descend(model, batch, loss, terms, weight)
-        for p, gradient in earlier.items():
-            p.grad = gradient if p.grad is None else p.grad + gradient
-        return result
+        model.zero_grad()  # what the error held is freed by now
+        torch.cuda.empty_cache()
+        return None
 
     def _descend(self, model, batch, loss, terms, weight):
         total, logs = torch.zeros((), device=model.device), []
@@ -85,6 +107,23 @@ class Portions:
             return sum(share * log[term][name] for share, log in logs)
 
         return total, {term: {name: joined(term, name) for name in log} for term, log in logs[0][1].items()}
+
+
+def whole(model: nn.Module, loss: Tensor, log: Log, share: float, terms: Mapping[str, Any]) -> tuple[Tensor, Log]:
+    """The whole batch's gradient in place of a share's, which was weighted; returns the batch's loss and log.
+
+    loss, log: of this process's share of the batch, n_r/n.
+    """
+    if processes.size() == 1:
+        return loss, log
+    means = [(term, name) for term in log for name in log[term] if name not in terms[term].largest]
+    numbers = [loss, *(log[term][name] for term, name in means)]
+    loss, *means_of_all = processes.sum_gradients([*model.parameters()], [share * number for number in numbers])
+    result = {term: {name: processes.largest(x) for name, x in names.items() if (term, name) not in means}
+              for term, names in log.items()}  # fmt: skip
+    for (term, name), number in zip(means, means_of_all, strict=True):
+        result[term][name] = number
+    return loss, result
 
 
 def checked_step(

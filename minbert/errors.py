@@ -112,11 +112,14 @@ class Stop:
     signal: int | None = None
     raising = False
 
-    def leave(self, message: str):
-        """Print `message` and leave as a signal's victim would: status 130 for Ctrl-C, 143 for SIGTERM."""
+    def leave(self, message: str, signal: int | None = None):
+        """Print `message` and leave as a signal's victim would: status 130 for Ctrl-C, 143 for SIGTERM.
+
+        signal: its number, where another process had it.
+        """
         with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
             print(message, file=sys.stderr)
-        sys.exit(128 + self.signal)
+        sys.exit(128 + (signal or self.signal))
 
 
 @contextmanager

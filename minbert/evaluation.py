@@ -9,11 +9,13 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from minbert import processes
 from minbert.data import Batch, Dataset, Example, eval_batches
 from minbert.errors import UserError
 from minbert.examples import FORMULA, UNWRITABLE
@@ -25,15 +27,18 @@ from minbert.tasks import TASKS, Task
 
 @torch.no_grad()
 def _each_batch(model: MultitaskBert, data: Dataset, title: str, do: Callable[[Batch], None]):
-    """Call `do` with every batch of the data, on the model's device, without gradients and dropout."""
+    """Call `do` with every batch of the data, on the model's device, without gradients and dropout.
+
+    Each of several processes has every N-th batch; those of the others take as long.
+    """
     was_training = model.training
     with Progress(len(data), title, "example") as bar:
         model.eval()
         try:
-            for batch in eval_batches(data):
+            for batch in islice(eval_batches(data), processes.rank(), None, processes.size()):
                 with model.autocast():
                     do(batch.to(model.device))
-                bar.update(len(batch))
+                bar.update(processes.size() * len(batch))
         finally:
             model.train(was_training)
 
@@ -50,10 +55,12 @@ def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
         order.extend(batch.indices)
 
     _each_batch(model, data, f"evaluating {data.task.name}", answer)
-    in_order = torch.cat(results).cpu()
+    in_order = torch.zeros(len(data), data.task.outputs)
+    if results:  # fewer batches than processes leave nothing to some
+        in_order[order] = torch.cat(results).cpu()
+    (in_order,) = processes.summed([in_order])  # each row is of one process, and 0 in the others
     if not torch.isfinite(in_order).all():
         raise UserError(f"the model's outputs for {data.task.name} are not finite numbers; train with a lower --lr")
-    in_order[order] = in_order.clone()
     return in_order
 
 
@@ -76,13 +83,14 @@ def remembered(model: MultitaskBert, train: Mapping[str, Dataset], dev: Mapping[
 
 def _remember(model: MultitaskBert, data: Dataset):
     """Fill `data.vectors`. The batches are the same each time, since pads change a vector's last bits."""
-    vectors = torch.empty(len(data), data.parts, model.bert.config.hidden_size)  # (N, ·, C): · rows an example
+    vectors = torch.zeros(len(data), data.parts, model.bert.config.hidden_size)  # (N, ·, C): · rows an example
 
     def read(batch: Batch):
         rows = model.encode(batch, model.embed(batch))[1]  # (R, C)
         vectors[batch.indices] = rows.float().cpu().unflatten(0, (data.parts, -1)).transpose(0, 1)
 
     _each_batch(model, data, f"reading {data.task.name} once", read)
+    (vectors,) = processes.summed([vectors])  # each row is of one process, and 0 in the others
     data.vectors = vectors.flatten(0, 1)  # on the CPU, from which batches are moved like all of a batch
 
 

@@ -144,7 +144,8 @@ TABLE: dict[str, list[Flag]] = {
              scripts="m"),
         Flag("--weights", "a factor for the loss of each of --tasks (default: 0.7,0.3; of one alone 1)",
              metavar="LIST", scripts="p"),
-        Flag("--batch_size", "examples a batch", count, 8, "N"),
+        Flag("--batch_size", "examples a batch, of all processes together where torchrun starts several", count, 8,
+             "N"),
         Flag("--batch_size",
              "examples a batch of the larger lesson; the other's are smaller, so that both end at about "
              "the same time", count, 32, "N", scripts="p"),
@@ -173,7 +174,8 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--precision",
              "of the matrix products: bf16 is a little rough; faster on processors made for it, far slower "
              "on others", default="fp32", choices=("fp32", "bf16"), scripts="mcp"),
-        Flag("--use_gpu", "train on the first CUDA device", None, False, scripts="mcp"),
+        Flag("--use_gpu", "train on the first CUDA device, or with torchrun on one a process", None, False,
+             scripts="mcp"),
     ],
     "terms of the loss": [],
     "output": [

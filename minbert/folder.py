@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from minbert import processes
 from minbert.command_line import FREE
 from minbert.errors import UserError
 from minbert.files import atomic, remove_strays, sha256
@@ -40,20 +41,10 @@ OLDER = "older-run"  # where an earlier run's files wait until the new one has s
 MOVING = "older-run-moving"  # what it is called until all of them are there
 LOCK = ".minbert-lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what a file system without locks says
-READ = (
-    "*.safetensors",
-    "*.bin",
-    "*.pt",
-    "*.ckpt",
-    "*.index.json",
-    "config.json",
-    "vocab.txt",
-    "added_tokens.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "state.json",
-)  # of a directory of weights
+READ = (  # of a directory of weights
+    "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.index.json", "config.json", "vocab.txt", "added_tokens.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "state.json",
+)  # fmt: skip
 OURS = ("run.json", "metrics.jsonl", "best", "trained", "checkpoints", "outputs")
 PACKAGES = ("minbert", "torch", "numpy", "scipy", "tokenizers", "safetensors", "huggingface_hub")
 
@@ -113,6 +104,9 @@ class RunFolder:
         """The folder for a run with these settings: locked, and free or the one that the run goes on with."""
         if args.resume:
             self.read_description()
+        if processes.rank():  # the first process keeps it for all
+            yield self
+            return
         with self.lock():
             for name in ("", "checkpoints", "outputs", "predictions"):
                 remove_strays(self.path / name)
@@ -122,6 +116,7 @@ class RunFolder:
 
     def start(self, args: Namespace, description: Mapping[str, Any]):
         """Write run.json, or see that the run that is resumed was this one."""
+        processes.wait()  # until the others have seen what was there before
         if not args.resume:
             return self.begin(description)
         self.check_same(description)
@@ -130,6 +125,8 @@ class RunFolder:
 
     def begin(self, description: Mapping[str, Any]):
         """Write run.json. An earlier run's files step aside, into older-run/, until `forget_older`."""
+        if processes.rank():
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         older = [*self.contents(), *self._predictions()]
         unfinished = (self.path / MOVING).exists()  # this was stopped before
@@ -158,10 +155,12 @@ class RunFolder:
 
     def forget_older(self):
         """The new run has a model of its own: the earlier one's files go."""
-        if any((self.path / OLDER / name).exists() for name in self.names):
+        if processes.rank() == 0 and any((self.path / OLDER / name).exists() for name in self.names):
             shutil.rmtree(self.path / OLDER, ignore_errors=True)
 
     def describe(self, description: Mapping[str, Any]):
+        if processes.rank():
+            return
         with atomic(self.description) as temporary:
             temporary.write_text(json.dumps(description, indent=2, default=str) + "\n", encoding="utf-8")
 
@@ -324,8 +323,9 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, how many threads PyTorch uses, and the GPU if there is one."""
+    """The processor, how many processes and threads of PyTorch use it, and the GPU if there is one."""
     result = {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    result["processes"] = processes.size()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         result["processor"] = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

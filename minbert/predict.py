@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from minbert import processes
 from minbert.checkpoint import load_model
 from minbert.data import Dataset, Example
 from minbert.engine import find_device
@@ -68,15 +69,17 @@ def write_all_predictions(args: Namespace, data: dict[str, dict[str, Dataset]]) 
             predictions = task.predict(found)
             usual = args.out / "predictions" / args.prediction_name.format(task=name, split=split)
             path = args.outs[name].get(split, usual)
-            write_predictions(path, task, splits[split].examples, predictions)
-            if args.course_folder and path == usual:
-                args.course_folder.mkdir(exist_ok=True)
-                with atomic(args.course_folder / path.name) as temporary:
-                    shutil.copyfile(path, temporary)
-                path = args.course_folder / path.name
+            if processes.rank() == 0:
+                write_predictions(path, task, splits[split].examples, predictions)
+                if split == "dev":
+                    write_outputs(args.out / "outputs" / f"{name}-dev.jsonl", task, splits[split].examples, found)
+                if args.course_folder and path == usual:
+                    args.course_folder.mkdir(exist_ok=True)
+                    with atomic(args.course_folder / path.name) as temporary:
+                        shutil.copyfile(path, temporary)
+                    path = args.course_folder / path.name
             written.append(path)
             if split == "dev":
-                write_outputs(args.out / "outputs" / f"{name}-dev.jsonl", task, splits[split].examples, found)
                 every = all_scores(task, predictions, splits[split].labels)
                 scores[name] = next(iter(every.values()))
                 text = ", ".join(f"{title} {value:.3f}" for title, value in every.items())

@@ -3,7 +3,8 @@
 Whatever has state registers once (`state_dict`, `load_state_dict`); nothing else knows about saving. A checkpoint holds
 it all: weights, AdamW's means, the streams of batches, the schedule's history, the gradients' memory, the terms, the
 log of the epoch so far, dropout's generator. So a run that is stopped at any step and resumed ends, on a CPU, with the
-same bits as one that was not.
+same bits as one that was not. With several processes (`processes.py`) the first one writes the checkpoint, with the
+generators of all; a run may be resumed with another number of them.
 
     run = Run(folder, "10m")
     run.register(model=model, optimizer=optimizer, …)
@@ -22,15 +23,15 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minbert import processes
 from minbert.errors import Stop, Stopped, UserError, stop_signals
 from minbert.files import atomic
 from minbert.folder import RunFolder
@@ -70,7 +71,8 @@ class Run:
     def on_its_way(self, resume: bool = False) -> Iterator[None]:
         """Signals wait for the end of a step inside. resume: begin where the last checkpoint stands."""
         if resume:
-            self.load()
+            processes.first_alone(self.load)  # which removes what is damaged
+        self._check_weights()
         with stop_signals() as self.stop:
             yield
 
@@ -93,13 +95,12 @@ class Run:
                 yield i, steps[i]
                 bar.update()
                 self.step = i + 1
-                due = self._is_due()
-                stopping = self.stop.signal
-                if stopping or due:
+                signal, due = processes.largest(torch.tensor([self.stop.signal or 0, self._is_due()])).tolist()
+                if signal or due:
                     self.save()
-                if stopping:
+                if signal:
                     self.stop.leave(
-                        f"stopped after step {self.step} of epoch {self.epoch + 1}; --resume goes on from there"
+                        f"stopped after step {self.step} of epoch {self.epoch + 1}; --resume goes on from there", signal
                     )
 
     def _is_beyond(self, place: str):
@@ -114,7 +115,12 @@ class Run:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Inside, nothing changes that has state: a signal ends it, and --resume does it again."""
+        """Inside, nothing changes that has state: a signal ends it, and --resume does it again.
+
+        Several processes cannot agree in the middle of it to save, so they save before it.
+        """
+        if processes.size() > 1 and self.step:
+            self.save()
         try:
             self.stop.raising = True
             if self.stop.signal:
@@ -122,7 +128,7 @@ class Run:
             yield
         except Stopped:
             self.stop.raising = False
-            if self.lines:
+            if self.lines and processes.size() == 1:
                 self.save()
             place = f"after epoch {self.epoch + 1}" if self.lines else "before training"
             self.stop.leave(f"stopped in the evaluation {place}; --resume does it again")
@@ -142,14 +148,18 @@ class Run:
         self.folder.forget_older()
         self.epoch, self.step = self.epoch + 1, 0
         self.save()
-        if self.stop.signal:
-            self.stop.leave(f"stopped after epoch {self.epoch}; --resume goes on from there")
+        if signal := processes.largest(torch.tensor(self.stop.signal or 0)).item():
+            self.stop.leave(f"stopped after epoch {self.epoch}; --resume goes on from there", signal)
 
     def log(self, line: Mapping[str, Any]):
         """Add a line to metrics.jsonl, which is written whole."""
         self.lines.append(json.dumps(line) + "\n")
-        with atomic(self.folder.metrics) as temporary:
-            temporary.write_text("".join(self.lines), encoding="utf-8")
+        self._write_lines()
+
+    def _write_lines(self):
+        if processes.rank() == 0:
+            with atomic(self.folder.metrics) as temporary:
+                temporary.write_text("".join(self.lines), encoding="utf-8")
 
     # -------------------------------------------------------------------------------------------- saving
 
@@ -161,16 +171,32 @@ class Run:
                     f"epoch {self.epoch + 1}, step {self.step}: {name} is not a finite number any more, and is not "
                     "saved; lower --lr, or add --clip 1"
                 )
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        here = {"epoch": self.epoch, "step": self.step, "lines": self.lines, "best": self.best}
-        write_state(
-            self.folder.checkpoints / f"epoch-{self.epoch:05}-step-{self.step:08}",
-            {"run": here, "parts": state, "about": self.about},
-        )
-        for path in checkpoints(self.folder)[:-KEPT]:
-            shutil.rmtree(path, ignore_errors=True)
+        self._check_weights()
+        own = {name: part.state_dict() for name, part in self.parts.items() if getattr(part, "of_process", False)}
+        first, *others = processes.gathered(own)
+        if processes.rank() == 0:
+            here = {"epoch": self.epoch, "step": self.step, "lines": self.lines, "best": self.best}
+            parts = {name: first[name] if name in own else part.state_dict() for name, part in self.parts.items()}
+            state = {"run": here, "parts": parts, "about": self.about}
+            state |= {"other processes": others} if others else {}
+            write_state(self.folder.checkpoints / f"epoch-{self.epoch:05}-step-{self.step:08}", state)
+            for path in checkpoints(self.folder)[:-KEPT]:
+                shutil.rmtree(path, ignore_errors=True)
+        processes.wait()  # so that no process ends before the checkpoint is there
         _release_memory()
         self.saved_at = time.monotonic()
+
+    def _check_weights(self):
+        """UserError where the weights are not the same bits in all processes, which would train other models."""
+        if processes.size() > 1:
+            modules = [part for part in self.parts.values() if isinstance(part, nn.Module)]
+            bits = [p.detach().contiguous().view(torch.int32).sum() for part in modules for p in part.parameters()]
+            sums = torch.stack(bits).tolist()
+            if any(other != sums for other in processes.gathered(sums)):
+                raise UserError(
+                    f"epoch {self.epoch + 1}, step {self.step}: the processes do not have the same weights any more; "
+                    "run all of them on processors of one kind, with the same weights to begin with"
+                )
 
     def load(self):
         """Take up the newest whole checkpoint; damaged ones are named on stderr, and removed.
@@ -204,8 +230,12 @@ class Run:
             unknown = set(parts) ^ set(self.parts)
             if unknown:
                 raise UserError(f"{path}: has other parts than this run: {', '.join(sorted(unknown))}")
+            rank, others = processes.rank(), state.get("other processes", [])
             for name, part in self.parts.items():
-                part.load_state_dict(parts[name])
+                if rank == 0 or not getattr(part, "of_process", False):
+                    part.load_state_dict(parts[name])
+                elif rank <= len(others):  # else there were fewer, and this one begins with the seed of its own
+                    part.load_state_dict(others[rank - 1][name])
                 if isinstance(part, nn.Module) and (wild := finite(part.state_dict())):
                     raise ValueError(f"{wild} is not finite")
             self.epoch, self.step, self.lines, self.best = (here[name] for name in ("epoch", "step", "lines", "best"))
@@ -217,8 +247,7 @@ class Run:
                 raise ValueError("its best scores are incomplete")
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(f"{path}: does not fit this run ({str(error).splitlines()[0]})") from error
-        with atomic(self.folder.metrics) as temporary:
-            temporary.write_text("".join(self.lines), encoding="utf-8")
+        self._write_lines()
 
 
 def checkpoints(folder: RunFolder) -> list[Path]:
@@ -236,6 +265,8 @@ def _release_memory():
 class Random:
     """PyTorch's own generators, from which dropout draws."""
 
+    of_process = True
+
     def state_dict(self) -> dict[str, Tensor | None]:
         return {
             "cpu": torch.get_rng_state(),
@@ -246,76 +277,3 @@ class Random:
         torch.set_rng_state(state["cpu"])
         if state["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
-
-
-class EpochLog:
-    """What happened in an epoch: each task's losses, what the terms log, how many examples were seen, the time.
-
-    Numbers have a name, "loss" or "smart.before", and a task.
-    """
-
-    def __init__(self):
-        self.begin()
-
-    def begin(self):
-        """Forget everything, and start the clock."""
-        self.values: dict[str, dict[str, list[Tensor]]] = {}  # name → task → a number a batch
-        self.examples, self.before, self.start = 0, 0.0, time.perf_counter()
-
-    def add(self, task: str, examples: int, loss: Tensor, terms: Mapping[str, Mapping[str, Tensor]] | None = None):
-        """Note a batch. Nothing is converted to a Python number, which would wait for the GPU."""
-        numbers = {"loss": loss} | {f"{t}.{name}": x for t, log in (terms or {}).items() for name, x in log.items()}
-        for name, value in numbers.items():
-            self.values.setdefault(name, {}).setdefault(task, []).append(value.detach())
-        self.examples += examples
-
-    def add_cosines(self, tasks: Sequence[str], cosines: Tensor | None):
-        """Note the cosines between the gradients of a step's tasks. cosines: (T, T), T tasks, in their order."""
-        for i, j in combinations(range(len(tasks)), 2) if cosines is not None else ():
-            self.values.setdefault("cosine", {}).setdefault(f"{tasks[i]},{tasks[j]}", []).append(cosines[i, j])
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.start
-
-    def mean(self, name: str) -> dict[str, float]:
-        """The mean of a number, by task."""
-        return {task: _stack(values).mean().item() for task, values in self.values.get(name, {}).items()}
-
-    def term(self, name: str, largest: Iterable[str] = ()) -> dict[str, dict[str, float]]:
-        """What a term logged, task → name → number: means, but of the numbers named in `largest` the largest."""
-        result: dict[str, dict[str, float]] = {}
-        for key, by_task in self.values.items():
-            term, _, number = key.partition(".")
-            if term == name:
-                whole = torch.max if number in largest else torch.mean
-                for task, values in by_task.items():
-                    result.setdefault(task, {})[number] = whole(_stack(values)).item()
-        return result
-
-    def summary(self, terms: Mapping[str, Any]) -> dict[str, Any]:
-        """The epoch in numbers, as metrics.jsonl has them. terms: the run's terms, by name."""
-        logged = {name: self.term(name, term.largest) for name, term in terms.items()}
-        seconds = self.seconds
-        return {
-            "loss": self.mean("loss"),
-            **{name: means for name, means in logged.items() if means},
-            **({"cosines": self.mean("cosine")} if "cosine" in self.values else {}),
-            "batches": {task: len(values) for task, values in self.values.get("loss", {}).items()},
-            "seconds": seconds,
-            "examples_per_second": self.examples / seconds,
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        values = {name: {t: _stack(x).cpu() for t, x in tasks.items()} for name, tasks in self.values.items()}
-        return {"values": values, "examples": self.examples, "seconds": self.seconds}
-
-    def load_state_dict(self, state: Mapping[str, Any]):
-        self.begin()
-        self.values = {name: {t: list(x) for t, x in tasks.items()} for name, tasks in state["values"].items()}
-        self.examples, self.before = state["examples"], state["seconds"]
-
-
-def _stack(values: list[Tensor]) -> Tensor:
-    """Scalars as one tensor; those of before a stop may be on another device than those after it."""
-    return torch.stack([value.to(values[-1].device) for value in values])

@@ -249,7 +249,7 @@ class Proximal:
 class SmoothnessTerm:
     """`--smart`: λ·R_s, as a row of TERMS (`terms.py` says what a row has)."""
 
-    largest = ("max_delta",)
+    largest, of_process = ("max_delta",), True
 
     def __init__(self, model: nn.Module, seed: int, smart: float, tasks: Iterable[str] | None = None,
                  noise: str = "ball", epsilon: float | None = None, **search):  # fmt: skip

@@ -37,7 +37,7 @@ def binary_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 
     L = -mean over examples of (y·log σ(z) + (1 - y)·log(1 - σ(z)))
     """
-    return F.binary_cross_entropy_with_logits(outputs[:, 0], labels)
+    return F.binary_cross_entropy_with_logits(outputs[:, 0], labels.to(outputs.dtype))
 
 
 def regression_loss(outputs: Tensor, labels: Tensor, low: float = 0.0, high: float = 5.0) -> Tensor:

@@ -13,6 +13,9 @@ and with
     after_step(progress)               called after each step; progress: the share of the training that is done
     describe(means) → str              a line for the person after an epoch; means: task → name → number
     state_dict(), load_state_dict()    what a run must remember to go on
+    of_process                         True where that differs between processes (a generator of noise); may be left out
+
+The scalar must be a mean over the batch's examples, since a batch may be computed in parts (`engine.Portions`).
 
 The module's FLAGS hold the term's flags; nothing else in the program knows the term.
 """

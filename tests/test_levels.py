@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "minbert"
 
 WINGS = {
-    "helpers": ("errors", "parser", "recipe", "flags", "command_line", "files", "progress", "state"),
+    "helpers": ("errors", "parser", "recipe", "flags", "command_line", "files", "progress", "state", "processes"),
     "the model": ("config", "bert", "optimizer", "vocabulary", "tokenizer"),
     "the techniques": ("lora", "pals", "smart", "rdrop", "average", "pcgrad", "sampling", "additions"),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),
@@ -23,6 +23,7 @@ WINGS = {
         "folder",
         "terms",
         "engine",
+        "epoch_log",
         "run",
         "predict",
         "own",

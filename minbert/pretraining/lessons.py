@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minbert import processes
 from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.data import Batch, Dataset, Example, eval_batches
@@ -84,7 +86,7 @@ def score_masked(learner: Learner, data: Dataset, masker: Masker) -> dict[str, f
     learner.eval()
     device = learner.nli.device
     loss, found, count = 0.0, 0, 0
-    for number, batch in enumerate(eval_batches(data)):
+    for number, batch in islice(enumerate(eval_batches(data)), processes.rank(), None, processes.size()):
         seen, chosen = (x.to(device) for x in masker(batch.input_ids, generator_for(2, number)))
         batch = batch.to(device)
         with learner.nli.autocast():
@@ -94,6 +96,7 @@ def score_masked(learner: Learner, data: Dataset, masker: Masker) -> dict[str, f
         found += (logits.argmax(dim=-1) == targets).sum().item()
         count += len(targets)
     learner.train(was_training)
+    loss, found, count = processes.summed([torch.tensor([loss, found, count], dtype=torch.float64)])[0].tolist()
     if not math.isfinite(loss):
         raise UserError("the loss of mlm on the held-out sentences is not a finite number any more; lower --lr")
     return {"mlm_loss": loss / max(1, count), "masked_word_accuracy": found / max(1, count)}

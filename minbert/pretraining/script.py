@@ -2,8 +2,10 @@
 
 from argparse import Namespace
 
+from minbert import processes
 from minbert.data import Batches
 from minbert.engine import checked_step, find_device, seed_everything
+from minbert.epoch_log import EpochLog
 from minbert.errors import one_line_errors
 from minbert.evaluation import evaluate
 from minbert.folder import RunFolder, check_places, describe
@@ -14,7 +16,7 @@ from minbert.pretraining.corpus import Corpus, read_corpus
 from minbert.pretraining.lessons import Learner, load_learner, score_masked
 from minbert.pretraining.masking import Masker, generator_for
 from minbert.pretraining.settings import get_args
-from minbert.run import EpochLog, Run
+from minbert.run import Run
 from minbert.sampling import SCHEDULES, Plan
 from minbert.tasks import TASKS
 from minbert.tokenizer import BertTokenizer
@@ -34,6 +36,7 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: Name
     run.register(learner=learner, optimizer=optimizer, plan=plan, log=log)
     run.register(**{f"batches of {task}": stream for task, stream in streams.items()})
 
+    processes.seed_apart(args.seed)
     with run.on_its_way(args.resume):
         if not run.lines:
             report(run, 0, args.epochs, {}, scores(learner, corpus, masker))
@@ -42,26 +45,32 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: Name
             steps = schedule.steps(plan, epoch)
             for i, step in run.steps(steps, f"epoch {epoch + 1}/{args.epochs}"):
                 optimizer.zero_grad()
-                losses = {}
+                losses, examples = [], []
                 for task in step:
                     at = (streams[task].passes, streams[task].position)
-                    batch = streams[task].next()
+                    whole = streams[task].next()
+                    mine, share = processes.share(len(whole))
+                    batch = whole.part(mine).to(device)
                     with learner.nli.autocast():
-                        if task == "mlm":
-                            seen, chosen = masker(batch.input_ids, generator_for(args.seed, 1, *at))
-                            loss = learner.mlm_loss(batch.to(device), seen.to(device), chosen.to(device))
+                        if task == "mlm":  # a mean over the chosen places, not over the rows
+                            seen, chosen = masker(whole.input_ids, generator_for(args.seed, 1, *at))
+                            share = bool(share) * (chosen[mine].sum() / chosen.sum().clamp(min=1)).item()
+                            loss = learner.mlm_loss(batch, seen[mine].to(device), chosen[mine].to(device))
                         else:
-                            batch = batch.to(device)
                             loss = TASKS[task].loss(learner.nli(batch), batch.labels)
-                    (args.weights[task] * loss).backward()
-                    losses[task] = loss.detach()
-                    log.add(task, len(batch), loss)
+                    (args.weights[task] * share * loss).backward()
+                    losses.append(share * loss.detach())
+                    examples.append(len(whole))
+                losses = dict(zip(step, processes.sum_gradients([*learner.parameters()], losses), strict=True))
+                for (task, loss), count in zip(losses.items(), examples, strict=True):
+                    log.add(task, count, loss)
                 done, total = epoch * len(steps) + i, args.epochs * len(steps)
                 factor = lr_factor(done, total, args.warmup, args.lr_decay)
                 checked_step(learner, optimizer, losses, f"epoch {epoch + 1}, step {i + 1}", args.clip, factor)
 
+            numbers = log.summary({})
             with run.evaluation():
-                numbers, found = log.summary({}), scores(learner, corpus, masker)
+                found = scores(learner, corpus, masker)
             write_weights(learner, tokenizer, args)
             report(run, epoch + 1, args.epochs, numbers, found)
     if args.resume:  # perhaps they were lost since
@@ -71,7 +80,8 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: Name
 
 def write_weights(learner: Learner, tokenizer: BertTokenizer, args: Namespace):
     """The directory that `--pretrained` and `transformers` take, with the MLM head if that is worth keeping."""
-    save_pretrained(learner.bert, tokenizer, args.out, learner.mlm if learner.keeps_mlm else None)
+    if processes.rank() == 0:
+        save_pretrained(learner.bert, tokenizer, args.out, learner.mlm if learner.keeps_mlm else None)
 
 
 def scores(learner: Learner, corpus: Corpus, masker: Masker) -> dict[str, float]:
@@ -102,7 +112,7 @@ def run(args: Namespace):
     device = find_device(args.use_gpu)
     with RunFolder(args.out, SAVED).held(args) as args.folder:
         seed_everything(args.seed)
-        tokenizer = load_tokenizer(args.pretrained, args.local_files_only)
+        tokenizer = processes.first_alone(lambda: load_tokenizer(args.pretrained, args.local_files_only))
         tokenizer.max_length = min(tokenizer.max_length, args.max_length)
         corpus = read_corpus(args.data, tokenizer, args.tasks, args.corpus, args.limit, args.held_out, args.pairs)
         nli = {"pairs": args.pairs, "pooling": args.pooling, "dropout": args.hidden_dropout_prob}
@@ -123,7 +133,7 @@ def run(args: Namespace):
 
 
 def main(argv: list[str] | None = None):
-    with one_line_errors():
+    with one_line_errors(), processes.joined():
         run(get_args(argv))
 
 

@@ -126,9 +126,9 @@ def evaluation(stage: Stage):
 
 def gradients(stage: Stage):
     """One update from three tasks' gradients, in every way; T is then the number of tasks."""
+    from minbert.epoch_log import EpochLog
     from minbert.multitask import MultitaskBert
     from minbert.pcgrad import COMBINE, Memory, give_gradients, take_gradients
-    from minbert.run import EpochLog
 
     tasks = ("sst", "para", "sts")
     model, memory = MultitaskBert(stage.bert(), tasks), Memory(0)

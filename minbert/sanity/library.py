@@ -20,12 +20,11 @@ def attention(module: nn.Module, x: Tensor, mask: Tensor, heads: int, p: float =
     names = ("query", "key", "value")
     weights = {f"{name[0]}_proj_weight": getattr(module, name).weight for name in names}
     bias = torch.cat([getattr(module, name).bias for name in names])
-    B, T, C = x.shape
-    tokens = x.transpose(0, 1)  # (T, B, C), the library's order
+    (rows, length, width), tokens = x.shape, x.transpose(0, 1)  # (T, B, C), the library's order
     found, _ = F.multi_head_attention_forward(
-        tokens, tokens, tokens, C, heads, None, bias, None, None, False, p, torch.eye(C, dtype=x.dtype), None,
-        training=p > 0, need_weights=False, attn_mask=mask.to(x.dtype).expand(B, heads, T, T).flatten(0, 1),
-        use_separate_proj_weight=True, **weights,
+        tokens, tokens, tokens, width, heads, None, bias, None, None, False, p, torch.eye(width, dtype=x.dtype), None,
+        training=p > 0, need_weights=False, use_separate_proj_weight=True, **weights,
+        attn_mask=mask.to(x.dtype).expand(rows, heads, length, length).flatten(0, 1),
     )  # fmt: skip
     return found.transpose(0, 1)
 

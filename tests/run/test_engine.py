@@ -9,11 +9,11 @@ from torch import nn
 
 from minbert import progress as module
 from minbert.engine import checked_step, find_device
+from minbert.epoch_log import EpochLog
 from minbert.errors import UserError
 from minbert.folder import RunFolder, free_folder, newest_run
 from minbert.optimizer import AdamW
 from minbert.progress import Progress, progress
-from minbert.run import EpochLog
 
 
 def with_gradient(value: float) -> tuple[nn.Linear, AdamW, dict[str, torch.Tensor]]:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from minbert.bert import BertModel
+from minbert.epoch_log import EpochLog
 from minbert.flags import techniques
 from minbert.multitask import MultitaskBert
-from minbert.run import EpochLog
 from minbert.tasks import TASKS
 from minbert.terms import Pass, active, backward, build_terms
 from tests.techniques.models import NAMES, batch_of, example_settings
