@@ -75,7 +75,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     streams = {task: Batches(d, batch_sizes[task], args.seed) for task, d in train_sets.items()}
     lr = args.lr or (1e-5 if model.bert_trains() else 1e-3)
     groups = parameter_groups(model, lr, args.head_lr, args.weight_decay, args.no_decay_norms)
-    optimizer = AdamW(groups, lr=lr)
+    optimizer = AdamW(groups, lr=lr, fused=True)
     combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
     terms, log, run = build_terms(model, args.terms, args.seed), EpochLog(), Run(args.folder, args.save_every)
     run.register(model=model, optimizer=optimizer, plan=plan, memory=memory, portions=portions, log=log)
