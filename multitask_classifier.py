@@ -22,6 +22,7 @@ from collections.abc import Callable
 from minbert.additions import part_of
 from minbert.checkpoint import save_model, save_trained
 from minbert.data import Batches, Dataset, read_examples
+from minbert.dropout import draw_in_blocks
 from minbert.engine import Portions, checked_step, find_device, seed_everything
 from minbert.errors import UserError, one_line_errors
 from minbert.evaluation import evaluate, overall, remembered
@@ -180,6 +181,8 @@ def build_model(args: Namespace) -> MultitaskBert:
     except ValueError as error:  # what only the weights can tell
         raise UserError(f"the additions {args.additions}: {error}") from error
     model.to(find_device(args.use_gpu)).precision = args.precision
+    if args.fast_dropout:
+        draw_in_blocks(model)
     if args.mode == FROZEN or args.freeze_bert:
         model.freeze_bert()
         if args.bert_dropout is None and not args.terms and not args.additions:

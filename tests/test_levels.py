@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minbert"
 WINGS = {
     "helpers": ("errors", "parser", "recipe", "flags", "command_line", "files", "progress", "state"),
     "the model": ("config", "bert", "optimizer", "vocabulary", "tokenizer"),
-    "the techniques": ("lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
+    "the techniques": ("dropout", "lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),
     "weights": ("strict", "cache", "minilm", "foreign", "hub", "pretrained", "checkpoint"),
     "a run": (
@@ -39,7 +39,15 @@ NEW = tuple(p.stem for p in PACKAGE.glob("*.py") if ROWS.search(p.read_text("utf
 ORDER = [name for names in WINGS.values() for name in names]
 ORDER[ORDER.index("additions") : ORDER.index("additions")] = NEW
 
-ALONE = ("optimizer", "lora", "smart", "rdrop", "pcgrad", "sampling")  # each works on a toy and knows no other
+ALONE = (
+    "optimizer",
+    "dropout",
+    "lora",
+    "smart",
+    "rdrop",
+    "pcgrad",
+    "sampling",
+)  # each works on a toy alone
 HELPERS = ("errors", "parser")  # all that they may import
 
 LOOK_AHEAD = {  # (who, whom, inside what)

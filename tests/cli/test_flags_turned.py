@@ -33,6 +33,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--priorities": ([["1,8,1"]], (*FULL, "--schedule", "fixed")),
     "--hidden_dropout_prob": ([["0.3"]], FULL),
     "--bert_dropout": ([["0.1"]], FULL),
+    "--fast_dropout": ([[]], (*FULL, "--bert_dropout", "0.1")),
     "--pairs": ([["joint"]], FULL),
     "--para_head": ([[name] for name in FLAGS["--para_head"].choices[1:]], FULL),
     "--sts_head": ([[name] for name in FLAGS["--sts_head"].choices[1:]], FULL),
