@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 from minbert.additions import part_of
 from minbert.checkpoint import save_model, save_trained
+from minbert.compiled import compile_layers
 from minbert.data import Batches, Dataset, read_examples
 from minbert.dropout import draw_in_blocks
 from minbert.engine import Portions, checked_step, find_device, seed_everything
@@ -183,6 +184,8 @@ def build_model(args: Namespace) -> MultitaskBert:
     model.to(find_device(args.use_gpu)).precision = args.precision
     if args.fast_dropout:
         draw_in_blocks(model)
+    if args.compile:
+        compile_layers(model.bert)
     if args.mode == FROZEN or args.freeze_bert:
         model.freeze_bert()
         if args.bert_dropout is None and not args.terms and not args.additions:

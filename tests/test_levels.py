@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minbert"
 WINGS = {
     "helpers": ("errors", "parser", "recipe", "flags", "command_line", "files", "progress", "state"),
     "the model": ("config", "bert", "optimizer", "vocabulary", "tokenizer"),
-    "the techniques": ("dropout", "lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
+    "the techniques": ("dropout", "compiled", "lora", "pals", "smart", "rdrop", "pcgrad", "sampling", "additions"),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),
     "weights": ("strict", "cache", "minilm", "foreign", "hub", "pretrained", "checkpoint"),
     "a run": (
