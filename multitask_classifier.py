@@ -24,12 +24,14 @@ from minbert import processes
 from minbert.additions import part_of
 from minbert.average import Average
 from minbert.checkpoint import about_model, save_model, save_trained
+from minbert.compiled import compile_layers
 from minbert.data import Batches, Dataset, read_split
+from minbert.dropout import draw_in_blocks
 from minbert.engine import Portions, checked_step, find_device, seed_everything
-from minbert.epoch_log import EpochLog
+from minbert.epoch_log import EpochLog, report
 from minbert.errors import UserError, one_line_errors
 from minbert.evaluation import evaluate, overall, remembered
-from minbert.folder import RUNS, RunFolder, check_places, describe, free_folder, peak_memory
+from minbert.folder import RUNS, RunFolder, check_places, describe, free_folder
 from minbert.hub import find
 from minbert.multitask import MultitaskBert
 from minbert.optimizer import AdamW, lr_factor, parameter_groups
@@ -79,7 +81,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     streams = {task: Batches(d, batch_sizes[task], args.seed) for task, d in train_sets.items()}
     lr = args.lr or (1e-5 if model.bert_trains() else 1e-3)
     groups = parameter_groups(model, lr, args.head_lr, args.weight_decay, args.no_decay_norms)
-    optimizer = AdamW(groups, lr=lr)
+    optimizer = AdamW(groups, lr=lr, fused=True)
     combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
     seed = processes.seed_apart(args.seed)  # of the noise
     terms, log, run = build_terms(model, args.terms, seed), EpochLog(), Run(args.folder, args.save_every)
@@ -137,25 +139,6 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     return run.best["scores"]
 
 
-def report(run: Run, model: MultitaskBert, epoch: int, epochs: int, scores: dict, numbers: dict, terms: dict):
-    """Print the epoch, one line and one a term, and end it; epoch 0 is before training."""
-    mean = overall(scores["dev"], model.tasks)
-    columns = {"loss": numbers["loss"], **scores} if epoch else scores
-    text = [f"epoch {epoch}/{epochs}" if epoch else "before training"]
-    text += [f"{name} " + "  ".join(f"{t} {x:.3f}" for t, x in values.items()) for name, values in columns.items()]
-    text.append(f"overall {mean:.3f}")
-    line = {"epoch": epoch, **scores, "overall": mean, **numbers, "peak_memory_gib": peak_memory()}
-    if not epoch:
-        print(" | ".join(text), flush=True)
-        run.log(line)
-        return
-    text.append(f"{numbers['seconds']:.0f} s, {numbers['examples_per_second']:.1f} examples/s, {peak_memory():.1f} GiB")
-    print(" | ".join(text), flush=True)
-    for name in (name for name in terms if name in numbers):
-        print(f"  {terms[name].describe(numbers[name])}", flush=True)
-    run.end_epoch(line | {"best": run.best["epoch"] == epoch})
-
-
 # ------------------------------------------------------------------------------------------------ before and after
 
 
@@ -188,6 +171,10 @@ def build_model(args: Namespace) -> MultitaskBert:
     except ValueError as error:  # what only the weights can tell
         raise UserError(f"the additions {args.additions}: {error}") from error
     model.to(find_device(args.use_gpu)).precision = args.precision
+    if args.fast_dropout:
+        draw_in_blocks(model)
+    if args.compile:
+        compile_layers(model.bert)
     if args.mode == FROZEN or args.freeze_bert:
         model.freeze_bert()
         if args.bert_dropout is None and not args.terms and not args.additions:

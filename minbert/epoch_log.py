@@ -1,4 +1,4 @@
-"""What an epoch's line of metrics.jsonl is made of: losses, what the terms log, cosines of gradients, time."""
+"""An epoch in numbers: losses, what the terms log, cosines of gradients, time; and the line that a run prints of it."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,6 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from minbert.evaluation import overall
+from minbert.folder import peak_memory
+from minbert.multitask import MultitaskBert
+from minbert.run import Run
 
 
 class EpochLog:
@@ -75,6 +80,25 @@ class EpochLog:
         self.begin()
         self.values = {name: {t: list(x) for t, x in tasks.items()} for name, tasks in state["values"].items()}
         self.examples, self.before = state["examples"], state["seconds"]
+
+
+def report(run: Run, model: MultitaskBert, epoch: int, epochs: int, scores: dict, numbers: dict, terms: dict):
+    """Print the epoch, one line and one a term, and end it; epoch 0 is before training."""
+    mean = overall(scores["dev"], model.tasks)
+    columns = {"loss": numbers["loss"], **scores} if epoch else scores
+    text = [f"epoch {epoch}/{epochs}" if epoch else "before training"]
+    text += [f"{name} " + "  ".join(f"{t} {x:.3f}" for t, x in values.items()) for name, values in columns.items()]
+    text.append(f"overall {mean:.3f}")
+    line = {"epoch": epoch, **scores, "overall": mean, **numbers, "peak_memory_gib": peak_memory()}
+    if not epoch:
+        print(" | ".join(text), flush=True)
+        run.log(line)
+        return
+    text.append(f"{numbers['seconds']:.0f} s, {numbers['examples_per_second']:.1f} examples/s, {peak_memory():.1f} GiB")
+    print(" | ".join(text), flush=True)
+    for name in (name for name in terms if name in numbers):
+        print(f"  {terms[name].describe(numbers[name])}", flush=True)
+    run.end_epoch(line | {"best": run.best["epoch"] == epoch})
 
 
 def _stack(values: list[Tensor]) -> Tensor:

@@ -95,6 +95,12 @@ TABLE: dict[str, list[Flag]] = {
              "inside BERT trains, so that it reads each sentence only once)", rate, metavar="P", scripts="mc"),
         Flag("--bert_dropout", "dropout inside BERT (default: what its config.json says, usually 0.1)", rate,
              metavar="P", scripts="p"),
+        Flag("--fast_dropout", "draw dropout's random numbers in blocks, which is faster on a CPU; the rates are the "
+             "same to 2⁻¹⁷, the draws are others; not inside the kernel of --attention sdpa; see minbert/dropout.py",
+             None, False, scripts="mc", not_with={"--use_gpu": "which draws in parallel by itself"}),
+        Flag("--compile", "let PyTorch's compiler write several of BERT's operations as one loop (on a CPU no gain "
+             "was measured); the first steps take a minute longer; see minbert/compiled.py", None, False, scripts="mc",
+             not_with={"--fast_dropout": "since compiled code draws in its own way"}),
         Flag("--attention", "written out, or by PyTorch's fused kernel; the same but for dropout's draws",
              default="plain", choices="bert.ATTENTION"),
         Flag("--attention", "written out, or by PyTorch's fused kernel", default="sdpa", choices="bert.ATTENTION",

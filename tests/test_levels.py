@@ -15,7 +15,18 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minbert"
 WINGS = {
     "helpers": ("errors", "parser", "recipe", "flags", "command_line", "files", "progress", "state", "processes"),
     "the model": ("config", "bert", "optimizer", "vocabulary", "tokenizer"),
-    "the techniques": ("lora", "pals", "smart", "rdrop", "average", "pcgrad", "sampling", "additions"),
+    "the techniques": (
+        "dropout",
+        "compiled",
+        "lora",
+        "pals",
+        "smart",
+        "rdrop",
+        "average",
+        "pcgrad",
+        "sampling",
+        "additions",
+    ),
     "the tasks": ("tasks", "tables", "examples", "data", "heads", "multitask", "evaluation"),
     "weights": ("strict", "cache", "minilm", "foreign", "hub", "pretrained", "checkpoint"),
     "a run": (
@@ -23,8 +34,8 @@ WINGS = {
         "folder",
         "terms",
         "engine",
-        "epoch_log",
         "run",
+        "epoch_log",
         "predict",
         "own",
         "submit",
@@ -41,7 +52,7 @@ ORDER = [name for names in WINGS.values() for name in names]
 ORDER[ORDER.index("additions") : ORDER.index("additions")] = NEW
 
 # each works on a toy and knows no other
-ALONE = ("optimizer", "lora", "smart", "rdrop", "average", "pcgrad", "sampling")
+ALONE = ("optimizer", "dropout", "lora", "smart", "rdrop", "average", "pcgrad", "sampling")
 HELPERS = ("errors", "parser")  # all that they may import
 
 LOOK_AHEAD = {  # (who, whom, inside what)

@@ -31,7 +31,7 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: Name
     sizes = schedule.sizes(plan)
     streams = {task: Batches(d, sizes[task], args.seed) for task, d in corpus.train.items()}
     groups = parameter_groups(learner, args.lr, args.head_lr, args.weight_decay, spare_norms=True)
-    optimizer = AdamW(groups, lr=args.lr)
+    optimizer = AdamW(groups, lr=args.lr, fused=True)
     log, run = EpochLog(), Run(args.folder, args.save_every)
     run.register(learner=learner, optimizer=optimizer, plan=plan, log=log)
     run.register(**{f"batches of {task}": stream for task, stream in streams.items()})

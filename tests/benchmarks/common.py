@@ -1,6 +1,7 @@
 """What the benchmarks share: the course's three tasks as streams of batches, and ways to take turns."""
 
 import argparse
+import ctypes
 import statistics
 import time
 from collections.abc import Callable
@@ -48,6 +49,56 @@ def take_turns(ways: dict[str, Callable[[list[Batch]], None]], batches: Callable
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+class Clock:
+    """Seconds by the wall, or seconds that this process's threads computed. kind: "wall" or "cpu"."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self.now = {"wall": time.perf_counter, "cpu": time.process_time}[kind]
+
+    def time(self, do: Callable[[], object]) -> float:
+        start = self.now()
+        do()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return self.now() - start
+
+
+def peak_of(do: Callable[[], object]) -> int:
+    """By how many bytes the memory's peak inside `do` is above what was held before; 0 where no Linux says so."""
+
+    def held(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back to the system
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = held("VmRSS")
+        do()
+        return max(0, held("VmHWM") - before)
+    except (OSError, StopIteration):
+        return 0
+
+
+class Turns:
+    """Numbers of several sides, a list each, one a turn."""
+
+    def __init__(self):
+        self.numbers: dict[tuple[str, str], list[float]] = {}
+
+    def add(self, side: str, **numbers: float):
+        for name, number in numbers.items():
+            self.numbers.setdefault((side, name), []).append(number)
+
+    def median(self, side: str, name: str) -> float:
+        return statistics.median(self.numbers[side, name])
+
+    def ratio(self, side: str, other: str, name: str) -> float:
+        """The median of the turns' ratios, of one side to another."""
+        return ratio(self.numbers[side, name], self.numbers[other, name])
 
 
 def ratio(times: list[float], base: list[float]) -> float:

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--priorities": ([["1,8,1"]], (*FULL, "--schedule", "fixed")),
     "--hidden_dropout_prob": ([["0.3"]], FULL),
     "--bert_dropout": ([["0.1"]], FULL),
+    "--fast_dropout": ([[]], (*FULL, "--bert_dropout", "0.1")),
     "--pairs": ([["joint"]], FULL),
     "--para_head": ([[name] for name in FLAGS["--para_head"].choices[1:]], FULL),
     "--sts_head": ([[name] for name in FLAGS["--sts_head"].choices[1:]], FULL),
@@ -57,6 +58,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--freeze_bert": ([[]], (*FULL, "--adapter", "pal")),
 }
 OTHERWISE = {  # flags of place and output: test_flags_of_place.py, test_flags_of_output.py see what they do
+    "--compile",  # tests/techniques/test_compiled.py
     "--quickstart", "--recipe", "--list_recipes", "--predict", "--predict_only", "--local_files_only", "--attention",
     "--use_gpu", "--out", "--overwrite", "--skip_predictions", "--eval_train", "--resume", "--save_every",
     *(f"--{task}_{what}" for task in ("sst", "para", "sts") for what in ("dev", "test", "dev_out", "test_out")),

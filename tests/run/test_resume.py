@@ -30,7 +30,7 @@ SETTINGS = {
     "plain": FULL,
     "frozen": (),
     "PCGrad, SMART, Bregman": (*FULL, "--combine", "pcgrad", *SMART, "--bregman", "1", "--schedule", "interleaved"),
-    "R-Drop, warm-up": (*FULL, "--rdrop", "1", "--warmup", "0.2", "--lr_decay", "linear"),
+    "R-Drop, warm-up": (*FULL, "--rdrop", "1", "--warmup", "0.2", "--lr_decay", "linear", "--fast_dropout"),
     "LoRA": ("--lora_rank", "2", "--combine", "cagrad"),
     "PAL": (*FULL, "--adapter", "pal", "--schedule", "annealed"),
     "priority": (*FULL, "--schedule", "priority", *SMART),
