@@ -393,6 +393,12 @@ MISTAKES = (
     *written(losses.ROUNDED, "∂ round(x)/∂x = 0",
             "Rounding, `argmax` and `detach` have no gradient: nothing is learned from such a loss. Take the loss of "
             "the raw outputs, and round only for the predictions."),
+    *written(losses.EVERY, "loss = mean_i (ŷ_i - y_i)²",
+            "PyTorch spreads (B, 1) and (B,) to (B, B): every output is pulled towards every label, and all outputs "
+            "become the labels' mean. Give both one shape: `outputs.view(-1)` beside `labels.view(-1)`."),
+    *written(losses.KL, "KL(p‖q) = Σ_k p_k (log p_k - log q_k)",
+            "`F.kl_div(input, target)` takes the logarithm of the probabilities as its input, and the probabilities as "
+            "its target. Use `F.log_softmax` for the first."),
     *written(losses.TWICE, "θ ← θ - α·∇loss, once a batch",
             "`loss.backward()` and `scaler.scale(loss).backward()` both run: the gradient is added twice, once scaled "
             "by thousands and once not. Keep the scaled one alone, and step with `scaler.step(optimizer)`."),
