@@ -13,6 +13,7 @@ from minbert.sanity.layout import NOT_PARTS
 from minbert.sanity.source import assigned, definitions, name_of, nodes, parsed
 
 FROZEN, TRAINED = {"pretrain", "freeze", "last-linear-layer"}, {"finetune", "full-model"}
+SCHEDULE = re.compile(r"LR$|OnPlateau$|WarmRestarts$|^get_\w*(schedule|warmup)\w*$")
 OTHER_MODES = r"(?i)\b_?(ema|swa)(_|\b)|deepcopy|\.training = |import.*\b(lightning|accelerate|transformers)\b"
 
 
@@ -68,6 +69,43 @@ def untended(project: Any, does: Callable[[ast.AST], bool]) -> tuple[str, int] |
 def zeroes(node: ast.AST) -> bool:
     stores = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == "grad"
     return stores or (isinstance(node, ast.Call) and name_of(node) in ("zero_grad", "zero_"))
+
+
+def zeroed_once_an_epoch(project: Any) -> tuple[str, int] | None:
+    """(file, line) of a loop over batches that steps and never zeroes, where the loop around it does."""
+    for file, near in _near(project).items():
+        if re.search(r"\b(LightningModule|Trainer|Accelerator)\b", ast.unparse(parsed(file))):
+            continue
+        functions = (node for f in near for _, node in definitions(f) if isinstance(node, ast.FunctionDef))
+        clearing = {"zero_grad", "zero_", *(f.name for f in functions if any(map(zeroes, ast.walk(f))))}
+        for outer in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
+            cleared = any(name_of(n) == "zero_grad" for s in outer.body if isinstance(s, ast.Expr) for n in _calls(s))
+            for loop in (s for s in outer.body if cleared and isinstance(s, ast.For)):
+                names, text = {name_of(n) for n in _calls(loop)}, ast.unparse(loop)
+                over_batches = re.search(r"(?i)load|batch|data|tqdm", ast.unparse(loop.iter))
+                steps = "backward" in names and re.search(r"(?i)(opt\w*|scaler)\.step\(", text)
+                if over_batches and steps and not names & clearing and not re.search(r"zero_grad|\.grad\b", text):
+                    return str(file.relative_to(project.root)), loop.lineno
+    return None
+
+
+def unused_schedule(project: Any) -> tuple[str, int] | None:
+    """(file, line) where a function that trains makes a schedule of the learning rate and never names it again."""
+    for file in _reached(project):
+        for function in (n for n in nodes(file) if isinstance(n, ast.FunctionDef)):
+            if not {"backward", "step"} <= {name_of(n) for n in _calls(function)}:
+                continue
+            names = [n for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+            used = {n.id for n in names}.union(*(n.names for n in ast.walk(function) if isinstance(n, ast.Global)))
+            for target, value in (pair for n in ast.walk(function) for pair in assigned(n)):
+                made = isinstance(target, ast.Name) and isinstance(value, ast.Call) and SCHEDULE.search(name_of(value))
+                if made and target.id not in used:
+                    return str(file.relative_to(project.root)), value.lineno
+    return None
+
+
+def _calls(node: ast.AST) -> Iterator[ast.Call]:
+    return (n for n in ast.walk(node) if isinstance(n, ast.Call))
 
 
 def trains(node: ast.AST) -> bool:

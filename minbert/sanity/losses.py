@@ -16,7 +16,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from minbert.sanity.loop import backward_twice, freezes_backwards, stays_in_evaluation, trains, untended, zeroes
+from minbert.sanity.loop import (
+    backward_twice,
+    freezes_backwards,
+    stays_in_evaluation,
+    trains,
+    untended,
+    unused_schedule,
+    zeroed_once_an_epoch,
+    zeroes,
+)  # fmt: skip
 from minbert.sanity.source import assigned, definitions, name_of, nodes, parsed
 
 KINDS = {  # how a loss is called → what it is
@@ -48,6 +57,8 @@ FITS = {  # what makes outputs fit such a loss; how the loss is written; and wha
     "bce": (SQUASHED, r"binary_cross_entropy\(|BCELoss", r"[sS]igmoid|with_?[lL]ogits"),
 }
 NEVER_ZERO = "gradients are never set to zero"
+ONCE_AN_EPOCH = "gradients are set to zero once an epoch, not once a step"
+UNUSED = "a schedule of the learning rate is made and never used"
 NEVER_TRAINS = "the model is never put into training mode"
 STAYS = "training goes on in evaluation mode after the first evaluation"
 FREEZES = "BERT is frozen where it should train, and trains where it should be frozen"
@@ -59,6 +70,8 @@ FACTS = {
     KL: "What the first argument of `kl_div` is.",
     TWICE: "Whether one pass of the training loop has both `loss.backward()` and `scaler.scale(loss).backward()`.",
     NEVER_ZERO: "Whether anything in the project sets gradients to zero, while a loop computes them.",
+    ONCE_AN_EPOCH: "Which of two loops, of epochs and of batches, sets gradients to zero.",
+    UNUSED: "Whether a function that trains names the schedule that it makes again.",
     NEVER_TRAINS: "Whether anything in the project calls `.train()`, while a loop computes gradients.",
     STAYS: "Whether `.train()` is called only before a loop that trains and evaluates in turn.",
     FREEZES: "What `requires_grad` of BERT's parameters becomes for each word of the option.",
@@ -231,6 +244,8 @@ def facts(project: Any, read: list[Loss]) -> dict[str, tuple[str, int] | None]:
         KL: kl_of_probabilities(project),
         TWICE: backward_twice(project),
         NEVER_ZERO: untended(project, zeroes),
+        ONCE_AN_EPOCH: zeroed_once_an_epoch(project),
+        UNUSED: unused_schedule(project),
         NEVER_TRAINS: untended(project, trains),
         STAYS: stays_in_evaluation(project),
         FREEZES: freezes_backwards(project),

@@ -552,6 +552,14 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
             "loss.backward()\n", "loss.backward()\n        if args.amp:\n            scaler.scale(loss).backward()\n",
         ),
         "gradients are never set to zero": ("        optimizer.zero_grad()\n", ""),
+        "gradients are set to zero once an epoch, not once a step": (
+            "    for batch in batches(data):\n        optimizer.zero_grad()\n",
+            "    for epoch in range(3):\n      optimizer.zero_grad()\n      for batch in batches(data):\n",
+        ),
+        "a schedule of the learning rate is made and never used": (
+            "    model.train()\n",
+            "    model.train()\n    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, float)\n",
+        ),
         "the model is never put into training mode": ("    model.train()\n", ""),
         "training goes on in evaluation mode after the first evaluation": (
             "        loss.backward()\n        optimizer.step()\n",

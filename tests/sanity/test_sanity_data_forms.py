@@ -31,7 +31,8 @@ RETURN = COURSE["evaluation.py"][COURSE["evaluation.py"].index("    return (\n  
 FLAT = """    print(accuracy_score(sst_y_true, sst_y_pred) > 0)
     return dict(
         sst_sent_ids=sst_sent_ids, sst_y_pred=sst_y_pred, sst_y_true=sst_y_true, sst_acc=sentiment_accuracy,
-        sst_loss=1.5, para_y_true=para_y_true, para_y_pred=para_y_pred, para_sent_ids=para_sent_ids, para_acc=paraphrase_accuracy,
+        sst_loss=1.5, para_y_true=para_y_true, para_y_pred=para_y_pred, para_sent_ids=para_sent_ids,
+        para_acc=paraphrase_accuracy,
         sts_y_pred=sts_y_pred, sts_sent_ids=sts_sent_ids, sts_corr=sts_corr,
     )
 """
@@ -67,8 +68,9 @@ ARGMIN = "evaluation: the smallest logit is taken"
         ((RETURN, THREE, *SMALLEST), [ARGMIN]),
         ((RETURN, FLAT, *CUT), [CUTS]),
     ],
-    ids=["items are dictionaries", "rows are dictionaries", "its own rows fail", "one dictionary",
-         "a dictionary a task", "a tuple a task", "one, wrong", "a dictionary a task, wrong", "a tuple a task, wrong", "labels are cut"],
+    ids=["items are dictionaries", "rows are dictionaries", "its own rows fail",
+         "one dictionary", "a dictionary a task", "a tuple a task",
+         "one, wrong", "a dictionary a task, wrong", "a tuple a task, wrong", "labels are cut"],
 )  # fmt: skip
 def test_only_what_is_wrong_is_named(texts, expected, tmp_path):
     assert complaints(verdicts(tmp_path, changed(COURSE, swap(*texts)), ["evaluation"])) == expected

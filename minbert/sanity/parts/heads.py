@@ -405,6 +405,12 @@ MISTAKES = (
     *written(losses.NEVER_ZERO, "g = ∇loss of this batch",
             "`backward` adds to the gradients that are there, so that every batch is pulled by all batches before. "
             "Call `optimizer.zero_grad()` before each `backward`."),
+    *written(losses.ONCE_AN_EPOCH, "g = ∇loss of this batch",
+            "`backward` adds to the gradients that are there: within an epoch every step follows all batches before "
+            "it. Call `optimizer.zero_grad()` after each `optimizer.step()`, inside the loop over batches."),
+    *written(losses.UNUSED, "α_t = α·λ(t)",
+            "Without `scheduler.step()` after each `optimizer.step()` the learning rate stays at its first value, "
+            "which is 0 where the schedule begins with a warm-up."),
     *written(losses.NEVER_TRAINS, "f(x) with dropout while training",
             "BERT comes out of `from_pretrained` in evaluation mode, and evaluating puts the model there: without "
             "`model.train()` at the start of each epoch nothing is dropped."),
