@@ -42,7 +42,7 @@ def test_the_loop_is_read(texts, expected, tmp_path):
 
 ZERO = "            optimizer.zero_grad()\n            logits = model.predict_sentiment"
 STEP = "            optimizer.step()\n        for batch in tqdm(para"
-MAKE = "    optimizer = AdamW(model.parameters(), lr=args.lr)\n"
+MAKE = "    model = MultitaskBERT(config).to(device)\n    optimizer = AdamW(model.parameters(), lr=args.lr)\n"
 MADE = f"{MAKE}    scheduler = get_linear_schedule_with_warmup(optimizer, 10, 100)\n"
 EPOCH = "        sst_train, para_train, sts_train ="
 AN_EPOCH = (ZERO, ZERO.partition("\n")[2], EPOCH, f"        optimizer.zero_grad()\n{EPOCH}")
