@@ -56,6 +56,8 @@ class RightBert(BertModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, *types: Any, **options: Any) -> Output:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         known = {k: v for k, v in options.items() if k == "token_type_ids"}
+        if any(not isinstance(value, Tensor) for value in types):
+            raise CannotCheck("it calls BERT with a third argument, which the course's BertModel does not take")
         if unknown := [k for k in options if k not in ("token_type_ids", "return_dict", "output_hidden_states")]:
             raise CannotCheck(f"it calls BERT with `{unknown[0]}`, which the course's BertModel does not take")
         return Output(super().forward(input_ids, mask, *types, **known))

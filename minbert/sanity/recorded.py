@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from minbert.sanity.core import Mistake, Part, Probe
-from minbert.sanity.judge import Bench
+from minbert.sanity.bench import Bench
 
 WORDS = ("name", "why", "equation", "source", "where", "fails")
 UNSEEN = {"unseen": True}  # what was not recorded

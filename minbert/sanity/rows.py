@@ -185,9 +185,19 @@ def their_batch(project: Any, task: str, rows: range, name: str) -> Any:
     labels, ids = [LABELS[task][i] for i in rows], [ids_of(task, "dev")[i] for i in rows]
     with suppress(Exception):  # its own probe says what is wrong with it
         data = list(zip(*texts, labels, ids, strict=True))
-        batch = project.get("datasets", name)(data, project.flags()).collate_fn(data)
-        return batch[0] if isinstance(batch, list) and len(batch) == 1 else batch
+        return in_a_batch(project, project.get("datasets", name), data)
     return None
+
+
+def in_a_batch(project: Any, dataset_class: type, rows: list, **options: Any) -> Any:
+    """Rows as their data set batches them: a DataLoader gives `collate_fn` the items, which may look otherwise."""
+    flags = project.flags()
+    flags.batch_size = len(rows)  # CMU's collate_fn cuts what it is given into batches of that size
+    data = dataset_class(list(rows), flags, **options)
+    if not hasattr(data, "collate_fn"):
+        raise CannotCheck(f"{dataset_class.__name__} has no method collate_fn, and its batches are made elsewhere")
+    batch = data.collate_fn([data[i] for i in range(len(rows))])
+    return batch[0] if isinstance(batch, list) and len(batch) == 1 else batch
 
 
 def unscaled(found: list[float], numbers: tuple[float, ...]) -> list[float]:

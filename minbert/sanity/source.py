@@ -173,3 +173,18 @@ def unfilled(node: ast.FunctionDef) -> str:
         return len(stored) == 1 and any(n.id == name and isinstance(n.ctx, ast.Load) for n in names)
 
     return "placeholder" if any(map(only_none, none)) else ""
+
+
+def assigned(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """(target, value) of what a statement assigns, element by element where both sides are tuples."""
+    if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                yield from zip(target.elts, node.value.elts, strict=False)
+            else:
+                yield target, node.value
+
+
+def name_of(call: Any) -> str:
+    function = call.func if isinstance(call, ast.Call) else call
+    return getattr(function, "attr", getattr(function, "id", ""))

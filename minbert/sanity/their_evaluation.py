@@ -16,8 +16,10 @@ from torch import Tensor
 
 from minbert.sanity.answers import Answer
 from minbert.sanity.core import Absent, CannotCheck
+from minbert.sanity.evidence import TOUCHED
 from minbert.sanity.losses import losses
 from minbert.sanity.models import METHODS, NUM_LABELS, build, multitask_class
+from minbert.sanity.returned import as_numbers, cells, returned
 from minbert.sanity.rows import (
     CLASSES,
     LABELS,
@@ -28,6 +30,7 @@ from minbert.sanity.rows import (
     Rows,
     batches,
     ids_of,
+    in_a_batch,
     read_predictions,
     rows_unscaled,
     text,
@@ -139,20 +142,22 @@ class Course:
             )  # fmt: skip
         if self.results is None:
             raise NotImplementedError("model_eval_multitask")
-        predicted, scores = None, []
-        for value in self.results if isinstance(self.results, tuple | list) else ():
-            listed = list(value) if isinstance(value, list | tuple | np.ndarray | Tensor) and np.ndim(value) else None
-            if listed is None:
-                scores = [*(scores if predicted is None else ()), value]
-                predicted = None
-            elif all(isinstance(v, str) for v in listed):
-                if predicted is not None and set(listed) & set(ids_of(task, "dev")):
-                    return list(zip(listed, [float(v) for v in predicted], strict=False)), scores
+        lists, scores = [], []
+        for value in returned(self.results, task):
+            if numbers := as_numbers(value):
+                lists.append(numbers)
+            elif isinstance(value, list | tuple | np.ndarray | Tensor) and np.ndim(value):
+                if lists and all(isinstance(v, str) for v in value) and set(value) & set(ids_of(task, "dev")):
+                    others = [x for x in lists if not np.allclose(x, LABELS[task])]  # labels may stand beside them
+                    predicted = (others or lists)[-1]
+                    return list(zip(value, predicted, strict=False)), scores
             else:
-                predicted = listed
+                scores = [*([] if lists else scores), value]
+                lists = []
         raise CannotCheck(
             f"model_eval_multitask returns nothing that can be told to be the predictions and ids of {task}",
-            "The course's returns a score, the predictions and their ids, three values a task.",
+            "The course's returns a score, the predictions and their ids, three values a task. In a dictionary the "
+            "keys must say of which task a value is, as sst_y_pred does.",
         )
 
     def predictions(self, task, split="dev"):
@@ -187,31 +192,45 @@ class Course:
                     self.written[t, s] = rows_unscaled(t, read_predictions(folder / f"{t}-{s}-out.csv"), self.bent)
         return self.written[task, split]
 
-    def read(self):
+    def _rows(self) -> list | None:
+        """The rows of similarity that load_multitask_data makes of a file; None where it returns no such rows."""
         with tempfile.TemporaryDirectory() as folder:
             files = {task: str(write_data(Path(folder), task, "dev")) for task in TASKS}
             found = self.call("load_multitask_data", **{"para|quora": files["para"], "sts|simil": files["sts"],
                               "sst|sentim": files["sst"], "split": "train"})  # fmt: skip
         if found is None:
             raise NotImplementedError("load_multitask_data")
-        ids = ids_of("sts", "dev")
-        for rows in found:  # those of a set that was made larger may come more than once
-            if isinstance(rows, list) and rows and isinstance(rows[0], tuple | list) and ids[0] in rows[0]:
-                labels: dict[str, float] = {}
-                for row in rows:
-                    numbers = [float(v) for v in row if isinstance(v, int | float)]
-                    labels.setdefault(next((str(v) for v in row if v in ids), ""), numbers[0] if numbers else np.nan)
-                return unscaled([v for id, v in labels.items() if id in ids], LABELS["sts"])
-        raise CannotCheck("load_multitask_data returns no rows that hold the ids of similarity")
+        lists = found.values() if isinstance(found, dict) else found
+        return next((r for r in lists if isinstance(r, list) and r and ids_of("sts", "dev")[0] in cells(r[0])), None)
+
+    def read(self):
+        TOUCHED.clear()  # no result of before is used here
+        ids, labels = ids_of("sts", "dev"), {}
+        if (rows := self._rows()) is None:
+            raise CannotCheck("load_multitask_data returns no rows that hold the ids of similarity")
+        for row in map(cells, rows):  # those of a set that was made larger may come more than once
+            numbers = [float(v) for v in row if isinstance(v, int | float)]
+            labels.setdefault(next((str(v) for v in row if v in ids), ""), numbers[0] if numbers else np.nan)
+        return unscaled([v for id, v in labels.items() if id in ids], LABELS["sts"])
 
     def labels(self):
         if "SentencePairDataset" not in self.functions:
             raise Absent("no SentencePairDataset")
+        TOUCHED.clear()
         Class = self.functions["SentencePairDataset"]
         rows = list(zip(*[[text(i, "dev") for i in range(ROWS)]] * 2, LABELS["sts"], ids_of("sts", "dev"), strict=True))
         flag = {name: True for name in inspect.signature(Class).parameters if "regression" in name.lower()}
-        batch = Class(rows, self.project.flags(), **flag).collate_fn(rows)
-        batch = batch[0] if isinstance(batch, list) and batch else batch
+        try:
+            batch = in_a_batch(self.project, Class, rows, **flag)
+        except (TypeError, LookupError, ValueError, AttributeError) as error:
+            if (own := self._rows()) is None:
+                raise CannotCheck(
+                    f"SentencePairDataset does not take the course's rows, and the check finds none of yours ({error})",
+                    "The course's load_multitask_data returns them, (sentence, sentence, label, id) each.",
+                ) from None
+            if rows[0] == own[0]:
+                raise
+            batch = in_a_batch(self.project, Class, own, **flag)
         if not isinstance(batch, dict) or "labels" not in batch:
             raise CannotCheck("SentencePairDataset makes batches without the key 'labels'")
         return unscaled(batch["labels"].flatten().tolist(), LABELS["sts"])
@@ -238,6 +257,7 @@ class Course:
         return all(told)
 
     def one(self):
+        TOUCHED.clear()
         name = next((n for n in ("model_eval", "model_eval_sst") if n in self.functions), "model_eval")
         file = self.project.root / self.project.judged[name] if name in self.project.judged else None
         sets = [n.rpartition(".")[0] for n, _ in definitions(file) if n.endswith(".collate_fn")] if file else []

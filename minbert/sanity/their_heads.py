@@ -14,6 +14,7 @@ from minbert.sanity import losses
 from minbert.sanity.answers import Answer
 from minbert.sanity.core import Absent, CannotCheck, seeded
 from minbert.sanity.models import METHODS, NUM_LABELS, build, little, multitask_class, single_class
+from minbert.sanity.rows import their_batch
 from minbert.sanity.search import optional, says
 from minbert.sanity.source import parsed
 
@@ -313,7 +314,23 @@ def facts(project: Any, read: list[losses.Loss], subject: Subject) -> tuple[dict
     nll = [unlike("nll", near, lambda x: x.logsumexp(-1).abs() < 1e-3) for near in (one, sst)]
     values[losses.NLL] = lambda: any([wrong() for wrong in nll])
     values[losses.BCE] = unlike("bce", para, within(0, 1))
+    pairwise = list(losses.of_every_pair(project, read))
+    if pairwise:
+        places[losses.EVERY] = pairwise[0].place
+    values[losses.EVERY] = lambda: any(_one_each(project, subject, loss.task) for loss in pairwise)
     return values, places
+
+
+def _one_each(project: Any, subject: Subject, task: str) -> bool:
+    """Whether a task's outputs are (B, 1), and the labels of its batches (B,)."""
+    model = subject.able(task)[0][0]
+    batch = their_batch(project, task, range(3), "SentencePairDataset")
+    labels = batch.get("labels") if isinstance(batch, dict) else None
+    if getattr(labels, "shape", None) != (3,):
+        return False
+    masks = [(x != 0).long() for x in (IDS, OTHERS)]
+    with torch.no_grad():
+        return model.answers[task](IDS, masks[0], OTHERS, masks[1]).shape == (len(IDS), 1)
 
 
 def ours(project: Any, heads: Any) -> Subject:

@@ -685,6 +685,8 @@ INJECTED = {  # part → how its mistakes are made
             swap('lr, eps = group["lr"], group["eps"]', 'params, group = group["params"], self.param_groups[0]\n'
                  '            lr, eps = group["lr"], group["eps"]', 'p.grad is not None, group["params"])',
                      'p.grad is not None, params)')),
+        Injection("one group", "only the first group's parameters are updated",
+            swap("for group in self.param_groups:", "for group in self.param_groups[:1]:")),
     ),
 }
 # fmt: on

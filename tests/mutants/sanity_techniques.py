@@ -538,10 +538,28 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "the loss is one of rounded or detached outputs": (
             "model.predict_similarity(*batch), data)", "model.predict_similarity(*batch).round(), batch.labels)",
         ),
+        "the loss compares every output with every label: (B, 1) against (B,)": (
+            "self(ids2, mask2), dim=1)\n\ndef", "self(ids2, mask2), dim=1)[:, None]\n\ndef",
+            "model.predict_similarity(*batch), data)", "model.predict_similarity(*batch), batch['labels'].float())",
+        ),
+        "kl_div of probabilities instead of log-probabilities": (
+            "        loss.backward()\n",
+            "        logits = model.predict_sentiment(*batch[:2])\n"
+            "        loss += F.kl_div(F.softmax(logits, dim=-1), F.softmax(batch.teacher, dim=-1))\n"
+            "        loss.backward()\n",
+        ),
         "the gradient is computed twice: backward beside the scaled backward": (
             "loss.backward()\n", "loss.backward()\n        if args.amp:\n            scaler.scale(loss).backward()\n",
         ),
         "gradients are never set to zero": ("        optimizer.zero_grad()\n", ""),
+        "gradients are set to zero once an epoch, not once a step": (
+            "    for batch in batches(data):\n        optimizer.zero_grad()\n",
+            "    for epoch in range(3):\n      optimizer.zero_grad()\n      for batch in batches(data):\n",
+        ),
+        "a schedule of the learning rate is made and never used": (
+            "    model.train()\n",
+            "    model.train()\n    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, float)\n",
+        ),
         "the model is never put into training mode": ("    model.train()\n", ""),
         "training goes on in evaluation mode after the first evaluation": (
             "        loss.backward()\n        optimizer.step()\n",
@@ -597,7 +615,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
             "np.corrcoef(y_sts, true(sts_dataloader))[1][0]",
             "np.corrcoef(np.argsort(np.argsort(y_sts)), np.argsort(np.argsort(true(sts_dataloader))))[1][0]",
         ),
-        "a second sigmoid on paraphrase": (
+        "paraphrase's probability is taken for a logit": (
             ".squeeze()", ".squeeze().sigmoid()",
             "F.binary_cross_entropy_with_logits(", "F.binary_cross_entropy(",
         ),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minbert.sanity.losses import FREEZES, STAYS
+from minbert.sanity.losses import FREEZES, ONCE_AN_EPOCH, STAYS, UNUSED
 from tests.sanity.making import changed, complaints, example, swap, verdicts
 
 LOOP = "    for epoch in range(args.epochs):\n        model.train()\n        sst_train"
@@ -37,4 +37,27 @@ def branches(first: bool, negated: bool = False) -> str:
          "right if", "right if not"],
 )  # fmt: skip
 def test_the_loop_is_read(texts, expected, tmp_path):
+    assert complaints(verdicts(tmp_path, changed(example("course"), swap(*texts)), ["heads"])) == expected
+
+
+ZERO = "            optimizer.zero_grad()\n            logits = model.predict_sentiment"
+STEP = "            optimizer.step()\n        for batch in tqdm(para"
+MAKE = "    model = MultitaskBERT(config).to(device)\n    optimizer = AdamW(model.parameters(), lr=args.lr)\n"
+MADE = f"{MAKE}    scheduler = get_linear_schedule_with_warmup(optimizer, 10, 100)\n"
+EPOCH = "        sst_train, para_train, sts_train ="
+AN_EPOCH = (ZERO, ZERO.partition("\n")[2], EPOCH, f"        optimizer.zero_grad()\n{EPOCH}")
+
+
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        (AN_EPOCH, [f"heads: {ONCE_AN_EPOCH}"]),
+        ((*AN_EPOCH, STEP, STEP.replace("step()\n", "step()\n            model.zero_grad()\n")), []),
+        ((MAKE, MADE), [f"heads: {UNUSED}"]),
+        ((MAKE, MADE, STEP, STEP.replace("step()\n", "step()\n            scheduler.step()\n")), []),
+        ((MAKE, MADE, STEP, STEP.replace("step()\n", "step()\n            after_step(scheduler)\n")), []),
+    ],
+    ids=["zero_grad an epoch", "zero_grad a step", "no step of the schedule", "a step", "handed on"],
+)  # fmt: skip
+def test_what_is_done_once_a_step_is_read(texts, expected, tmp_path):
     assert complaints(verdicts(tmp_path, changed(example("course"), swap(*texts)), ["heads"])) == expected

@@ -185,3 +185,14 @@ def test_numbers_that_a_package_s_stand_in_had_a_part_in_are_no_complaint():
     assert result["status"] == "partly" and [u["reason"] for u in result["unknown"]] == ["it uses pandas"]
     right = {name: {**o, "touched": "it uses pandas"} for name, o in recorded(part, {}).items()}
     assert judge.judge(part, right)["status"] == "passed"
+
+
+def test_a_third_mistake_is_named_beside_the_two_of_widespread_code(monkeypatch):
+    """Even when there is no time left for pairs: PCGrad with a mean, heads that are projected, and the wrong sign."""
+    monkeypatch.setattr(judge, "PATIENCE", 0.0)
+    part = parts.load("pcgrad")
+    table = {m.name: m.pieces for m in part.mistakes}
+    sign = "adds the part that opposes instead of taking it out"
+    pieces = table[sign] | {k: v for name in part.together for k, v in table[name].items()}
+    found = judge.judge(part, recorded(part, pieces))
+    assert {m["name"] for m in found["mistakes"]} == {sign, *part.together}

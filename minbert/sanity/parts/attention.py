@@ -22,7 +22,7 @@ from minbert.sanity import core, library
 from minbert.sanity.core import DROPPED, Absent, CannotCheck, Part, Pieces, Probe, group
 from minbert.sanity.evidence import record_probe
 from minbert.sanity.forms import Forms, called_as, forms
-from minbert.sanity.judge import same
+from minbert.sanity.bench import same
 from minbert.sanity.search import optional
 
 B, T, C, H = 2, 5, 8, 2

@@ -167,9 +167,10 @@ MISTAKES = (
         ("similarity is scored by ranks (Spearman), not by Pearson's r", {"correlation": ranked},
          "The course's score of similarity is Pearson's correlation: `np.corrcoef(ŷ, y)[0, 1]`.")),
     *group("ŷ = 1 if p > ½", COURSE, EVAL,
-        ("a second sigmoid on paraphrase", (*both("para", lambda x: x[:, 0].sigmoid().sigmoid().round()),),
-         "The head gives a probability already, which the loss takes as one: σ of it is above ½ always, and every pair "
-         "is called a paraphrase. Round the probability itself.")),
+        ("paraphrase's probability is taken for a logit",
+         (*both("para", lambda x: x[:, 0].sigmoid().sigmoid().round()),),
+         "The head gives a probability p already, which the loss takes as one. p > 0 and σ(p) > ½ hold always, so that "
+         "every pair is called a paraphrase. Round p itself.")),
     *group("ŷ = 1 if σ(logit) > ½", COURSE, ("predict_binary", *EVAL),
         ("paraphrase's logit is rounded without a sigmoid",
          (*both("para", lambda x: x[:, 0].round()), *both("para", lambda x: (x[:, 0] > 0.5).float())),

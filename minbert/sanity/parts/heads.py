@@ -395,12 +395,24 @@ MISTAKES = (
     *written(losses.ROUNDED, "∂ round(x)/∂x = 0",
             "Rounding, `argmax` and `detach` have no gradient: nothing is learned from such a loss. Take the loss of "
             "the raw outputs, and round only for the predictions."),
+    *written(losses.EVERY, "loss = mean_i (ŷ_i - y_i)²",
+            "PyTorch spreads (B, 1) and (B,) to (B, B): every output is pulled towards every label, and all outputs "
+            "become the labels' mean. Give both one shape: `outputs.view(-1)` beside `labels.view(-1)`."),
+    *written(losses.KL, "KL(p‖q) = Σ_k p_k (log p_k - log q_k)",
+            "`F.kl_div(input, target)` takes the logarithm of the probabilities as its input, and the probabilities as "
+            "its target. Use `F.log_softmax` for the first."),
     *written(losses.TWICE, "θ ← θ - α·∇loss, once a batch",
             "`loss.backward()` and `scaler.scale(loss).backward()` both run: the gradient is added twice, once scaled "
             "by thousands and once not. Keep the scaled one alone, and step with `scaler.step(optimizer)`."),
     *written(losses.NEVER_ZERO, "g = ∇loss of this batch",
             "`backward` adds to the gradients that are there, so that every batch is pulled by all batches before. "
             "Call `optimizer.zero_grad()` before each `backward`."),
+    *written(losses.ONCE_AN_EPOCH, "g = ∇loss of this batch",
+            "`backward` adds to the gradients that are there: within an epoch every step follows all batches before "
+            "it. Call `optimizer.zero_grad()` after each `optimizer.step()`, inside the loop over batches."),
+    *written(losses.UNUSED, "α_t = α·λ(t)",
+            "Without `scheduler.step()` after each `optimizer.step()` the learning rate stays at its first value, "
+            "which is 0 where the schedule begins with a warm-up."),
     *written(losses.NEVER_TRAINS, "f(x) with dropout while training",
             "BERT comes out of `from_pretrained` in evaluation mode, and evaluating puts the model there: without "
             "`model.train()` at the start of each epoch nothing is dropped."),

@@ -460,7 +460,11 @@ MISTAKES = (
          "Multiply the step by group['lr']."),
         ("every group uses the first group's options",
          {"group": lambda group, first: {**first, "params": group["params"]}},
-         "Take lr, betas, eps and weight_decay from the group that the loop is at.")),
+         "Take lr, betas, eps and weight_decay from the group that the loop is at."),
+        ("only the first group's parameters are updated",
+         {"group": lambda group, first: group if group is first else {**group, "params": []}},
+         "Loop over all of `self.param_groups`, and return only after the loop: heads with a rate of their own, and "
+         "parameters without decay, are other groups.")),
 )  # fmt: skip
 
 PART = Part(

@@ -307,7 +307,7 @@ MISTAKES = (
          "for every task at every step (`random.shuffle` works in place; `torch.randperm` returns)."),
         ("the mean of the gradients, not their sum", ({"sum": mean}, {"sum": mean, "heads": lambda g, T: g / T}),
          "The update is the sum of the projected gradients. A mean makes every step, and the norm that clipping sees, "
-         "T times smaller."),
+         "T times smaller. (The public Pytorch-PCGrad does this.)"),
         ("projects also where nothing is in conflict", {"conflict": lambda dot: True},
          "Where gᵢ'·gⱼ ≥ 0 the tasks help one another and nothing may be taken away. Project only if gᵢ'·gⱼ < 0."),
         ("projects where the tasks agree, and not where they oppose one another", {"conflict": lambda dot: dot > 0},
@@ -332,7 +332,7 @@ MISTAKES = (
          "before taking products."),
         ("counts the heads' gradients in ‖gⱼ‖²", {"with_heads": True},
          "A head belongs to one task and cannot be in conflict; in ‖gⱼ‖² it only makes the projection too weak. "
-         "Project the parameters that all tasks share, and no others.",
+         "Project the parameters that all tasks share, and no others. (The public Pytorch-PCGrad does this.)",
          ("PCGrad._pack_grad", "give_gradients", *WHERE)),
         ("divides the heads' gradients by the number of tasks", {"heads": lambda g, T: g / T},
          "A head gets its gradient from one task and should keep it as it is.", ("give_gradients", *WHERE)),
@@ -366,6 +366,7 @@ PART = Part(
     find=find,
     probes=PROBES,
     mistakes=MISTAKES,
+    together=("the mean of the gradients, not their sum", "counts the heads' gradients in ‖gⱼ‖²"),  # Pytorch-PCGrad's
     also_right=(  # one order a step, the same for every task
         {"orders": lambda T: [[tuple(j for j in o if j != i) for i in range(T)]
                               for o in itertools.permutations(range(T))]},

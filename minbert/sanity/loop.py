@@ -1,0 +1,198 @@
+"""What their training loop does around the loss, read from the syntax tree and never run.
+
+Where gradients are computed and set to zero, where the model is put into training mode, and what of BERT is frozen.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from minbert.sanity.layout import NOT_PARTS
+from minbert.sanity.source import assigned, definitions, name_of, nodes, parsed
+
+FROZEN, TRAINED = {"pretrain", "freeze", "last-linear-layer"}, {"finetune", "full-model"}
+SCHEDULE = re.compile(r"LR$|OnPlateau$|WarmRestarts$|^get_\w*(schedule|warmup)\w*$")
+OTHER_MODES = r"(?i)\b_?(ema|swa)(_|\b)|deepcopy|\.training = |import.*\b(lightning|accelerate|transformers)\b"
+
+
+def backward_twice(project: Any) -> tuple[str, int] | None:
+    """(file, line) where a loss's gradient is computed by itself and, in the same pass, scaled as well."""
+    for file in project.sources:
+        for node in nodes(file):
+            for block in (getattr(node, "body", None), getattr(node, "orelse", None)):
+                if not isinstance(block, list):
+                    continue
+                direct = [b for s in block if isinstance(s, ast.Expr) for b in _backward(s)]
+                # what an `if` further down may run as well; the two branches of one `if` do not meet here
+                inner = (n for s in block if isinstance(s, ast.If | ast.With) for n in ast.walk(s))
+                nested = [b for n in inner for b in _backward(n)]
+                for loss, scaled, line in direct:
+                    if any(other == loss and by != scaled for other, by, _ in (*direct, *nested)):
+                        return str(file.relative_to(project.root)), line
+    return None
+
+
+def _backward(node: ast.AST) -> Iterator[tuple[str, bool, int]]:
+    """(loss, whether it is scaled, line) of `loss.backward()` and `scaler.scale(loss).backward()`."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    if isinstance(call, ast.Call) and name_of(call) == "backward" and isinstance(call.func, ast.Attribute):
+        of = call.func.value
+        scaled = isinstance(of, ast.Call) and name_of(of) == "scale" and len(of.args) == 1
+        yield ast.unparse(of.args[0] if scaled else of), scaled, call.lineno
+
+
+def _reached(project: Any) -> list[Path]:
+    return [f for f in project.imports.reached if f.stem not in NOT_PARTS and "test" not in f.stem]
+
+
+def _near(project: Any) -> dict[Path, list[Path]]:
+    """File → itself, the files that it imports, and those that import it."""
+    files = _reached(project)
+    linked = {f: {there for _, there, _ in project.imports.links(f)} for f in files}
+    return {file: [f for f in files if f == file or f in linked[file] or file in linked[f]] for file in files}
+
+
+def untended(project: Any, does: Callable[[ast.AST], bool]) -> tuple[str, int] | None:
+    """(file, line) of a training loop where nothing near it does something, such as setting gradients to zero."""
+    for file, near in _near(project).items():
+        for loop in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
+            calls = {name_of(n) for n in ast.walk(loop) if isinstance(n, ast.Call)}
+            if not {"backward", "step"} <= calls or any(does(n) for f in near for n in nodes(f)):
+                continue
+            if not re.search(r"\b(LightningModule|Trainer|Accelerator)\b", ast.unparse(parsed(file))):
+                return str(file.relative_to(project.root)), loop.lineno
+    return None
+
+
+def zeroes(node: ast.AST) -> bool:
+    stores = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == "grad"
+    return stores or (isinstance(node, ast.Call) and name_of(node) in ("zero_grad", "zero_"))
+
+
+def zeroed_once_an_epoch(project: Any) -> tuple[str, int] | None:
+    """(file, line) of a loop over batches that steps and never zeroes, where the loop around it does."""
+    for file, near in _near(project).items():
+        if re.search(r"\b(LightningModule|Trainer|Accelerator)\b", ast.unparse(parsed(file))):
+            continue
+        functions = (node for f in near for _, node in definitions(f) if isinstance(node, ast.FunctionDef))
+        clearing = {"zero_grad", "zero_", *(f.name for f in functions if any(map(zeroes, ast.walk(f))))}
+        for outer in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
+            cleared = any(name_of(n) == "zero_grad" for s in outer.body if isinstance(s, ast.Expr) for n in _calls(s))
+            for loop in (s for s in outer.body if cleared and isinstance(s, ast.For)):
+                names, text = {name_of(n) for n in _calls(loop)}, ast.unparse(loop)
+                over_batches = re.search(r"(?i)load|batch|data|tqdm", ast.unparse(loop.iter))
+                steps = "backward" in names and re.search(r"(?i)(opt\w*|scaler)\.step\(", text)
+                if over_batches and steps and not names & clearing and not re.search(r"zero_grad|\.grad\b", text):
+                    return str(file.relative_to(project.root)), loop.lineno
+    return None
+
+
+def unused_schedule(project: Any) -> tuple[str, int] | None:
+    """(file, line) where a function that trains makes a schedule of the learning rate and never names it again."""
+    for file in _reached(project):
+        for function in (n for n in nodes(file) if isinstance(n, ast.FunctionDef)):
+            if not {"backward", "step"} <= {name_of(n) for n in _calls(function)}:
+                continue
+            names = [n for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+            used = {n.id for n in names}.union(*(n.names for n in ast.walk(function) if isinstance(n, ast.Global)))
+            for target, value in (pair for n in ast.walk(function) for pair in assigned(n)):
+                made = isinstance(target, ast.Name) and isinstance(value, ast.Call) and SCHEDULE.search(name_of(value))
+                if made and target.id not in used:
+                    return str(file.relative_to(project.root)), value.lineno
+    return None
+
+
+def _calls(node: ast.AST) -> Iterator[ast.Call]:
+    return (n for n in ast.walk(node) if isinstance(n, ast.Call))
+
+
+def trains(node: ast.AST) -> bool:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "train"):
+        return False
+    return not node.args or getattr(node.args[0], "value", True) is True
+
+
+def stays_in_evaluation(project: Any) -> tuple[str, int] | None:
+    """(file, line) of the `.train()` before a loop that evaluates in every pass, where nothing near calls it as well.
+
+    Nothing is said where a copy of the model may be evaluated, or the mode be put back in another way.
+    """
+    for files in _near(project).values():
+        text = "\n".join(ast.unparse(parsed(f)) for f in files)
+        if re.search(OTHER_MODES, text) or ".train(" not in text:
+            continue
+        functions: dict[str, list[ast.AST]] = {}
+        for node in (n for f in files for _, n in definitions(f) if isinstance(n, ast.FunctionDef)):
+            if node.name != "from_pretrained":  # it ends with model.eval()
+                functions.setdefault(node.name, []).append(node)
+        calls = {n for f in files for n in nodes(f) if isinstance(n, ast.Call) and _is_method(n, "train")}
+        before = {
+            call: str(file.relative_to(project.root))
+            for file in files for f in nodes(file) if isinstance(f, ast.FunctionDef)
+            for i, s in enumerate(f.body) if isinstance(s, ast.Expr) and trains(call := s.value)
+            and any(_reaches(_always(n.body), "eval", functions) and _reaches([n], "backward", functions)
+                    for n in f.body[i:] if isinstance(n, ast.For | ast.While))
+        }  # fmt: skip
+        if calls and calls == before.keys():
+            return next((path, call.lineno) for call, path in before.items())
+    return None
+
+
+def _is_method(call: ast.Call, name: str) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr == name
+
+
+def _reaches(start: list[ast.AST], method: str, functions: dict[str, list[ast.AST]]) -> bool:
+    """Whether `x.method()` is called there, or in a function that is called there, as far as names tell."""
+    seen, todo = set(), list(start)
+    while todo:
+        for call in (n for n in ast.walk(todo.pop()) if isinstance(n, ast.Call)):
+            if _is_method(call, method):
+                return True
+            todo += functions.get(name_of(call), []) if name_of(call) not in seen else []
+            seen.add(name_of(call))
+    return False
+
+
+def _always(block: list[ast.stmt]) -> list[ast.AST]:
+    """The statements of a loop's pass without those below an `if`, such as an evaluation in the last pass only."""
+    found: list[ast.AST] = []
+    for s in block:
+        inner = [x for f in ("body", "finalbody") for x in getattr(s, f, None) or []]
+        found += [] if isinstance(s, ast.If) else _always(inner) if inner else [s]
+    return found
+
+
+def freezes_backwards(project: Any) -> tuple[str, int] | None:
+    """(file, line) where a word such as "pretrain" lets BERT's parameters train, and "finetune" freezes them."""
+    for file in _reached(project):
+        for loop in (n for n in nodes(file) if isinstance(n, ast.For) and "bert" in ast.unparse(n.iter)):
+            if ast.unparse(loop.iter).endswith("parameters()"):
+                found = {pair for n in ast.walk(loop) for pair in _frozen(n)}
+                if found == {(True, True), (False, False)}:
+                    return str(file.relative_to(project.root)), loop.lineno
+    return None
+
+
+def _frozen(node: ast.AST) -> Iterator[tuple[bool, bool]]:
+    """(whether an option's word asks for a frozen BERT, what requires_grad becomes) of one `if` or assignment."""
+    if isinstance(node, ast.If) and (frozen := _word(node.test)) is not None:
+        for block, asked in ((node.body, frozen), (node.orelse, not frozen)):
+            for target, value in (x for s in block for x in assigned(s)):
+                if getattr(target, "attr", "") == "requires_grad" and isinstance(value, ast.Constant):
+                    yield asked, bool(value.value)
+    for target, value in assigned(node):
+        if getattr(target, "attr", "") == "requires_grad" and (frozen := _word(value)) is not None:
+            yield from ((frozen, True), (not frozen, False))
+
+
+def _word(test: ast.expr) -> bool | None:
+    """Whether `option == word` asks for a frozen BERT; None where it is no such comparison."""
+    if not isinstance(test, ast.Compare) or len(test.ops) != 1 or not isinstance(test.ops[0], ast.Eq | ast.NotEq):
+        return None
+    word = getattr(test.comparators[0], "value", None)
+    if not isinstance(word, str) or word not in FROZEN | TRAINED:
+        return None
+    return (word in FROZEN) == isinstance(test.ops[0], ast.Eq)
