@@ -141,7 +141,7 @@ def gradients(stage: Stage):
                     model.tasks[task].loss(model(batch), batch.labels).backward()
                 taken.append(take_gradients(model.bert.parameters()))
             T = {"T": len(tasks)}
-            with stage.watch.playing(name, stage.sizes, pcgrad=T, run=T):
+            with stage.watch.playing(name, stage.sizes, pcgrad=T, epoch_log=T):
                 give_gradients(taken, combine, memory)
                 EpochLog().add_cosines(tasks, memory.cosines())
 
