@@ -8,6 +8,8 @@ from minbert.reading.equations import mathml, tex
 from minbert.reading.walk import MOST, code_lines, walk
 from tests.browser import browser
 
+pytestmark = pytest.mark.xdist_group("page")  # it is made once
+
 
 @pytest.fixture(scope="module")
 def page(program, odd, tmp_path_factory):

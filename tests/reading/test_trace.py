@@ -11,6 +11,9 @@ from tests.reading.conftest import ROOT
 SENTENCE = "a film, to remember."
 
 
+pytestmark = pytest.mark.xdist_group("trace")  # it is made once
+
+
 @pytest.fixture(scope="module")
 def stages(program, odd) -> list[tuple[str, int, tuple[int, ...], list[float], str]]:
     """(file, line, shape, numbers, the rest) of each line."""
