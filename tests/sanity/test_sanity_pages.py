@@ -62,7 +62,7 @@ def test_a_half_finished_project_says_what_is_next(project, child):
         "attention": "not written", "layer": "passed", "embeddings": "passed", "model": "passed", "optimizer": "absent"
     }  # fmt: skip
     assert result(found, "attention")["file"] == "bert.py"
-    assert "What is next: write self-attention, at bert.py:" in report.page(found)
+    assert "What is next: write BertSelfAttention.attention (self-attention), at bert.py:" in report.page(found)
     assert report.exit_status([found]) == 0
 
 
