@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from minbert.sanity.core import Mistake, Part, Probe
 from minbert.sanity.bench import Bench
+from minbert.sanity.core import Mistake, Part, Probe
 
 WORDS = ("name", "why", "equation", "source", "where", "fails")
 UNSEEN = {"unseen": True}  # what was not recorded

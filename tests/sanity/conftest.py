@@ -17,6 +17,12 @@ def child():
 
 
 @pytest.fixture
+def impatient(monkeypatch):
+    """The search for several mistakes at once ends soon, for tests in which there are none."""
+    monkeypatch.setattr("minbert.sanity.judge.PATIENCE", 0.3)
+
+
+@pytest.fixture
 def project(tmp_path):
     """A function that copies the course's project with texts replaced: project("bert.py", old, new, …, name=…)."""
 

@@ -72,7 +72,7 @@ ARGMIN = "evaluation: the smallest logit is taken"
          "one dictionary", "a dictionary a task", "a tuple a task",
          "one, wrong", "a dictionary a task, wrong", "a tuple a task, wrong", "labels are cut"],
 )  # fmt: skip
-def test_only_what_is_wrong_is_named(texts, expected, tmp_path):
+def test_only_what_is_wrong_is_named(texts, expected, tmp_path, impatient):
     assert complaints(verdicts(tmp_path, changed(COURSE, swap(*texts)), ["evaluation"])) == expected
 
 

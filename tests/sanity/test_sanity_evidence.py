@@ -178,7 +178,7 @@ def test_a_right_project_gets_no_complaint_and_the_reason_where_something_was_no
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=pytest.mark.slow if i else ()) for i, case in enumerate(THEIRS)]
 )
-def test_what_fails_in_their_code_on_promised_inputs_is_theirs(case, tmp_path):
+def test_what_fails_in_their_code_on_promised_inputs_is_theirs(case, tmp_path, impatient):
     project, error = THEIRS[case]
     results = verdicts(tmp_path, *project)
     failures = [result["failure"]["error"] for result in results.values() if result["status"] == "crashed"]

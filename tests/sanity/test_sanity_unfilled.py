@@ -89,7 +89,7 @@ def test_a_method_that_is_left_open_is_not_written_yet(how, tmp_path):
     assert (result["status"], result["note"]) == ("not written", "BertSelfAttention.attention")
 
 
-def test_a_layer_whose_methods_all_pass_is_not_written_yet(tmp_path):
+def test_a_layer_whose_methods_all_pass_is_not_written_yet(tmp_path, impatient):
     files = sources("course")
     start, end = files["bert.py"].index("    def add_norm("), files["bert.py"].index("class BertModel(")
     empty = """    def add_norm(self, input, output, dense_layer, dropout, ln_layer):
@@ -112,7 +112,7 @@ WRITTEN = {  # what looks like that and is a failure of code that is written
 
 
 @pytest.mark.parametrize("how", WRITTEN)
-def test_code_that_fails_otherwise_is_not_said_to_be_unwritten(how, tmp_path):
+def test_code_that_fails_otherwise_is_not_said_to_be_unwritten(how, tmp_path, impatient):
     result = verdicts(tmp_path, attention(sources("course"), WRITTEN[how]), ("attention",))["attention"]
     assert result["status"] == "crashed" and result["failure"]["file"] == "bert.py"
 

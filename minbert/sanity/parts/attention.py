@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from minbert.config import BertConfig
 from minbert.sanity import core, library
+from minbert.sanity.bench import same
 from minbert.sanity.core import DROPPED, Absent, CannotCheck, Part, Pieces, Probe, group
 from minbert.sanity.evidence import record_probe
 from minbert.sanity.forms import Forms, called_as, forms
-from minbert.sanity.bench import same
 from minbert.sanity.search import optional
 
 B, T, C, H = 2, 5, 8, 2
