@@ -1,4 +1,4 @@
-"""The child process that a file's tests share, and copies of the example project “course”."""
+"""The child process that the tests of a worker share, and copies of the example project “course”."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from minbert.sanity.launch import Child
 from tests.sanity.making import PROJECTS, swap
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def child():
     child = Child()
     yield child
