@@ -116,7 +116,7 @@ print(child.in_a_fork({"out": out, "timeout": 20}, None, os.dup(1))["ended"])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux hands orphans to a grandparent")
-@pytest.mark.parametrize("how, alive", [("with", False), ("without", True)])
+@pytest.mark.parametrize("how, alive", [("with", False), pytest.param("without", True, marks=pytest.mark.slow)])
 def test_what_a_part_starts_ends_with_it(how, alive, tmp_path):
     command = [sys.executable, "-c", LEAVES_A_PROCESS, str(tmp_path / "out"), how]
     answer = subprocess.run(

@@ -45,7 +45,9 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", ["nothing", "attention and layer", *(pytest.param(s, marks=pytest.mark.slow) for s in list(STAGES)[1::2])]
+)
 def test_a_half_finished_project_hears_what_is_not_written(stage, tmp_path):
     todo, swaps, expected = STAGES[stage]
     results = verdicts(tmp_path, unwritten(changed(sources("course"), swaps), *todo))
