@@ -23,10 +23,10 @@ ROOTS = {"find", "PROBES"}
 
 
 @cache
-def numbers() -> dict[str, bytes]:
-    """The files of recorded numbers, by their names; they take some seconds to make."""
+def numbers(names: tuple[str, ...] = parts.NAMES) -> dict[str, bytes]:
+    """The files of recorded numbers of these parts, by their names; they take some seconds to make."""
     owns = {part.check: [f"{Path(file).name}:{name}" for file, name in part.functions] for part in PARTS.values()}
-    return {f"{FOLDER}{name}.safetensors": record(parts.load(name), owns[name]) for name in parts.NAMES}
+    return {f"{FOLDER}{name}.safetensors": record(parts.load(name), owns[name]) for name in names}
 
 
 def questions(sources: dict[str, str]) -> dict[str, str]:

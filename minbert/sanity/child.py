@@ -168,7 +168,7 @@ def examine(part: core.Part, theirs: project.Project) -> dict[str, Any]:
     promised, base = getattr(subject, "promised", True), False
     if part.at_base and subject is not None and (wrong := judge.differing(part, probes)):
         with contextlib.suppress(Exception), core.visible_dropout():
-            base = part.at_base(theirs, all("error" in probes[name] for name in wrong))
+            base = part.at_base(theirs, {name: probes[name] for name in wrong})
     return {
         "status": "ran", "probes": probes, "judged": theirs.judged, "choices": theirs.choices, "promised": promised,
         "base": base, "renamed": theirs.renamed,

@@ -105,8 +105,8 @@ class Part:
     (see `project.Project`); raises NotWritten, Absent or CannotCheck. also_right: replacements that are right too, any
     of which may be what somebody wrote. owns: the classes and functions that a student writes for this part. at_base:
     whether theirs, which is not right at the probes' sizes, is so at bert-base's, because it has 768 or 64 written into
-    it; it is told whether all that was seen are failures. together: the names of mistakes that widespread code makes at
-    once; what is wrong besides is looked for beside them. Numbers agree within atol + rtol·|expected|.
+    it; it is told what the probes gave in which theirs differs. together: the names of mistakes that widespread code
+    makes at once; what is wrong besides is looked for beside them. Numbers agree within atol + rtol·|expected|.
     recorded: (mistakes, which of `also_right`, probe) → what the probe gave, where the pieces themselves are not there.
 
     A subject may have `promised`: False where the check guesses how it is to be called, so that only numbers which
@@ -122,7 +122,7 @@ class Part:
     mistakes: tuple[Mistake, ...]
     also_right: tuple[Pieces, ...] = ()
     owns: tuple[str, ...] = ()
-    at_base: Callable[[Any, bool], bool] | None = None
+    at_base: Callable[[Any, dict[str, Any]], bool] | None = None
     together: tuple[str, ...] = ()
     atol: float = 1e-5
     rtol: float = 1e-4

@@ -147,9 +147,12 @@ def forms(project: Any, **sizes: int) -> Forms:
         return Forms(None)
 
 
-def runs_at_base(project: Any, only_failures: bool = True) -> bool:
-    """Whether their model runs at bert-base's width, of two layers, in evaluation and in training."""
-    if not only_failures:
+def runs_at_base(project: Any, wrong: dict[str, Any]) -> bool:
+    """Whether their model runs at bert-base's width, of two layers, in evaluation and in training.
+
+    wrong: what the probes gave in which theirs differs; False where one of them ran.
+    """
+    if not all("error" in outcome for outcome in wrong.values()):
         return False
     model = project.get("bert", "BertModel")(
         project.config(hidden_size=768, num_attention_heads=12, intermediate_size=3072, num_hidden_layers=2)

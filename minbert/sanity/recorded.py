@@ -55,7 +55,7 @@ def record(part: Part, owns: Iterable[str] = ()) -> bytes:
 
 
 def load(
-    file: str, find: Callable, probes: Iterable[Probe], at_base: Callable[[Any, bool], bool] | None = None
+    file: str, find: Callable, probes: Iterable[Probe], at_base: Callable[[Any, dict], bool] | None = None
 ) -> Part:
     """The part whose numbers lie beside `file`, a Python file, under its name. find, probes, at_base: as in `Part`."""
     path = Path(file).with_suffix(".safetensors")

@@ -19,7 +19,7 @@ ALL = [function for part in PARTS.values() for function in part.functions]
 SUITES = {  # of the copy's own tests, those that say most of a part
     "attention": "model/test_bert.py", "layer": "model/test_bert.py", "embeddings": "model/test_bert_properties.py",
     "model": "model/test_bert_properties.py", "adamw": "model/test_optimizer.py", "heads": "tasks/test_heads.py",
-    "evaluation": "tasks/test_evaluation.py", "pcgrad": "techniques/test_priorities.py",
+    "evaluation": "tasks/test_evaluation.py", "pcgrad": "techniques/test_pals_tasks.py",
     "smart": "techniques/test_smart_divergences.py", "lora": "techniques/test_lora.py",
     "pals": "techniques/test_pals_sharing.py",
 }  # fmt: skip
@@ -51,12 +51,8 @@ def check_part(name: str, copy):
     assert run.returncode == 0, run.stdout
 
 
-def test_adamw_is_asked_for_and_right_once_it_is_filled_in(tmp_path):
-    check_part("adamw", tmp_path / "copy")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PARTS if name != "adamw"])
+@pytest.mark.parametrize("name", PARTS)
 def test_a_part_is_asked_for_and_right_once_it_is_filled_in(name, tmp_path):
     check_part(name, tmp_path / "copy")
 

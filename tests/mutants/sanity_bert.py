@@ -133,6 +133,7 @@ E_SQUARE = 'square = square / (1 - b2 ** memory["t"])'
 O_SCORES = "scores = q @ k.transpose(-2, -1) / math.sqrt(D) + mask"
 O_SOFTMAX = "probabilities = scores.softmax(dim=-1)"
 O_OUT = "return dropout(probabilities) @ v"
+O_RATE = "p = dropout.p if dropout.training else 0.0"
 O_SPLIT = "return linear_layer(x).view(B, T, H, D).transpose(1, 2)"
 O_CLOSE = "return ln_layer(input + dropout(dense_layer(output)))"
 O_ATTEND = "self.add_norm(hidden_states, self.self_attention(hidden_states, mask),"
@@ -290,6 +291,11 @@ INJECTED = {  # part → how its mistakes are made
              "        with torch.no_grad():\n            S = torch.matmul(query, key.permute(0, 1, 3, 2))\n")),
     Injection("forward decorated", NO_GRAD,
         swap(C_ATTEND, "    @torch.no_grad()\n" + C_ATTEND), swap(E_ATTEND, "    @torch.no_grad()\n" + E_ATTEND)),
+    Injection("fused, dropout in evaluation", "sdpa_attention drops out in evaluation", (), (),
+        swap(O_RATE, "p = dropout.p")),
+    Injection("fused, no dropout", "sdpa_attention never drops out", (), (), swap(O_RATE, "p = 0.0")),
+    Injection("fused, no mask", "sdpa_attention does not use the mask", (), (),
+        swap("attn_mask=mask", "attn_mask=None")),
     ),
     "layer": (
     Injection("LayerNorm before the sub-layer", "LayerNorm before the sub-layer, not after the residual",
@@ -558,7 +564,7 @@ INJECTED = {  # part → how its mistakes are made
         swap(E_DECAY, "grad = p.grad + group[\"weight_decay\"] * p",
              ".add_(p.grad, alpha=1 - b1)", ".add_(grad, alpha=1 - b1)",
              ".addcmul_(p.grad, p.grad, value=1 - b2)", ".addcmul_(grad, grad, value=1 - b2)"),
-        swap("g, state = p.grad, self.state[p]", "g, state = p.grad + decay * p, self.state[p]", O_DECAY, "pass")),
+        swap("g, state = p.grad, self._state", "g, state = p.grad + decay * p, self._state", O_DECAY, "pass")),
     Injection("decay without the learning rate", "weight decay without the learning rate",
         swap(C_DECAY, C_DECAY.replace("alpha * ", "")),
         swap(E_DECAY, E_DECAY.replace("lr * ", "")),
@@ -597,7 +603,7 @@ INJECTED = {  # part → how its mistakes are made
     Injection("state reset", "the state is made new at every step",
         swap("if len(state) == 0:", "if True:"),
         swap("memory = self.state[p]", "memory = {}"),
-        swap("if not state:", "if True:")),
+        swap("if not self.state[p]:", "if True:")),
     Injection("moments reset", "the state is made new at every step",
         swap('state["m"], state["v"] = m, v', "pass"),
         (),
@@ -687,6 +693,12 @@ INJECTED = {  # part → how its mistakes are made
                      'p.grad is not None, params)')),
         Injection("one group", "only the first group's parameters are updated",
             swap("for group in self.param_groups:", "for group in self.param_groups[:1]:")),
+        Injection("closure without gradients", "the closure runs without gradients (no_grad)", (), (),
+            swap("with torch.enable_grad():", "if True:")),
+        Injection("state by m and v", "the state has other names than that of torch.optim.AdamW", (), (),
+            swap('state["exp_avg"], state["exp_avg_sq"]\n', 'state["m"], state["v"]\n',
+                 "exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)",
+                 "m=torch.zeros_like(p), v=torch.zeros_like(p)")),
     ),
 }
 # fmt: on

@@ -368,6 +368,20 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "looks only at the tasks that come later": ("if j != i]", "if j > i]"),
         "divides the heads' gradients by the number of tasks": ("p.grad = g if", "p.grad = g / len(tasks) if"),
         "leaves the heads without a gradient": ("if p not in shared:", "if False:"),
+        "the sines of φ and φ̂ are swapped": (
+            "target * math.sqrt(1 - phi**2) - phi * sine", "target * sine - phi * math.sqrt(1 - phi**2)",
+            "(norm_j * sine)", "(norm_j * math.sqrt(1 - phi**2))",
+        ),
+        "gradient vaccine without the target: pairs are only made orthogonal": (
+            "if phi < target:", "if phi < 0:",
+            "norm_i * (target * math.sqrt(1 - phi**2) - phi * sine) / (norm_j * sine)", "-phi * norm_i / norm_j",
+        ),
+        "a cosine above its target is lowered": ("if phi < target:", "if True:"),
+        "gradient vaccine without the gradients' lengths": ("norm_i * (target", "(target", "(norm_j * sine)", "sine"),
+        "the targets stay as they are": ("memory.targets[i, j] = (1 - BETA) * target + BETA * phi", "pass"),
+        "the targets follow only where a gradient is changed": (
+            "            memory.targets[i, j] = (1", "                memory.targets[i, j] = (1",
+        ),
     },
     ("class", "pcgrad"): {
         "the order of the tasks is always the same": ("random.shuffle(grads)", "pass"),
@@ -421,7 +435,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
             "(a.sigmoid() * (a - b) + torch.log(b.exp() + 1) - torch.log(a.exp() + 1)).sum(dim=-1)",
         ),
         "β and 1 - β are exchanged": ("parameters[name], 1 - beta", "parameters[name], beta"),
-        "θ̃ is not a copy of θ": ("name: p.detach().clone()", "name: p.detach()"),
+        "θ̃ is not a copy of θ": ("average = {name: p.detach().clone()", "average = {name: p.detach()"),
     },
     ("class", "smart"): {
         "δ is scaled to a size of 1 instead of being cut to ε": (  # what the package smart-pytorch does
@@ -586,7 +600,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "similarity is rounded": ("return outputs[:, 0].numpy()", "return outputs[:, 0].round().numpy()"),
         "paraphrase's logit is rounded without a sigmoid": ("outputs[:, 0].sigmoid().round()", "outputs[:, 0].round()"),
         "the smallest logit is taken": ("outputs.argmax", "outputs.argmin"),
-        "predictions are in another order than their ids": ("in_order[order] = in_order.clone()", "pass"),
+        "predictions are in another order than their ids": ("in_order[order] = torch.cat", "in_order[:] = torch.cat"),
         "ids in the file are shifted against their predictions": (
             "zip(ids, texts, map(task.written, predictions), strict=True)",
             "zip(ids[1:], texts, map(task.written, predictions), strict=False)",

@@ -1,4 +1,4 @@
-"""The child process that a file's tests share, and copies of the example project “course”."""
+"""The child process that the tests of a worker share, and copies of the example project “course”."""
 
 import shutil
 from pathlib import Path
@@ -9,11 +9,17 @@ from minbert.sanity.launch import Child
 from tests.sanity.making import PROJECTS, swap
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def child():
     child = Child()
     yield child
     child.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """The search for several mistakes at once ends soon, for tests in which there are none."""
+    monkeypatch.setattr("minbert.sanity.judge.PATIENCE", 0.3)
 
 
 @pytest.fixture

@@ -63,16 +63,16 @@ ARGMIN = "evaluation: the smallest logit is taken"
         ((RETURN, FLAT), []),
         ((RETURN, NESTED), []),
         ((RETURN, THREE), []),
-        ((RETURN, FLAT, *SMALLEST), [ARGMIN]),
+        pytest.param((RETURN, FLAT, *SMALLEST), [ARGMIN], marks=pytest.mark.slow),
         ((RETURN, NESTED, *SMALLEST), [ARGMIN]),
-        ((RETURN, THREE, *SMALLEST), [ARGMIN]),
+        pytest.param((RETURN, THREE, *SMALLEST), [ARGMIN], marks=pytest.mark.slow),
         ((RETURN, FLAT, *CUT), [CUTS]),
     ],
     ids=["items are dictionaries", "rows are dictionaries", "its own rows fail",
          "one dictionary", "a dictionary a task", "a tuple a task",
          "one, wrong", "a dictionary a task, wrong", "a tuple a task, wrong", "labels are cut"],
 )  # fmt: skip
-def test_only_what_is_wrong_is_named(texts, expected, tmp_path):
+def test_only_what_is_wrong_is_named(texts, expected, tmp_path, impatient):
     assert complaints(verdicts(tmp_path, changed(COURSE, swap(*texts)), ["evaluation"])) == expected
 
 
@@ -110,11 +110,11 @@ def shapes(outputs: str, labels: str) -> tuple[str, ...]:
     "texts, expected",
     [
         (shapes("", ""), [f"heads: {EVERY}"]),
-        (shapes("", ".view(-1)"), [f"heads: {EVERY}"]),
+        pytest.param(shapes("", ".view(-1)"), [f"heads: {EVERY}"], marks=pytest.mark.slow),
         (shapes("", ".view(-1, 1)"), []),
-        (shapes("", ".unsqueeze(1)"), []),
-        (shapes("", "[:, None]"), []),
-        (shapes("[:, 0]", ""), []),
+        pytest.param(shapes("", ".unsqueeze(1)"), [], marks=pytest.mark.slow),
+        pytest.param(shapes("", "[:, None]"), [], marks=pytest.mark.slow),
+        pytest.param(shapes("[:, 0]", ""), [], marks=pytest.mark.slow),
         (shapes(".squeeze(-1)", ""), []),
         ((*shapes("", ""), "dim=-1).unsqueeze(-1)", "dim=-1)"), []),
         ((SCORES, SCORES.replace(".view(-1)", ""), LOSS, "F.mse_loss(scores, y)"), []),

@@ -51,7 +51,7 @@ HOSTILE = {  # what somebody's attention does → what the page says of it
 
 
 @pytest.mark.parametrize("code", HOSTILE)
-def test_hostile_code_gets_a_clear_line_and_harms_nothing(code, project, child, tmp_path):
+def test_hostile_code_gets_a_clear_line_and_harms_nothing(code, project, child, tmp_path, impatient):
     status, words = HOSTILE[code]
     victims = tmp_path / "precious"
     victims.mkdir()
@@ -60,7 +60,7 @@ def test_hostile_code_gets_a_clear_line_and_harms_nothing(code, project, child, 
     code = code.format(victim=str(victim), folder=str(victims))
     folder = project("bert.py", SCALE, f"    {code}\n    {SCALE}")
     began = time.monotonic()
-    found = check(folder, child, ["attention", "optimizer"], timeout=4)
+    found = check(folder, child, ["attention", "optimizer"], timeout=2 if "while" in code else 4)
     assert result(found, "attention")["status"] == status
     reasons = [u["reason"] for u in result(found, "attention")["unknown"]]
     assert words in " ".join([result(found, "attention")["note"], *reasons])
@@ -116,7 +116,7 @@ print(child.in_a_fork({"out": out, "timeout": 20}, None, os.dup(1))["ended"])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux hands orphans to a grandparent")
-@pytest.mark.parametrize("how, alive", [("with", False), ("without", True)])
+@pytest.mark.parametrize("how, alive", [("with", False), pytest.param("without", True, marks=pytest.mark.slow)])
 def test_what_a_part_starts_ends_with_it(how, alive, tmp_path):
     command = [sys.executable, "-c", LEAVES_A_PROCESS, str(tmp_path / "out"), how]
     answer = subprocess.run(

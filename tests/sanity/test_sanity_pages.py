@@ -9,7 +9,7 @@ import time
 import pytest
 
 import sanity_check
-from minbert.sanity import judge, report
+from minbert.sanity import report
 from minbert.sanity.check import check
 from tests.mutants.sanity_techniques import COURSE
 from tests.sanity.making import ROOT, written
@@ -62,7 +62,7 @@ def test_a_half_finished_project_says_what_is_next(project, child):
         "attention": "not written", "layer": "passed", "embeddings": "passed", "model": "passed", "optimizer": "absent"
     }  # fmt: skip
     assert result(found, "attention")["file"] == "bert.py"
-    assert "What is next: write self-attention, at bert.py:" in report.page(found)
+    assert "What is next: write BertSelfAttention.attention (self-attention), at bert.py:" in report.page(found)
     assert report.exit_status([found]) == 0
 
 
@@ -92,8 +92,7 @@ def test_a_part_that_was_checked_in_part_says_which_probes_are_lacking(child, tm
     assert "passed in part" in page and "the dev file of sentiment;" in page and "--log_dir" in page
 
 
-def test_the_page_of_an_unknown_mistake_says_where_by_how_much_and_what_is_right(project, child, monkeypatch):
-    monkeypatch.setattr(judge, "PATIENCE", 0.3)
+def test_the_page_of_an_unknown_mistake_says_where_by_how_much_and_what_is_right(project, child, impatient):
     folder = project("bert.py", "probs = self.dropout(probs)", "probs = 0.7 * self.dropout(probs)")
     found = check(folder, child, ["attention"])
     page = report.page(found)
@@ -103,7 +102,7 @@ def test_the_page_of_an_unknown_mistake_says_where_by_how_much_and_what_is_right
     assert "These are right: " in page and f"find what differs in bert.py:{line}." in page
 
 
-def test_a_failure_is_said_to_have_failed_and_no_number_is_expected_of_it(project, child):
+def test_a_failure_is_said_to_have_failed_and_no_number_is_expected_of_it(project, child, impatient):
     folder = project("bert.py", SCALE, "S = S.nothing")
     found = check(folder, child, ["attention"])
     page = report.page(found)
@@ -176,8 +175,7 @@ def test_other_parameter_names_are_not_checked(project, child):
     assert report.exit_status([found]) == 2
 
 
-def test_dropout_by_hand_is_not_checked_and_not_called_wrong(project, child, monkeypatch):
-    monkeypatch.setattr(judge, "PATIENCE", 0.3)
+def test_dropout_by_hand_is_not_checked_and_not_called_wrong(project, child, impatient):
     by_hand = "(probs * (torch.rand_like(probs) > self.dropout.p) / (1 - self.dropout.p) if self.training else probs)"
     found = result(check(project("bert.py", "self.dropout(probs)", by_hand), child, ["attention"]), "attention")
     assert found["status"] == "not checked" and "written by hand" in found["note"]
@@ -269,6 +267,7 @@ def test_our_own_parts_pass():
     assert done.returncode == 0 and done.stdout.count("passed") == len(CORE)
 
 
+@pytest.mark.slow
 def test_the_script_says_passed_and_leaves_with_0(capsys):
     with pytest.raises(SystemExit) as stop:
         sanity_check.main(["--part", "attention", "--pretrained", "minilm"])
@@ -278,6 +277,7 @@ def test_the_script_says_passed_and_leaves_with_0(capsys):
 
 def test_the_script_says_what_is_wrong_and_leaves_with_1(capsys, monkeypatch):
     monkeypatch.setattr(sanity_check, "check_adamw", lambda: "weights: expected 1, found 2")
+    monkeypatch.setattr(sanity_check, "check_real_bert", lambda name: "")  # loading them takes seconds
     with pytest.raises(SystemExit) as stop:
         sanity_check.main(["--part", "attention", "--pretrained", "minilm"])
     assert stop.value.code == 1 and "WRONG: weights: expected 1, found 2" in capsys.readouterr().out

@@ -26,7 +26,7 @@ from tests.mutants.sanity_bert import (
     sources,
 )  # fmt: skip
 from tests.mutants.test_sanity_bert import touched
-from tests.sanity.making import BERT, OPTIMIZER, changed, complaints, swap, verdicts
+from tests.sanity.making import BERT, OPTIMIZER, Swaps, changed, complaints, swap, verdicts
 
 C_TYPES = """        tk_type_ids = torch.zeros(input_shape, dtype=torch.long, device=input_ids.device)
         tk_type_embeds = self.tk_type_embedding(tk_type_ids)
@@ -187,7 +187,20 @@ RIGHT = (  # (what is written otherwise, style, swaps)
 # fmt: on
 
 
-@pytest.mark.parametrize("says, style, swaps", [pytest.param(*row, id=f"{row[1]}: {row[0]}") for row in RIGHT])
-def test_right_in_other_words_gets_no_complaint(says, style, swaps, tmp_path):
+REPEATS = {  # right in the way of another row, which is in the default run
+    "course: −1e9 in the mask", "course: −1e10 in the mask", "course: a boolean mask", "ours: masked_fill with −1e9",
+    "course: torch.where", "ours: q scaled first", "course: bmm", "einsum: projections one by one",
+    "einsum: token types always zero", "einsum: decay after the update, by the textbook",
+}  # fmt: skip
+assert {f"{style}: {says}" for says, style, _ in RIGHT} >= REPEATS
+
+
+def cell(says: str, style: str, swaps: Swaps):
+    name = f"{style}: {says}"
+    return pytest.param(style, swaps, id=name, marks=pytest.mark.slow if name in REPEATS else ())
+
+
+@pytest.mark.parametrize("style, swaps", [cell(*row) for row in RIGHT])
+def test_right_in_other_words_gets_no_complaint(style, swaps, tmp_path):
     files = changed(sources(style), swaps)
     assert complaints(verdicts(tmp_path, files, touched(style, files) or BERT + OPTIMIZER)) == []

@@ -17,10 +17,11 @@ def recorded(part, pieces):
         return evidence.record(part, part.reference({**part.right, **pieces}))
 
 
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CORE)
-def test_every_mistake_of_the_table_is_named_and_nothing_else_is(name):
+def test_a_mistake_of_the_table_is_named_and_nothing_else_is(name, every):
     part = parts.load(name)
-    for mistake in part.mistakes:
+    for mistake in part.mistakes[::every]:
         for form in mistake.forms:
             found = judge.judge(part, recorded(part, form))
             assert [m["name"] for m in found["mistakes"]] == [mistake.name]
@@ -68,8 +69,7 @@ def test_two_mistakes_at_once_are_both_named():
         assert {m["name"] for m in found["mistakes"]} == set(pair)
 
 
-def test_an_unknown_mistake_shows_the_first_probe_that_differs_and_the_nearest_known_one(monkeypatch):
-    monkeypatch.setattr(judge, "PATIENCE", 0.3)  # there is nothing to be found
+def test_an_unknown_mistake_shows_the_first_probe_that_differs_and_the_nearest_known_one(impatient):
     part = parts.load("attention")
     found = judge.judge(part, recorded(part, {"scale": lambda s: s / 1.1}))
     assert found["status"] == "wrong" and found["mistakes"] == []
@@ -77,7 +77,7 @@ def test_an_unknown_mistake_shows_the_first_probe_that_differs_and_the_nearest_k
     assert found["nearest"] == "scores are not divided by √D"
 
 
-def test_another_shape_and_nan_are_differences_like_others():
+def test_another_shape_and_nan_are_differences_like_others(impatient):
     part = parts.load("attention")
     for after in (lambda y, x: y[:, :1], lambda y, x: y * float("nan")):
         found = judge.judge(part, recorded(part, {"after": after}))
@@ -144,7 +144,7 @@ def test_a_part_that_could_be_seen_in_part_has_passed_in_part():
     assert nothing["status"] == "not checked"
 
 
-def test_a_failure_does_not_hide_what_the_other_probes_show():
+def test_a_failure_does_not_hide_what_the_other_probes_show(impatient):
     part = parts.load("attention")
     outcomes = recorded(part, {"scale": lambda s: s})
     failure = {"error": "IndexError", "message": "5", "file": "bert.py", "line": 3, "function": "f"}
@@ -165,7 +165,7 @@ def test_two_failures_of_one_kind_are_no_explanation():
     assert result["status"] == "crashed" and result["mistakes"] == []
 
 
-def test_where_the_check_guesses_how_it_is_called_only_exact_numbers_of_a_mistake_count():
+def test_where_the_check_guesses_how_it_is_called_only_exact_numbers_of_a_mistake_count(impatient):
     part, guessed = parts.load("pcgrad"), {"promised": False}
     named = judge.judge(part, recorded(part, {"sum": lambda g: g.mean(dim=0)}), about=guessed)
     assert [m["name"] for m in named["mistakes"]] == ["the mean of the gradients, not their sum"]

@@ -45,7 +45,9 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", ["nothing", "attention and layer", *(pytest.param(s, marks=pytest.mark.slow) for s in list(STAGES)[1::2])]
+)
 def test_a_half_finished_project_hears_what_is_not_written(stage, tmp_path):
     todo, swaps, expected = STAGES[stage]
     results = verdicts(tmp_path, unwritten(changed(sources("course"), swaps), *todo))
@@ -89,7 +91,7 @@ def test_a_method_that_is_left_open_is_not_written_yet(how, tmp_path):
     assert (result["status"], result["note"]) == ("not written", "BertSelfAttention.attention")
 
 
-def test_a_layer_whose_methods_all_pass_is_not_written_yet(tmp_path):
+def test_a_layer_whose_methods_all_pass_is_not_written_yet(tmp_path, impatient):
     files = sources("course")
     start, end = files["bert.py"].index("    def add_norm("), files["bert.py"].index("class BertModel(")
     empty = """    def add_norm(self, input, output, dense_layer, dropout, ln_layer):
@@ -112,7 +114,7 @@ WRITTEN = {  # what looks like that and is a failure of code that is written
 
 
 @pytest.mark.parametrize("how", WRITTEN)
-def test_code_that_fails_otherwise_is_not_said_to_be_unwritten(how, tmp_path):
+def test_code_that_fails_otherwise_is_not_said_to_be_unwritten(how, tmp_path, impatient):
     result = verdicts(tmp_path, attention(sources("course"), WRITTEN[how]), ("attention",))["attention"]
     assert result["status"] == "crashed" and result["failure"]["file"] == "bert.py"
 
