@@ -24,6 +24,8 @@ from minbert.multitask import MultitaskBert
 from minbert.progress import Progress
 from minbert.tasks import TASKS, Task
 
+TOKENS = {"cpu": 1024}  # a batch; elsewhere 8,192
+
 
 @torch.no_grad()
 def _each_batch(model: MultitaskBert, data: Dataset, title: str, do: Callable[[Batch], None]):
@@ -35,7 +37,8 @@ def _each_batch(model: MultitaskBert, data: Dataset, title: str, do: Callable[[B
     with Progress(len(data), title, "example") as bar:
         model.eval()
         try:
-            for batch in islice(eval_batches(data), processes.rank(), None, processes.size()):
+            batches = eval_batches(data, TOKENS.get(model.device.type, 8192))
+            for batch in islice(batches, processes.rank(), None, processes.size()):
                 with model.autocast():
                     do(batch.to(model.device))
                 bar.update(processes.size() * len(batch))

@@ -21,6 +21,7 @@ from minbert.pretraining.masking import Masker, generator_for
 from minbert.tasks import TASKS
 from minbert.tokenizer import BertTokenizer
 
+BATCH = 8192  # tokens; another number would give the held-out sentences other masks, as they go by batches
 SENTENCES = replace(TASKS["sst"], name="mlm", title="masked words")  # of a data set that is texts and nothing else
 
 
@@ -86,7 +87,7 @@ def score_masked(learner: Learner, data: Dataset, masker: Masker) -> dict[str, f
     learner.eval()
     device = learner.nli.device
     loss, found, count = 0.0, 0, 0
-    for number, batch in islice(enumerate(eval_batches(data)), processes.rank(), None, processes.size()):
+    for number, batch in islice(enumerate(eval_batches(data, BATCH)), processes.rank(), None, processes.size()):
         seen, chosen = (x.to(device) for x in masker(batch.input_ids, generator_for(2, number)))
         batch = batch.to(device)
         with learner.nli.autocast():

@@ -139,7 +139,7 @@ def train_part(title: str, data: Dataset, args: argparse.Namespace, precision: s
 
 
 def evaluate_part(title: str, data: Dataset, args: argparse.Namespace):
-    """The rows of evaluation: the library's batches of 32, and this project's batches of 8,192 tokens."""
+    """The rows of evaluation: the library's batches of 32, and this project's batches of 1,024 tokens."""
     sides = {
         "transformers, random": ("random", Library(data)),
         "transformers, grouped": ("grouped", Library(data)),
