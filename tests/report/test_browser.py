@@ -9,6 +9,7 @@ from tests.browser import browser
 from tests.report.folders import line, with_flags, write_run
 
 pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.xdist_group("report page")  # it is made once
 WIDTHS = (390, 1280)  # a phone and a desktop, in CSS pixels
 TEXT = "<img src=http://127.0.0.1:9/x.png> " + "word" * 60  # asks for a picture, if it is taken for HTML
 

@@ -189,6 +189,7 @@ def test_torchrun_ends_with_one_line_where_the_folder_has_a_run(tmp_path, tiny, 
     assert "minbert/" not in text, "a traceback of ours"
 
 
+@pytest.mark.slow
 def test_a_sigterm_to_torchrun_leaves_a_checkpoint(tmp_path, tiny, sample):
     out = tmp_path / "run"
     process = torchrun("multitask_classifier.py", "--pretrained", str(tiny), "--data", str(sample), "--out", str(out),

@@ -60,7 +60,7 @@ def test_hostile_code_gets_a_clear_line_and_harms_nothing(code, project, child, 
     code = code.format(victim=str(victim), folder=str(victims))
     folder = project("bert.py", SCALE, f"    {code}\n    {SCALE}")
     began = time.monotonic()
-    found = check(folder, child, ["attention", "optimizer"], timeout=2 if "while" in code else 4)
+    found = check(folder, child, ["attention", "optimizer"], timeout=6 if "while" in code else 4)
     assert result(found, "attention")["status"] == status
     reasons = [u["reason"] for u in result(found, "attention")["unknown"]]
     assert words in " ".join([result(found, "attention")["note"], *reasons])

@@ -100,6 +100,7 @@ def test_compiled_and_plain_training_are_the_same_and_compile_nothing_later(flag
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)  # a dictionary's error names the weight
 
 
+@pytest.mark.slow
 def test_where_there_is_no_compiler_one_line_says_so(tmp_path, sample, tiny):
     env = os.environ | {"CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, str(ROOT / "multitask_classifier.py"), "--option", "finetune", "--compile", "--tasks",
