@@ -26,6 +26,7 @@ __all__ = [
     "read_texts",
 ]  # fmt: skip
 
+CPU_TOKENS, GPU_TOKENS = 1024, 8192  # a batch of evaluation
 POOL = 50  # batches that are sorted by length together
 CHUNK = 10_000  # texts that are tokenised at a time, since the tokenizer's own record of a text takes kilobytes
 
@@ -211,7 +212,7 @@ class Batches:
         self._order = self.order(self.passes)
 
 
-def eval_batches(data: Dataset, tokens: int = 1024) -> Iterator[Batch]:
+def eval_batches(data: Dataset, tokens: int = CPU_TOKENS) -> Iterator[Batch]:
     """Every example once, longest first (so that what does not fit memory fails at once), ≤ `tokens` a batch.
 
     On a CPU the numbers of about 1,000 tokens stay in its caches: batches of 8,192 took 1.4 to 1.7 times as long

@@ -16,15 +16,13 @@ import numpy as np
 import torch
 
 from minbert import processes
-from minbert.data import Batch, Dataset, Example, eval_batches
+from minbert.data import CPU_TOKENS, GPU_TOKENS, Batch, Dataset, Example, eval_batches
 from minbert.errors import UserError
 from minbert.examples import FORMULA, UNWRITABLE
 from minbert.files import atomic
 from minbert.multitask import MultitaskBert
 from minbert.progress import Progress
 from minbert.tasks import TASKS, Task
-
-TOKENS = {"cpu": 1024}  # a batch; elsewhere 8,192
 
 
 @torch.no_grad()
@@ -37,7 +35,7 @@ def _each_batch(model: MultitaskBert, data: Dataset, title: str, do: Callable[[B
     with Progress(len(data), title, "example") as bar:
         model.eval()
         try:
-            batches = eval_batches(data, TOKENS.get(model.device.type, 8192))
+            batches = eval_batches(data, CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
             for batch in islice(batches, processes.rank(), None, processes.size()):
                 with model.autocast():
                     do(batch.to(model.device))

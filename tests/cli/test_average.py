@@ -3,8 +3,8 @@
 import torch
 
 import multitask_classifier
-from minbert.state import read_state
 from tests.cli.runs import FULL, Run
+from tests.run.crashes import newest
 
 
 def test_a_run_evaluates_and_keeps_the_mean_and_trains_as_without_it(argv, tmp_path):
@@ -13,7 +13,7 @@ def test_a_run_evaluates_and_keeps_the_mean_and_trains_as_without_it(argv, tmp_p
         out = tmp_path / name
         multitask_classifier.main([*argv(*FULL, "--epochs", "1", "--lr", "1e-3", *flags), "--out", str(out)])
         runs[name] = Run(out)
-        states[name] = read_state(max((out / "checkpoints").glob("epoch-*")))["parts"]
+        states[name] = newest(out)["parts"]
     assert runs["plain"].metrics[0]["loss"] == runs["average"].metrics[0]["loss"]
     assert same(states["plain"]["model"], states["average"]["model"])
     assert same(runs["plain"].weights, states["plain"]["model"])

@@ -24,28 +24,37 @@ from tests.cli.runs import CLOCK
 COUNTED = [(AdamW, "step"), (os, "rename"), (os, "replace"), (os, "fsync"), (os, "mkdir"), (shutil, "rmtree")]
 
 
+def do_and_leave(do: Callable[[], Any], stderr: int):
+    """In a copy of this process: call `do` with `stderr`, an open file, and no output; leave with its exit status."""
+    os.dup2(stderr, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    status = 0
+    try:
+        do()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1 if error.code else 0
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        status = 99
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
 def in_a_process(main: Callable[[list[str]], Any], argv: Sequence[str], before: Callable[[], None] = lambda: None):
     """Run `main(argv)` in a copy of this process; its exit status, negative for a signal, and its stderr."""
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
-        os.dup2(write, 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        status = 0
-        try:
+
+        def run():
             before()
             main(list(argv))
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else 1 if error.code else 0
-            if isinstance(error.code, str):
-                print(error.code, file=sys.stderr)
-        except BaseException:
-            traceback.print_exc()
-            status = 99
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
+
+        do_and_leave(run, write)
     os.close(write)
     with open(read, "rb") as pipe:
         text = pipe.read().decode()

@@ -5,8 +5,6 @@ exactly what one process trains, with dropout and SMART's noise as well.
 """
 
 import os
-import sys
-import traceback
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -24,9 +22,10 @@ from minbert.pcgrad import COMBINE
 from minbert.pretrained import load_tokenizer
 from minbert.sampling import SCHEDULES
 from minbert.settings import FROZEN, from_keywords
-from minbert.state import read_state, write_state
+from minbert.state import write_state
 from multitask_classifier import build_model, load_data
 from tests.conftest import ROOT
+from tests.run.crashes import do_and_leave
 
 SIZES = "13,6,5"  # training examples of sst, para, sts: batches of 8 have a last one of 5, others are smaller
 SMART = {"smart": 5, "smart_epsilon": 0.1}
@@ -68,25 +67,14 @@ def in_processes(count: int, do: Callable[[], Any]) -> list[tuple[int, str]]:
 
 
 def _child(rank: int, count: int, port: int, stderr: int, do: Callable[[], Any]):
-    os.dup2(stderr, 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1",
                       MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True")  # fmt: skip
-    status = 0
-    try:
+
+    def run():
         with one_line_errors(), processes.joined():
             do()
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 1 if error.code else 0
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-        status = 99
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+
+    do_and_leave(run, stderr)
 
 
 # ------------------------------------------------------------------------------------------------ small trainings
@@ -109,11 +97,6 @@ def loaded(weights: Path, pairs: str):
     tokenizer = load_tokenizer(weights)
     places = {"data": str(ROOT / "data" / "sample"), "limit": SIZES}
     return tokenizer, load_data(from_keywords("m", pairs=pairs, **places), tokenizer)
-
-
-def last_state(out: Path) -> dict[str, Any]:
-    """The newest checkpoint of a run."""
-    return read_state(max((out / "checkpoints").iterdir()))
 
 
 def columns(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

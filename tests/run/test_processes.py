@@ -11,7 +11,8 @@ from minbert import engine, processes
 from minbert.state import read_state
 from tests.cli.runs import CLOCK
 from tests.run import several
-from tests.run.several import SETTINGS, in_processes, last_state, train_all
+from tests.run.crashes import newest
+from tests.run.several import SETTINGS, in_processes, train_all
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked"),
@@ -57,7 +58,7 @@ def test_processes_train_what_one_process_trains(runs, count, name):
     exact = 1e-10 if name != "frozen" else 1e-5
     first, *_ = read_state(runs[1] / name / "gradients")
     assert relative(first, read_state(runs[count] / name / "gradients")[0]) < 10 * exact  # CAGrad's solver: 5e-11
-    one, other = (last_state(runs[n] / name)["parts"] for n in (1, count))
+    one, other = (newest(runs[n] / name)["parts"] for n in (1, count))
     for part in set(one) - {"random", "smart", "log"}:  # the log has the time; the generators have their own tests
         assert difference(one[part], other[part]) < exact, part
     assert difference(*(numbers(runs[n] / name) for n in (1, count))) < max(exact, 1e-6)  # evaluation is in float32

@@ -19,7 +19,8 @@ from minbert.pretraining import script as pretraining
 from minbert.state import read_state
 from tests.cli.runs import FULL, STILL, distance
 from tests.conftest import ROOT
-from tests.run.several import DROPOUT, SMART, in_processes, last_state, train
+from tests.run.crashes import newest
+from tests.run.several import DROPOUT, SMART, in_processes, train
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked"),
@@ -68,13 +69,13 @@ def test_all_stop_after_the_step_of_a_signal_to_one_and_go_on(tiny, tmp_path, mo
     setting = {"epochs": 2, "combine": "pcgrad", "steps_per_epoch": 4}
     setting |= {**SMART, **DROPOUT} if counts == (2,) else {}
     assert statuses(in_processes(2, lambda: train(tiny, tmp_path / "whole", setting))) == [0, 0]
-    whole = last_state(tmp_path / "whole")
+    whole = newest(tmp_path / "whole")
     for count in counts:
         out = tmp_path / str(count)
         stopped(monkeypatch, tiny, out, setting)
-        assert len(last_state(out)["other processes"]) == 1
+        assert len(newest(out)["other processes"]) == 1
         assert statuses(in_processes(count, lambda o=out: train(tiny, o, setting, resume=True))) == [0] * count
-        state = last_state(out)
+        state = newest(out)
         assert distance(whole["parts"]["model"], state["parts"]["model"]) <= (0 if count == 2 else 1e-10)
     if counts == (2,):
         for name in ("random", "smart"):
@@ -99,7 +100,7 @@ def test_the_other_scripts_train_the_same_with_two_processes(tiny, sample, tmp_p
         assert statuses(in_processes(count, lambda c=count: work(tmp_path / str(c)))) == [0] * count
     for path in tmp_path.glob("1/**/checkpoints"):
         other = tmp_path / "2" / path.parent.relative_to(tmp_path / "1")
-        one, two = (next(s for n, s in last_state(out)["parts"].items() if n in ("model", "learner"))
+        one, two = (next(s for n, s in newest(out)["parts"].items() if n in ("model", "learner"))
                     for out in (path.parent, other))  # fmt: skip
         assert distance(one, two) < 2e-5, path
     names = [sorted(p.relative_to(tmp_path / c) for p in (tmp_path / c).rglob("*")
@@ -201,7 +202,7 @@ def test_a_sigterm_to_torchrun_leaves_a_checkpoint(tmp_path, tiny, sample):
     process.send_signal(signal.SIGTERM)
     text, errors = process.communicate(timeout=120)
     assert process.returncode and "of epoch 1; --resume goes on from there" in errors, errors
-    state = last_state(out)
+    state = newest(out)
     assert state["run"]["step"] > 0 and len(state["other processes"]) == 1
     assert read_state(out / "checkpoints" / f"epoch-00000-step-{state['run']['step']:08}")
     assert text.count("before training") == 1
