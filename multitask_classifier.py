@@ -82,7 +82,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     lr = args.lr or (1e-5 if model.bert_trains() else 1e-3)
     groups = parameter_groups(model, lr, args.head_lr, args.weight_decay, args.no_decay_norms)
     optimizer = AdamW(groups, lr=lr, fused=True)
-    combine, memory, portions = COMBINE[args.combine], Memory(args.seed), Portions(args.micro_batch)
+    combine, memory = COMBINE[args.combine], Memory(args.seed)
+    portions = Portions(args.micro_batch, model.precision)
     seed = processes.seed_apart(args.seed)  # of the noise
     terms, log, run = build_terms(model, args.terms, seed), EpochLog(), Run(args.folder, args.save_every)
     run.about, average = about_model(model, tokenizer), Average(model, args.average)

@@ -159,12 +159,13 @@ class Batch:
             yield self.part(slice(start, start + size))
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device`; to a GPU from pinned memory, so that the copy need not be waited for."""
+        """The same batch on `device`; to CUDA from pinned memory, so that the copy need not be waited for."""
         if device.type == "cpu":
             return self
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved = {name: value.pin_memory().to(device, non_blocking=True) for name, value in tensors.items()}
-        return replace(self, **moved)
+        if device.type == "cuda":
+            tensors = {name: value.pin_memory() for name, value in tensors.items()}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
 # ---------------------------------------------------------------------------------------------- batching

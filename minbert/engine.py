@@ -18,17 +18,26 @@ from minbert.errors import UserError, full_memory
 from minbert.multitask import MultitaskBert
 from minbert.optimizer import set_lr
 from minbert.pcgrad import take_gradients
+from minbert.scaling import LossScale
 from minbert.terms import Loss, Pass, backward
 
 Log = dict[str, dict[str, Tensor]]  # term → name → number
 
 
 def find_device(use_gpu: bool) -> torch.device:
-    """The device that a run uses, one a process; UserError where GPUs are asked for that PyTorch does not see."""
+    """The device that a run uses, one a process: a CUDA device, or without CUDA the GPU of a Mac (MPS).
+
+    UserError where GPUs are asked for that PyTorch does not see.
+    """
     if not use_gpu:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError("--use_gpu: this PyTorch sees no CUDA device; leave the flag out to train on the CPU")
+        if not torch.backends.mps.is_available():
+            raise UserError("--use_gpu: this PyTorch sees no CUDA device, and no GPU of a Mac; leave the flag out to "
+                            "train on the CPU")  # fmt: skip
+        if processes.size() > 1:
+            raise UserError("--use_gpu: a Mac has one GPU; leave torchrun out")
+        return torch.device("mps")
     if processes.size() > 1:
         number, count = int(os.environ.get("LOCAL_RANK", processes.rank())), torch.cuda.device_count()
         if number >= count:
@@ -47,17 +56,19 @@ class Portions:
 
     Losses and terms are means over examples, L = Σₖ (nₖ/n)·Lₖ, so the portions' gradients add up to the batch's. Where
     the memory is full, the size halves, and the batch is done again: the update stays that of the whole batch. In the
-    same way the gradients of several processes' shares of a batch add up to the batch's.
+    same way the gradients of several processes' shares of a batch add up to the batch's. precision: the model's; with
+    "fp16" the loss is scaled (`scaling.py`).
     """
 
-    def __init__(self, size: int | None = None):
-        self.size = size
+    def __init__(self, size: int | None = None, precision: str = "fp32"):
+        self.size, self.scale = size, LossScale(precision)
 
-    def state_dict(self) -> dict[str, int | None]:
-        return {"size": self.size}
+    def state_dict(self) -> dict[str, Any]:
+        return {"size": self.size, "scale": self.scale.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, int | None]):
+    def load_state_dict(self, state: Mapping[str, Any]):
         self.size = state["size"]
+        self.scale.load_state_dict(state["scale"])
 
     def descend(
         self, model: MultitaskBert, batch: Batch, loss: Loss, terms: Mapping[str, Any], weight: float
@@ -71,7 +82,10 @@ class Portions:
         part = batch.part(mine) if processes.size() > 1 else batch
         result = None
         while result is None:
-            result = self._try(model, part, loss, terms, weight * share)
+            result = self._try(model, part, loss, terms, weight * share * self.scale.value)
+            if result and not self.scale.undo(model.parameters()):
+                result = None
+                model.zero_grad()
         result = whole(model, *result, share, terms)
         for p, gradient in earlier.items():
             p.grad = gradient if p.grad is None else p.grad + gradient
@@ -89,7 +103,8 @@ class Portions:
             print(f"the {memory}'s memory is full: --micro_batch {self.size} from here on, with the same updates",
                   file=sys.stderr)  # fmt: skip
         model.zero_grad()  # what the error held is freed by now
-        torch.cuda.empty_cache()
+        if model.device.type != "cpu":
+            torch.get_device_module(model.device).empty_cache()
         return None
 
     def _descend(self, model, batch, loss, terms, weight):

@@ -89,8 +89,8 @@ def one_line(text: str) -> str:
 
 def full_memory(error: BaseException) -> str:
     """Whose memory was full when `error` arose: "GPU", "machine", or "" where it is another error."""
-    if type(error).__name__ == "OutOfMemoryError":  # torch.OutOfMemoryError; this module does without torch
-        return "GPU"
+    if type(error).__name__ == "OutOfMemoryError" or "MPS backend out of memory" in str(error):
+        return "GPU"  # the name of torch.OutOfMemoryError, since this module does without torch
     words = ("can't allocate memory", "could not create a primitive", "bad_alloc")  # PyTorch's, oneDNN's and C++'s own
     return "machine" if isinstance(error, MemoryError) or any(word in str(error) for word in words) else ""
 

@@ -178,10 +178,14 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--average", "evaluate and keep a running mean of the weights, with this β (.999 is a mean over about "
              "1,000 steps); see minbert/average.py", rate, 0.0, "BETA"),
         Flag("--precision",
+             "of the matrix products: bf16 and fp16 are a little rough; faster on processors made for them, far slower "
+             "on others; fp16 is for GPUs without bf16, and scales the loss, see minbert/scaling.py", default="fp32",
+             choices=("fp32", "bf16", "fp16"), scripts="mc"),
+        Flag("--precision",
              "of the matrix products: bf16 is a little rough; faster on processors made for it, far slower "
-             "on others", default="fp32", choices=("fp32", "bf16"), scripts="mcp"),
-        Flag("--use_gpu", "train on the first CUDA device, or with torchrun on one a process", None, False,
-             scripts="mcp"),
+             "on others", default="fp32", choices=("fp32", "bf16"), scripts="p"),
+        Flag("--use_gpu", "train on the first CUDA device, or with torchrun on one a process; without CUDA on the GPU "
+             "of a Mac (MPS)", None, False, scripts="mcp"),
     ],
     "terms of the loss": [],
     "output": [

@@ -333,11 +333,13 @@ def machine() -> dict[str, Any]:
         result["processor"] = platform.processor() or platform.machine()
     if torch.cuda.is_available():
         result["gpu"] = torch.cuda.get_device_name()
+    elif torch.backends.mps.is_available():
+        result["gpu"] = "MPS"
     return result
 
 
 def peak_memory() -> float:
-    """The most memory that the run has held so far, in GiB: of the GPU where one is in use, else of the process."""
+    """The most memory that the run has held so far, in GiB: on the CUDA device if one is used, else of the process."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**30
     try:

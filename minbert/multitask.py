@@ -20,6 +20,8 @@ from minbert.errors import UserError
 from minbert.heads import CrossAttentionHead, Encoded, build_heads, choose_head, mean_pool
 from minbert.tasks import Task, task_row
 
+FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precisions other than that of the weights
+
 
 class MultitaskBert(nn.Module):
     """BERT with one head a task.
@@ -27,8 +29,9 @@ class MultitaskBert(nn.Module):
     tasks: names of rows of `TASKS`, or rows of your own. pairs: how sentence pairs are given, "separate" (two rows)
     or "joint" (one). pooling: "cls" (BERT's pooler) or "mean", or task → one of them. heads: the names of the heads of
     some tasks; the others have the default. dropout: of the heads alone, as in the course's starter; BERT has its own
-    rate. additions: to BERT, {"lora": {"rank": 8}}, see `additions.py`. The attribute `precision`, "fp32" or "bf16", is
-    the number format of the matrix products inside `with model.autocast():`; weights and outputs are float32 in either.
+    rate. additions: to BERT, {"lora": {"rank": 8}}, see `additions.py`. The attribute `precision`, "fp32", "bf16" or
+    "fp16", is the number format of the matrix products inside `with model.autocast():`; weights and outputs are float32
+    in all three.
     """
 
     precision = "fp32"
@@ -90,7 +93,8 @@ class MultitaskBert(nn.Module):
 
     def autocast(self) -> torch.autocast:
         """Inside this context the matrix products are in `precision`; `smart.exact` suspends it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        number_format = FORMATS.get(self.precision)
+        return torch.autocast(self.device.type, number_format or torch.bfloat16, enabled=number_format is not None)
 
     def forward(self, batch: Batch) -> Tensor:
         """The raw outputs for a batch of any of the tasks; returns (B, K)."""

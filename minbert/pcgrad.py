@@ -70,9 +70,9 @@ def products(gradients: list[Gradient]) -> Tensor:
     for i, g_i in enumerate(gradients):
         for g_j in gradients[: i + 1]:
             parts = [torch.dot(a.flatten(), b.flatten()) for a, b in zip(g_i, g_j, strict=True)]
-            dots.append(torch.stack(parts).double().sum())
+            dots.append(torch.stack(parts))
     i, j = torch.tril_indices(*K.shape)  # in the order of the loops
-    K[i, j] = K[j, i] = torch.stack(dots).cpu()  # all at once, so that the CPU waits for a GPU only once
+    K[i, j] = K[j, i] = torch.stack(dots).cpu().double().sum(dim=1)  # one copy: the CPU waits for a GPU only once
     return K
 
 

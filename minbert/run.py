@@ -271,9 +271,12 @@ class Random:
         return {
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+            "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor | None]):
         torch.set_rng_state(state["cpu"])
         if state["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
+        if state["mps"] is not None and torch.backends.mps.is_available():
+            torch.mps.set_rng_state(state["mps"])

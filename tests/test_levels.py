@@ -33,6 +33,7 @@ WINGS = {
         "settings",
         "folder",
         "terms",
+        "scaling",
         "engine",
         "run",
         "epoch_log",

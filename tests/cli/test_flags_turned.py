@@ -51,7 +51,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--no_decay_norms": ([[]], (*FULL, "--weight_decay", "0.1")),
     "--clip": ([["0.01"]], FULL),
     "--average": ([["0.9"]], FULL),
-    "--precision": ([["bf16"]], FULL),
+    "--precision": ([["bf16"], ["fp16"]], FULL),
     "--schedule": ([[name] for name in SCHEDULES if name != "round_robin"], FULL),
     "--combine": ([[name] for name in FLAGS["--combine"].choices if name != "separate"], FULL),
     "--task_weights": ([["1,2,3"], ["1,1,.01"]], FULL),
