@@ -78,7 +78,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     plan = Plan(sizes, args.batch_size, args.epochs, args.seed, args.steps_per_epoch, priorities=args.priorities)
     schedule = SCHEDULES[args.schedule]
     batch_sizes = schedule.sizes(plan)
-    streams = {task: Batches(d, batch_sizes[task], args.seed) for task, d in train_sets.items()}
+    streams = {task: Batches(d, batch_sizes[task], args.seed, args.even_batches) for task, d in train_sets.items()}
     lr = args.lr or (1e-5 if model.bert_trains() else 1e-3)
     groups = parameter_groups(model, lr, args.head_lr, args.weight_decay, args.no_decay_norms)
     optimizer = AdamW(groups, lr=lr, fused=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -174,11 +175,12 @@ class Batch:
 class Batches:
     """An endless stream of training batches: pass after pass over the data, every example once in each.
 
-    The order of a pass depends on (seed, pass) alone, so the stream's whole state is two numbers.
+    The order of a pass depends on (seed, pass) alone, so the stream's whole state is two numbers. even: of what all
+    batches have about the same number, "examples" or "tokens"; there are as many batches in either case.
     """
 
-    def __init__(self, data: Dataset, batch_size: int, seed: int):
-        self.data, self.batch_size, self.seed = data, batch_size, seed
+    def __init__(self, data: Dataset, batch_size: int, seed: int, even: str = "examples"):
+        self.data, self.batch_size, self.seed, self.even = data, batch_size, seed, even
         self.passes, self.position = 0, 0
         self._order = self.order(0)
 
@@ -193,7 +195,9 @@ class Batches:
         size, batches = self.batch_size, []
         for start in range(0, len(shuffled), POOL * size):
             pool = sorted(shuffled[start : start + POOL * size], key=self.data.lengths.__getitem__)
-            batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+            lengths = [self.data.lengths[i] for i in pool]
+            ends = range(size, len(pool) + size, size) if self.even == "examples" else even_ends(lengths, size)
+            batches += [pool[i:j] for i, j in pairwise([0, *ends])]
         return [batches[i] for i in torch.randperm(len(batches), generator=random).tolist()]
 
     def next(self) -> Batch:
@@ -211,6 +215,15 @@ class Batches:
     def load_state_dict(self, state: dict[str, int]):
         self.passes, self.position = state["passes"], state["position"]
         self._order = self.order(self.passes)
+
+
+def even_ends(lengths: Sequence[int], size: int) -> list[int]:
+    """Where ⌈N/size⌉ batches of N rows end, so that each has about the same number of tokens: [6, 8] for lengths of
+    1, 1, 1, 1, 2, 2, 4, 4 and size 4. A row that is longer than a batch's share makes one batch fewer."""
+    count = -(-len(lengths) // size)
+    sums = np.cumsum(lengths)
+    shares = sums[-1] * np.arange(1, count + 1) / count  # tokens up to each end
+    return sorted({int(np.abs(sums - share).argmin()) + 1 for share in shares})
 
 
 def eval_batches(data: Dataset, tokens: int = CPU_TOKENS) -> Iterator[Batch]:

@@ -42,6 +42,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--epochs": ([["2"]], (*FULL, "--lr_decay", "linear")),  # so that the first epoch, too, is another one
     "--steps_per_epoch": ([["1"], ["3"], ["2xsst"]], FULL),
     "--batch_size": ([["4"]], FULL),
+    "--even_batches": ([["tokens"]], FULL),
     "--micro_batch": ([["3"]], FULL),
     "--lr": ([["2e-3"]], FULL),
     "--head_lr": ([["1e-2"]], FULL),

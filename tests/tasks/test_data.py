@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minbert import data as data_module
-from minbert.data import Batches, Dataset, Example, Examples, eval_batches, read_examples
+from minbert.data import Batches, Dataset, Example, Examples, eval_batches, even_ends, read_examples
 from minbert.pretrained import load_tokenizer
 from minbert.tasks import TASKS
 from minbert.tokenizer import SPECIAL, BertTokenizer
@@ -109,6 +109,34 @@ def test_every_example_once_a_pass_and_all_batches_full_but_one(lengths, size, s
     assert sorted(i for batch in order for i in batch) == list(range(len(lengths)))
     full, rest = divmod(len(lengths), size)
     assert sorted(map(len, order), reverse=True) == [size] * full + [rest] * (rest > 0)
+
+
+def test_even_ends_of_a_hand_worked_example():
+    """16 tokens in two batches: 8 are six short rows, or two long ones. A row of 9 of 12 tokens is a batch alone."""
+    assert even_ends([1, 1, 1, 1, 2, 2, 4, 4], 4) == [6, 8]
+    assert even_ends([5, 5, 5, 5], 2) == [2, 4] and even_ends([5, 5, 5], 2) == [1, 3]
+    assert even_ends([1, 1, 1, 9], 1) == [3, 4]
+
+
+@given(LENGTHS, st.integers(1, 40), st.integers(0, 2**31), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_even_batches_have_every_example_once_a_pass_and_are_no_more(lengths, size, seed, passes):
+    order = Batches(singles(lengths), size, seed, "tokens").order(passes)
+    assert sorted(i for batch in order for i in batch) == list(range(len(lengths)))
+    assert all(order) and len(order) <= -(-len(lengths) // size)
+
+
+def test_even_batches_have_fewer_tokens_at_most():
+    lengths = [n % 45 + 6 for n in range(400)]
+    data = singles(lengths)
+    tokens = {}
+    for even in ("examples", "tokens"):
+        order = Batches(data, 8, 0, even).order(0)
+        tokens[even] = [len(batch) * max(data.lengths[i] for i in batch) for batch in order]
+        assert len(order) == 50
+    mean = sum(data.lengths) / 50
+    assert max(tokens["tokens"]) < 1.3 * mean < 1.6 * mean < max(tokens["examples"])
+    assert min(tokens["tokens"]) > 0.8 * mean > 0.4 * mean > min(tokens["examples"])
 
 
 def drain(stream: Batches, count: int) -> list[list[int]]:
