@@ -84,8 +84,8 @@ class LoRALinear(nn.Linear):
                 raise RuntimeError("merged LoRA layers cannot train: call unmerge_lora first")
             return y
         A, B = self.lora_A[self.active], self.lora_B[self.active]
-        down = F.linear(self.lora_dropout(x), A)  # (…, r): A·dropout(x)
-        return y + self.scale * F.linear(down, B)  # (…, out): W·x + b + (α/r)·B·A·dropout(x)
+        down = self.scale * F.linear(self.lora_dropout(x), A)  # (…, r): (α/r)·A·dropout(x), scaled where it is thin
+        return y + F.linear(down, B)  # (…, out): W·x + b + (α/r)·B·A·dropout(x)
 
     def use(self, name: str):
         """Use the adapter `name` from now on. This only sets a name; W is not touched."""
