@@ -58,8 +58,18 @@ def test_the_factor_scales_the_rate_of_every_group():
 
 def test_a_gpu_that_is_not_there_is_a_user_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert find_device(False) == torch.device("cpu")
     with pytest.raises(UserError, match="--use_gpu"):
+        find_device(True)
+
+
+def test_without_cuda_a_macs_gpu_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_device(True) == torch.device("mps") and find_device(False) == torch.device("cpu")
+    monkeypatch.setattr("minbert.processes.size", lambda: 2)
+    with pytest.raises(UserError, match="a Mac has one GPU; leave torchrun out"):
         find_device(True)
 
 
