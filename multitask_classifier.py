@@ -41,7 +41,7 @@ from minbert.pretrained import load_bert, load_tokenizer
 from minbert.run import Run
 from minbert.sampling import SCHEDULES, Plan
 from minbert.settings import FROZEN, from_command_line, from_keywords
-from minbert.tasks import STS_LOSSES
+from minbert.tasks import STS_LOSSES, of_task
 from minbert.terms import active, build_terms
 from minbert.tokenizer import BertTokenizer
 
@@ -156,7 +156,7 @@ def load_data(args: Namespace, tokenizer: BertTokenizer) -> Data:
                 print(f"{path}: not there, so there will be no test predictions for {name}", file=sys.stderr)
                 continue
             examples = read_split(path, task, split, args.limit.get(name))
-            data[name][split] = Dataset(task, examples, tokenizer, args.pairs)
+            data[name][split] = Dataset(task, examples, tokenizer, of_task(args.pairs, name))
         print(f"{task.title:18} {', '.join(f'{len(d):,} {split}' for split, d in data[name].items())}")
     if tokenizer.truncated:
         print(f"cut to {tokenizer.max_length} tokens: {tokenizer.truncated:,} of the inputs", file=sys.stderr)

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from minbert import parser as types
-from minbert.parser import Flag, at_least, count, interval, names, number, poolings, positive, rate, seed, steps
+from minbert.parser import Flag, at_least, count, interval, names, number, positive, rate, seed, steps, words
 
 PACKAGE = Path(__file__).resolve().parent
 DATA = (PACKAGE.parent if __package__ else PACKAGE) / "data"  # beside the scripts; flat files are beside them, too
@@ -86,7 +86,7 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--option", "the same in the words of other years: pretrain and freeze are last-linear-layer, "
              "finetune is full-model", choices=("pretrain", "freeze", "finetune")),
         Flag("--pooling", "the sentence's vector: BERT's pooler over [CLS] (cls), or the mean over its tokens (mean); "
-             "or a list, one for each of --tasks", poolings, "cls", "NAME", scripts="m"),
+             "or a list, one for each of --tasks", words("cls", "mean"), "cls", "NAME", scripts="m"),
         Flag("--pooling", "the sentence's vector: BERT's pooler over [CLS], or the mean over its tokens",
              default="cls", choices=("cls", "mean"), scripts="cp"),
         Flag("--hidden_dropout_prob", "dropout of the heads", rate, 0.3, "P"),
@@ -105,8 +105,8 @@ TABLE: dict[str, list[Flag]] = {
              default="plain", choices="bert.ATTENTION"),
         Flag("--attention", "written out, or by PyTorch's fused kernel", default="sdpa", choices="bert.ATTENTION",
              scripts="p"),
-        Flag("--pairs", "each sentence through BERT alone, or both as one row with a [SEP]", default="separate",
-             choices=("separate", "joint"), scripts="m"),
+        Flag("--pairs", "each sentence through BERT alone (separate), or both as one row with a [SEP] (joint); or a "
+             "list, one for each of --tasks", words("separate", "joint"), "separate", "NAME", scripts="m"),
         Flag("--pairs", "each text of a pair through BERT alone, or both as one row with a [SEP]", default="separate",
              choices=("separate", "joint"), scripts="c", needs="--text2"),
         Flag("--pairs", "of NLI: one row of both sentences, or two rows", default="joint", choices=("joint",

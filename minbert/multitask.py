@@ -18,7 +18,7 @@ from minbert.bert import BertModel
 from minbert.data import Batch
 from minbert.errors import UserError
 from minbert.heads import CrossAttentionHead, Encoded, build_heads, choose_head, mean_pool
-from minbert.tasks import Task, task_row
+from minbert.tasks import Task, of_task, task_row
 
 FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precisions other than that of the weights
 
@@ -27,11 +27,11 @@ class MultitaskBert(nn.Module):
     """BERT with one head a task.
 
     tasks: names of rows of `TASKS`, or rows of your own. pairs: how sentence pairs are given, "separate" (two rows)
-    or "joint" (one). pooling: "cls" (BERT's pooler) or "mean", or task → one of them. heads: the names of the heads of
-    some tasks; the others have the default. dropout: of the heads alone, as in the course's starter; BERT has its own
-    rate. additions: to BERT, {"lora": {"rank": 8}}, see `additions.py`. The attribute `precision`, "fp32", "bf16" or
-    "fp16", is the number format of the matrix products inside `with model.autocast():`; weights and outputs are float32
-    in all three.
+    or "joint" (one). pooling: "cls" (BERT's pooler) or "mean". Both may be a mapping, task → one of them. heads: the
+    names of the heads of some tasks; the others have the default. dropout: of the heads alone, as in the course's
+    starter; BERT has its own rate. additions: to BERT, {"lora": {"rank": 8}}, see `additions.py`. The attribute
+    `precision`, "fp32", "bf16" or "fp16", is the number format of the matrix products inside `with model.autocast():`;
+    weights and outputs are float32 in all three.
     """
 
     precision = "fp32"
@@ -40,7 +40,7 @@ class MultitaskBert(nn.Module):
         self,
         bert: BertModel,
         tasks: Iterable[str | Task],
-        pairs: str = "separate",
+        pairs: str | Mapping[str, str] = "separate",
         pooling: str | Mapping[str, str] = "cls",
         heads: Mapping[str, str] | None = None,
         dropout: float = 0.3,
@@ -52,11 +52,13 @@ class MultitaskBert(nn.Module):
         for name in self.tasks:
             if name in taken or not name.isidentifier():
                 raise ValueError(f"a task cannot be called {name!r}: it needs one word that no part of the model has")
-        poolings = [pooling] if isinstance(pooling, str) else pooling.values()
-        if pairs not in ("separate", "joint") or not {*poolings} <= {"cls", "mean"}:
+        self.pairs = {name: of_task(pairs, name) for name in self.tasks}
+        self.pooling = {name: of_task(pooling, name) for name in self.tasks}
+        if not {*self.pairs.values()} <= {"separate", "joint"} or not {*self.pooling.values()} <= {"cls", "mean"}:
             raise ValueError(f"pairs are separate or joint, and the pooling is cls or mean, not {pairs} and {pooling}")
-        names = {name: choose_head(task, pairs, (heads or {}).get(name)) for name, task in self.tasks.items()}
-        if pairs == "joint" and bert.config.type_vocab_size < 2 and any(task.is_pair for task in self.tasks.values()):
+        names = {n: choose_head(task, self.pairs[n], (heads or {}).get(n)) for n, task in self.tasks.items()}
+        joint = any(task.is_pair and self.pairs[name] == "joint" for name, task in self.tasks.items())
+        if joint and bert.config.type_vocab_size < 2:
             raise UserError("this BERT has one token type (type_vocab_size 1), --pairs joint needs two; use separate")
         # With BERT's config, this is enough to build the model again, around other weights:
         self.build = {"tasks": [task.plain() for task in self.tasks.values()], "pairs": pairs, "pooling": pooling}
@@ -65,7 +67,6 @@ class MultitaskBert(nn.Module):
             "dropout": dropout,
             "additions": {k: dict(v) for k, v in (additions or {}).items()},
         }
-        self.pooling = {name: pooling if isinstance(pooling, str) else pooling[name] for name in self.tasks}
         self.bert = bert
         self.additions = surgery.add(bert, list(self.tasks), self.build["additions"])
         self.heads = build_heads(names, self.tasks, bert.config.hidden_size, dropout)

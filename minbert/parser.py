@@ -206,9 +206,13 @@ def steps(text: str) -> int | str:
     return f"{number_of_times}x{task}" if x else number_of_times
 
 
-def poolings(text: str) -> str:
-    """A flag's type: "cls" or "mean", or several of them with commas between."""
-    for word in text.split(","):
-        if word not in ("cls", "mean"):
-            raise argparse.ArgumentTypeError(f"{text!r}: {word!r} is neither cls nor mean")
-    return text
+def words(*choices: str) -> Callable[[str], str]:
+    """A flag's type: one of the choices, or several of them with commas between; the text stays as it is."""
+
+    def check(text: str) -> str:
+        for word in text.split(","):
+            if word not in choices:
+                raise argparse.ArgumentTypeError(f"{text!r}: {word!r} is neither {' nor '.join(choices)}")
+        return text
+
+    return check

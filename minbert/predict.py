@@ -107,7 +107,7 @@ def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: does not say which files the run had ({error!r}); --predict_only needs it") from error
     args.rows, args.tasks, args.asked_test = model.tasks, list(model.tasks), []
-    args.pairs = model.build["pairs"]
+    args.pairs = model.pairs
     return args
 
 
@@ -120,5 +120,5 @@ def answer(args: Namespace):
         kind = "two sentences" if len(texts) == 2 else "one sentence"
         raise UserError(f"{RunFolder(args.out).best}: its tasks ({', '.join(model.tasks)}) say nothing of {kind}")
     for task in tasks:
-        data = Dataset(task, [Example(None, texts, None)], tokenizer, model.build["pairs"])
+        data = Dataset(task, [Example(None, texts, None)], tokenizer, model.pairs[task.name])
         print(f"{task.title:18} {in_words(task, outputs(model, data)[0])}")

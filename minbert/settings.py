@@ -16,7 +16,7 @@ from minbert.flags import DATA, MULTITASK, QUICKSTART, SINGLE, SPLITS, flags_of,
 from minbert.heads import choose_head
 from minbert.parser import Parser, at_least
 from minbert.sampling import SCHEDULES
-from minbert.tasks import TASKS, Task
+from minbert.tasks import TASKS, Task, of_task
 
 OWN = "own"  # the name of a data set of the user's
 SPLIT_NAMES = {"train": "train", "dev": "dev", "test": "test-student"}  # as Stanford's course names its files
@@ -76,7 +76,7 @@ def settle(script: str, values: Mapping[str, Any], rows: Iterable[Task] | None =
         heads               task → name of its head           additions   name → settings, of what is added to BERT
         limit, task_weights task → number                     terms       name → settings, of what is added to a loss
         train_tasks         the tasks that are trained        priorities  task → number, or None
-        pooling             one word, or task → word
+        pooling, pairs      one word, or task → word
     """
     flags = {**flags_of("m"), **flags_of("c"), **flags_of(script)}
     args = Namespace(**{key: flag.default for key, flag in flags.items()} | dict(values))
@@ -97,7 +97,8 @@ def settle_rows(args: Namespace, rows: dict[str, Task]) -> Namespace:
     trained, priorities = args.values.get("train_tasks"), args.values.get("priorities")
     args.train_tasks = [name for name in args.tasks if not trained or name in trained]
     args.priorities = per_task("--priorities", priorities, args.tasks, int) if priorities else None
-    args.pooling = pooling_of(args.values.get("pooling") or "cls", args.tasks)
+    args.pooling = one_or_each("--pooling", args.values.get("pooling") or "cls", args.tasks)
+    args.pairs = one_or_each("--pairs", args.values.get("pairs") or "separate", args.tasks)
     for name in trained or ():
         if name not in args.tasks:
             raise UserError(f"--train_tasks {name} needs {name} among --tasks")
@@ -124,13 +125,13 @@ def per_task(flag: str, text: str, tasks: Sequence[str], kind: type) -> dict:
         ) from error
 
 
-def pooling_of(text: str, tasks: Sequence[str]) -> str | dict[str, str]:
-    """The one word of --pooling, or its list of one for each task: {"sst": "cls", "para": "cls", "sts": "mean"}."""
+def one_or_each(flag: str, text: str, tasks: Sequence[str]) -> str | dict[str, str]:
+    """A flag's one word, or its list of one for each task: {"sst": "cls", "para": "cls", "sts": "mean"}."""
     words = text.split(",")
     if len(words) == 1:
         return text
     if len(words) != len(tasks):
-        raise UserError(f"--pooling {text}: give one of cls and mean, or one for each of --tasks {','.join(tasks)}")
+        raise UserError(f"{flag} {text}: give one word, or one for each of --tasks {','.join(tasks)}")
     return dict(zip(tasks, words, strict=True))
 
 
@@ -210,12 +211,12 @@ def _settle_mode(args: Namespace):
 
 
 def _settle_heads(args: Namespace):
-    if args.quickstart and args.pairs == "separate" and "para" in args.tasks:
+    if args.quickstart and "para" in args.tasks and of_task(args.pairs, "para") == "separate":
         args.para_head = args.para_head or "relational"  # learns the most from 300 pairs
     args.heads = {}
     for name, task in args.rows.items():
         flag = "head" if name == "own" else f"{name}_head"
-        args.heads[name] = choose_head(task, args.pairs, getattr(args, flag, None), f"--{flag}")
+        args.heads[name] = choose_head(task, of_task(args.pairs, name), getattr(args, flag, None), f"--{flag}")
 
 
 # ------------------------------------------------------------------------------------------------ what fits no column

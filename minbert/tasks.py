@@ -264,6 +264,11 @@ def task_row(task: "str | Mapping | Task") -> Task:
     return task
 
 
+def of_task(choice: str | Mapping[str, str], name: str) -> str:
+    """A task's word, out of one word for all tasks or of one for each."""
+    return choice if isinstance(choice, str) else choice[name]
+
+
 CMU_2023 = {"data": "sentence", "label": "sentiment"}  # the columns of CMU's files since 2023, beside ID
 SENTIMENTS = ("negative", "somewhat negative", "neutral", "somewhat positive", "positive")
 

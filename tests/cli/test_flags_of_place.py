@@ -122,10 +122,11 @@ def test_frozen_runs_leave_what_they_trained_beside_best(run, tiny):
     assert not (run(*FULL, "--adapter", "low_rank").out / "trained").exists()
 
 
-def test_predict_only_writes_the_files_of_a_run_that_ended_early(run, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--pairs", "separate,joint,separate")], ids=" ".join)
+def test_predict_only_writes_the_files_of_a_run_that_ended_early(run, tmp_path, more):
     """The flags, files and names come from run.json, so that --out is enough."""
-    whole = run(*FULL)
-    argv = run.argv(*FULL, "--skip_predictions", "--sst_dev_out", str(tmp_path / "mine.csv"))
+    whole = run(*FULL, *more)
+    argv = run.argv(*FULL, *more, "--skip_predictions", "--sst_dev_out", str(tmp_path / "mine.csv"))
     multitask_classifier.main(["--out", str(tmp_path / "run"), *argv])
     assert not list(tmp_path.rglob("*output.csv"))
     multitask_classifier.main(["--out", str(tmp_path / "run"), "--predict_only"])

@@ -34,7 +34,7 @@ CASES: dict[str, tuple[list[list[str]], tuple[str, ...]]] = {
     "--hidden_dropout_prob": ([["0.3"]], FULL),
     "--bert_dropout": ([["0.1"]], FULL),
     "--fast_dropout": ([[]], (*FULL, "--bert_dropout", "0.1")),
-    "--pairs": ([["joint"]], FULL),
+    "--pairs": ([["joint"], ["separate,joint,separate"], ["separate,separate,joint"]], FULL),
     "--para_head": ([[name] for name in FLAGS["--para_head"].choices[1:]], FULL),
     "--sts_head": ([[name] for name in FLAGS["--sts_head"].choices[1:]], FULL),
     "--sts_loss": ([["cosine"]], FULL),
@@ -68,6 +68,7 @@ DEFAULTS = {  # values that say the default in so many words
     ("--option", "pretrain"): (),
     ("--train_tasks", "sts,para,sst"): FULL,
     ("--pooling", "cls,cls,cls"): FULL,
+    ("--pairs", "joint,separate,separate"): FULL,  # sst has no pairs
     ("--steps_per_epoch", "1xsts"): FULL,
     ("--priorities", "2,6,1"): (*FULL, "--schedule", "fixed"),  # in proportion to 24, 96 and 16
     ("--option", "freeze"): (),

@@ -52,7 +52,7 @@ def test_what_a_flag_needs_or_excludes_is_a_flag(script):
 
 
 def test_an_error_about_a_long_value_is_a_short_line(refusal):
-    line = refusal(multitask_classifier.main, ["--pairs", "x" * 5000])
+    line = refusal(multitask_classifier.main, ["--attention", "x" * 5000])
     assert "invalid choice: 'xxx" in line and len(line) < 1000
 
 

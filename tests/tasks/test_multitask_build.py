@@ -1,5 +1,6 @@
 """How a model is built and built again, its dropout rates, its number formats."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -39,6 +40,20 @@ def test_build_is_plain_values_with_the_default_heads_by_name():
         "heads": {"sst": "linear", "para": "difference", "sts": "cosine"}, "additions": {},
     }  # fmt: skip
     assert set(build(pairs="joint").build["heads"].values()) == {"linear"}
+
+
+def test_each_task_may_have_its_own_form_of_pairs():
+    """The outputs are those of a model with this form for all tasks, and the same weights."""
+    each = build(pairs={"sst": "separate", "para": "joint", "sts": "separate"}, heads={"sts": "dot"})
+    assert each.build["heads"] == {"sst": "linear", "para": "linear", "sts": "dot"}
+    again = MultitaskBert(BertModel(CONFIG), **json.loads(json.dumps(each.build))).eval()
+    again.load_state_dict(each.state_dict())
+    for task, pairs in each.pairs.items():
+        alone = MultitaskBert(each.bert, [task], pairs, heads={"sts": "dot"} if task == "sts" else None).eval()
+        alone.heads = each.heads
+        batch = batch_of(task, pairs)
+        assert torch.equal(each(batch), alone(batch)) and torch.equal(again(batch), each(batch))
+    assert len(batch_of("para", "joint").input_ids) == 4 and len(batch_of("sts").input_ids) == 8
 
 
 def test_only_the_tasks_of_the_model_have_a_head():
