@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +33,7 @@ def digest(values: Mapping[str, Any]) -> str:
 def conditions(run: Run) -> dict[str, Any]:
     """All that may change a score except the seed: flags, tasks, and which data, weights and versions they were."""
     has_data = bool(run.part("data"))
-    flags = {f"--{name}": value for name, value in run.part("flags").items() if counts(name, has_data)}
+    flags = {run.flag(name): value for name, value in run.part("flags").items() if counts(name, has_data)}
     versions = {f"{name}'s version": value for name, value in run.part("versions").items()}
     return {
         "script": run.description.get("script", ""),
@@ -67,15 +70,44 @@ def in_groups(runs: Sequence[Run]) -> list[Group]:
     firsts = [conditions(members[0]) for members in groups.values()]
     names = list(dict.fromkeys(name for first in firsts for name in first))
     differing = [name for name in names if len({json.dumps(f.get(name), default=str) for f in firsts}) > 1]
+    names_of_groups = group_names([[run.name for run in members] for members in groups.values()])
     return [
-        Group(group_name(members), members, {name: first.get(name) for name in differing})
-        for members, first in zip(groups.values(), firsts, strict=True)
+        Group(name, members, {name: first.get(name) for name in differing})
+        for name, members, first in zip(names_of_groups, groups.values(), firsts, strict=True)
     ]
 
 
-def group_name(runs: Sequence[Run]) -> str:
-    """The run's name; of several, the first one's and how many there are besides."""
-    return runs[0].name + (f" + {len(runs) - 1} more" if len(runs) > 1 else "")
+def best_first(groups: Sequence[Group]) -> list[Group]:
+    """The groups by the mean of their overall scores; those without a score are the last."""
+
+    def mean(group: Group) -> float:
+        values = group.values(None)
+        return sum(values) / len(values) if values else -math.inf
+
+    return sorted(groups, key=mean, reverse=True)
+
+
+def group_names(groups: Sequence[Sequence[str]]) -> list[str]:
+    """A name for each group of runs: the run's; of several, what their names have in common, and how many they are.
+
+    [["a-1", "a-2"], ["b"]] → ["a (2 runs)", "b"]
+    """
+    common = [common_name(names) for names in groups]
+    return [
+        names[0] if len(names) == 1
+        else f"{name} ({len(names)} runs)" if name and common.count(name) == 1
+        else f"{names[0]} and {len(names) - 1} more"
+        for names, name in zip(groups, common, strict=True)
+    ]  # fmt: skip
+
+
+def common_name(names: Sequence[str]) -> str:
+    """How names begin, in whole words, and the folder in which they end: "a/sst" of "a-1/sst" and "a-2/sst"; or ""."""
+    same = [list(takewhile(lambda c: len(set(c)) == 1, zip(*texts, strict=False)))
+            for texts in (names, [name[::-1] for name in names])]  # fmt: skip
+    start, end = "".join(c[0] for c in same[0]), "".join(c[0] for c in same[1])[::-1]
+    start = re.sub(r"[^-_./ ]*$", "", start).rstrip("-_./ ")
+    return start and start + (end[end.index("/") :] if "/" in end else "")
 
 
 def same_test(one: Run, other: Run) -> bool:
