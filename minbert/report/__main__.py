@@ -1,5 +1,6 @@
 """`python -m minbert.report DIR [DIR …] [--out FILE]`."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None):
     with one_line_errors():
         path = report((args := get_args(argv)).folders, args.out)
         print(f"page               {path}")
+        print(f"to open it         python -m webbrowser {shlex.quote(path.resolve().as_uri())}")
         if not list(path.parent.glob(f"{path.stem}-pictures/*.png")):
             print("no pictures: matplotlib is not installed (pip install matplotlib)", file=sys.stderr)
 
