@@ -187,12 +187,12 @@ def rates(run: Run) -> str:
         text += "The table has that of the last step of each epoch. "
     if decay not in ("linear", "constant"):
         return text
-    size = f"its full size, --lr {value(full)}," if isinstance(full, int | float) else "its full size (--lr)"
+    size = f"its full size, --lr {value(full)}," if isinstance(full, int | float) else "its full size, the default,"
     rise = isinstance(warmup, int | float) and warmup > 0
     if rise:
-        text += f"It rises in a straight line to {size} in the first {percent(warmup)} of the steps (--warmup)"
+        text += f"The rate rises in a straight line to {size} in the first {percent(warmup)} of the steps (--warmup)"
     else:
-        text += f"It begins with {size}"
+        text += f"The rate begins with {size}"
     text += " and then falls to 0 at the last step (--lr_decay linear). " if decay == "linear" else " and stays there. "
     if isinstance(heads, int | float) and heads != full:
         text += f"The heads have a rate of their own, --head_lr {value(heads)}, which moves in the same way. "

@@ -60,7 +60,7 @@ def scores(groups: Sequence[Group], columns: Columns) -> Table:
         rows.append((
             group.name, *(spread(group.values(task)) for task, _ in columns),
             duration(sum(times) / len(times)) if times else NOTHING, score(max(memory, default=None), 2),
-            ", ".join(value(seed) for seed in group.seeds), f"{early} ended early" if early else "",
+            seeds(group), f"{early} ended early" if early else "",
         ))  # fmt: skip
     head = ("run", *(heading for _, heading in columns), "time", "memory (GiB)", "seeds", "note")
     text = ("These are the dev scores of the kept epochs, the best run first. Runs that differ in the seed alone are "
@@ -69,6 +69,15 @@ def scores(groups: Sequence[Group], columns: Columns) -> Table:
             "and memory is the most that any run used.")  # fmt: skip
     keep = len(head) - (not any(row[-1] for row in rows))
     return Table("Scores, time and memory", head[:keep], [row[:keep] for row in rows], text)
+
+
+def seeds(group: Group) -> str:
+    """The seeds of a group: "11711 to 11713", or "1, 5"."""
+    numbers = group.seeds
+    whole = len(numbers) > 2 and all(isinstance(x, int) for x in numbers)
+    if whole and sorted(numbers) == [*range(min(numbers), max(numbers) + 1)]:
+        return f"{min(numbers)} to {max(numbers)}"
+    return ", ".join(value(seed) for seed in numbers)
 
 
 def overall_text(columns: Columns) -> str:

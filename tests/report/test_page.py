@@ -89,13 +89,13 @@ LR = "The learning rate is the size of a step. "
     "flags, expected",
     [
         ({"lr": 2e-5, "warmup": 0.0, "lr_decay": "constant"},
-         LR + "It begins with its full size, --lr 2e-05, and stays there."),
+         LR + "The rate begins with its full size, --lr 2e-05, and stays there."),
         ({"lr": 2e-5, "warmup": 0.06, "lr_decay": "linear", "head_lr": 1e-3},
-         LR + "It rises in a straight line to its full size, --lr 2e-05, in the first 6% of the steps (--warmup) and "
-         "then falls to 0 at the last step (--lr_decay linear). The heads have a rate of their own, --head_lr 0.001, "
-         "which moves in the same way."),
-        ({"lr": None, "warmup": 0.0, "lr_decay": "linear"},
-         LR + "It begins with its full size (--lr) and then falls to 0 at the last step (--lr_decay linear)."),
+         LR + "The rate rises in a straight line to its full size, --lr 2e-05, in the first 6% of the steps (--warmup) "
+         "and then falls to 0 at the last step (--lr_decay linear). The heads have a rate of their own, --head_lr "
+         "0.001, which moves in the same way."),
+        ({"lr": None, "warmup": 0.0, "lr_decay": "linear"}, LR + "The rate begins with its full size, the default, and "
+         "then falls to 0 at the last step (--lr_decay linear)."),
         ({}, LR.strip()),  # nothing is known
     ],
 )  # fmt: skip
