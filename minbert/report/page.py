@@ -24,7 +24,7 @@ MOST = 600  # characters of a quoted text
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")  # not allowed in HTML
 NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( GiB|%|( \(\d+%\)))?|–|nan|inf")
 PICTURES = ("The pictures need matplotlib, which is not installed (pip install matplotlib). "
-            "The tables have the same numbers.")  # fmt: skip
+            "The tables have the same numbers. Where a text speaks of points, lines or shades, it means the pictures.")  # fmt: skip
 
 STYLE = """
 :root { color-scheme: light; }
@@ -51,7 +51,8 @@ ol.quotes li { margin-bottom: .9rem; } .quoted { display: block; } .small { font
 thead th:first-child, tbody th { position: sticky; left: 0; background: #fff; }
 .id { display: inline-block; max-width: 100%; overflow-wrap: anywhere; }
 nav ul { padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; } a { color: #034a80; }
-@media print { body { max-width: none; font-size: 10pt; } table { font-size: 8pt; } figure, tr, li { break-inside: avoid; }
+@media print { body { max-width: none; font-size: 10pt; } table { font-size: 8pt; }
+  figure, tr, li { break-inside: avoid; }
   h2, h3, h4, figcaption, .title { break-after: avoid; } .scroll { overflow: visible; } nav { display: none; }
   .n, .short, .long { white-space: normal; overflow-wrap: anywhere; min-width: 0; }
   details::details-content { content-visibility: visible; display: block; height: auto; } }
