@@ -24,7 +24,7 @@ MOST = 600  # characters of a quoted text
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")  # not allowed in HTML
 NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( GiB|%|( \(\d+%\)))?|–|nan|inf")
 PICTURES = ("The pictures need matplotlib, which is not installed (pip install matplotlib). "
-            "The tables have the same numbers. Where a text speaks of points, lines or shades, it means the pictures.")  # fmt: skip
+            "The tables have the same numbers. Where a text speaks of points or lines, it means these.")  # fmt: skip
 
 STYLE = """
 :root { color-scheme: light; }

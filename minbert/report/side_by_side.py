@@ -33,8 +33,11 @@ def comparison(runs: Sequence[Run]) -> Section:
     if groups[0].different:
         section.blocks.append(differences(groups))
     if any(group.values(task) for group in groups for task, _ in columns):
-        text = ("A row is a run, or a group of runs that differ in the seed alone. The point and the number at the "
-                "right are the mean, the line goes from the lowest to the highest, and a stroke is a run.")  # fmt: skip
+        text = (
+            "A row is a run, or a group of runs that differ in the seed alone. The point and the number at the right "
+            "are the mean, the line goes from the lowest to the highest, and a stroke is a run. The axis does not "
+            "begin at 0, so small differences look large."
+        )
         section.sections.append(
             Section("The scores as pictures", [Text(text), *(dots(groups, task, heading) for task, heading in columns)])
         )
@@ -63,10 +66,12 @@ def scores(groups: Sequence[Group], columns: Columns) -> Table:
             seeds(group), f"{early} ended early" if early else "",
         ))  # fmt: skip
     head = ("run", *(heading for _, heading in columns), "time", "memory (GiB)", "seeds", "note")
-    text = ("These are the dev scores of the kept epochs, the best run first. Runs that differ in the seed alone are "
-            f"one row, with the mean and, in brackets, the lowest and the highest. {overall_text(columns)}Where two "
-            "ranges overlap, the difference may be luck. Time is the mean training time of a run, without evaluations, "
-            "and memory is the most that any run used.")  # fmt: skip
+    text = (
+        "These are the dev scores of the kept epochs, the best run first. Runs that differ in the seed alone are one "
+        f"row, with the mean and, in brackets, the lowest and the highest. {overall_text(columns)}Where two ranges "
+        "overlap, the difference may be luck; one run alone does not show how much the seed matters. Time is the mean training "
+        "time of a run, without evaluations, and memory is the most that any run used."
+    )
     keep = len(head) - (not any(row[-1] for row in rows))
     return Table("Scores, time and memory", head[:keep], [row[:keep] for row in rows], text)
 

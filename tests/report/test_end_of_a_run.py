@@ -73,7 +73,7 @@ def test_a_classifiers_run_ends_with_the_command_for_its_page(end_of, sample):
 
 def test_the_lines_for_tensorboard_in_the_help_work(tmp_path, monkeypatch, capsys):
     """The program in `minbert.report`'s own text runs as it stands there, with a writer in TensorBoard's place."""
-    program = minbert.report.__doc__.split("reads the log of a run after\n")[1].split("\nand Weights")[0]
+    program = minbert.report.__doc__.split("reads the log of a run after\n")[1].split("\nThen `tensorboard")[0]
     written = []
 
     class Writer:
