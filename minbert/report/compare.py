@@ -46,11 +46,13 @@ def conditions(run: Run) -> dict[str, Any]:
 
 
 class Group(NamedTuple):
-    """Runs that differ in the seed alone. different: the conditions in which the groups of a page differ."""
+    """Runs that differ in the seed alone. different: the conditions in which the groups of a page differ, of those that
+    the runs have. tasks: the overall score is that of these; a mean over other tasks cannot be compared with it."""
 
     name: str
     runs: list[Run]
     different: dict[str, Any]
+    tasks: frozenset[str]
 
     @property
     def seeds(self) -> list[Any]:
@@ -58,8 +60,13 @@ class Group(NamedTuple):
 
     def values(self, task: str | None) -> list[float]:
         """Each run's dev score of a task; of None, the overall score."""
-        scores = [run.overall(run.kept) if task is None else run.scores.get(task) for run in self.runs]
+        scores = [self.score(run, run.kept, task) for run in self.runs]
         return [score for score in scores if score is not None]
+
+    def score(self, run: Run, line: Mapping[str, Any], task: str | None) -> float | None:
+        """The dev score that a line of a run's log has."""
+        dev = by_task(line, "dev")
+        return dev.get(task) if task else run.overall(line) if dev.keys() == self.tasks else None
 
 
 def in_groups(runs: Sequence[Run]) -> list[Group]:
@@ -70,9 +77,10 @@ def in_groups(runs: Sequence[Run]) -> list[Group]:
     firsts = [conditions(members[0]) for members in groups.values()]
     names = list(dict.fromkeys(name for first in firsts for name in first))
     differing = [name for name in names if len({json.dumps(f.get(name), default=str) for f in firsts}) > 1]
+    tasks = frozenset(max((run.scores for run in runs), key=len, default=()))
     names_of_groups = group_names([[run.name for run in members] for members in groups.values()])
     return [
-        Group(name, members, {name: first.get(name) for name in differing})
+        Group(name, members, {key: first[key] for key in differing if key in first}, tasks)
         for name, members, first in zip(names_of_groups, groups.values(), firsts, strict=True)
     ]
 

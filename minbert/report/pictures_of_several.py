@@ -43,7 +43,7 @@ def curves(figure: Figure, series: Mapping[str, Sequence[tuple[int, float, float
     The first `named` have a dash, a marker, a number at their end and a name below; the others are thin and grey.
     """
     items = list(series.items())
-    named = min(named, len(items))
+    named = len(items) if len(items) <= named + 1 else named  # one more is no crowd
     figure.set_size_inches(WIDTH, 2.5 + 0.17 * (named + (len(items) > named)))
     axes = figure.add_subplot()
     for n, (_, points) in enumerate(items[named:]):
@@ -55,7 +55,6 @@ def curves(figure: Figure, series: Mapping[str, Sequence[tuple[int, float, float
         axes.fill_between(x, low, high, color=style(n)["color"], alpha=0.15, linewidth=0)
         axes.plot(x, y, **style(n), markersize=4, label=f"{n + 1}  {shorten(name, 44)}")
         ends.append((y[-1], str(n + 1), style(n)["color"]))
-    label_ends(axes, ends)
     axes.set_ylabel(measure)
     axes.set_xlabel("epoch")
     whole_numbers(axes)
@@ -63,3 +62,5 @@ def curves(figure: Figure, series: Mapping[str, Sequence[tuple[int, float, float
     order = sorted(range(len(labels)), key=lambda i: labels[i].startswith("the "))  # the grey ones last
     figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", handlelength=3.4,
                   labelspacing=0.25)  # fmt: skip
+    figure.get_layout_engine().execute(figure)  # the legend takes height, on which the distance of the numbers depends
+    label_ends(axes, ends)

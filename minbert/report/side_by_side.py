@@ -12,7 +12,7 @@ from typing import Any
 
 from minbert.report.blocks import NOTHING, Code, Notes, Picture, Section, Table, Text, duration, score, spread, value
 from minbert.report.compare import Group, best_first, in_groups, peak_memory, same_test, seconds
-from minbert.report.folders import Run, by_task
+from minbert.report.folders import Run
 
 MOST_LINES = 6  # with a name in one picture: more could not be told apart
 NAMED = 3  # lines with a name, where there are more
@@ -23,23 +23,25 @@ Columns = Sequence[tuple[str | None, str]]  # (task, its heading); None for the 
 
 def comparison(runs: Sequence[Run]) -> Section:
     """The runs side by side; those that differ in the seed alone are one row."""
-    groups, columns = best_first(in_groups(runs)), columns_of(runs)
+    groups = best_first(in_groups(runs))
+    columns = columns_of(groups)
     section = Section("Side by side", [scores(groups, columns)])
     if not all(same_test(runs[0], run) for run in runs):
         section.blocks.append(Notes("Compare with care", [
-            "The folders do not show that all runs were scored on the same tasks and the same dev examples. Overall is "
-            "the mean over the tasks that a run has. Scores on other tasks or other examples cannot be compared."
+            "The folders do not show that all runs were scored on the same tasks and the same dev examples. Scores on "
+            "other tasks or other examples cannot be compared."
         ]))  # fmt: skip
-    if groups[0].different:
+    if any(group.different for group in groups):
         section.blocks.append(differences(groups))
-    if any(group.values(task) for group in groups for task, _ in columns):
+    drawn = [column for column in columns if any(group.values(column[0]) for group in groups)]
+    if drawn:
         text = (
             "A row is a run, or a group of runs that differ in the seed alone. The point and the number at the right "
             "are the mean, the line goes from the lowest to the highest, and a stroke is a run. The axis does not "
             "begin at 0, so small differences look large."
         )
         section.sections.append(
-            Section("The scores as pictures", [Text(text), *(dots(groups, task, heading) for task, heading in columns)])
+            Section("The scores as pictures", [Text(text), *(dots(groups, *column) for column in drawn)])
         )
     pictures = [picture for task, heading in columns if (picture := by_epoch(groups, task, heading))]
     if pictures:
@@ -47,11 +49,12 @@ def comparison(runs: Sequence[Run]) -> Section:
     return section
 
 
-def columns_of(runs: Sequence[Run]) -> Columns:
+def columns_of(groups: Sequence[Group]) -> Columns:
     """What the runs have scores of: the mean over the tasks first, where there are several, then each task."""
+    runs = [run for group in groups for run in group.runs]
     tasks = list(dict.fromkeys(task for run in runs for task in run.scores))
     columns = [(task, next(run.title(task) for run in runs if task in run.tasks)) for task in tasks]
-    return [(None, "Overall")] * (len(tasks) > 1) + columns
+    return [(None, "Overall")] * (len(groups[0].tasks) > 1) + columns
 
 
 def scores(groups: Sequence[Group], columns: Columns) -> Table:
@@ -69,8 +72,8 @@ def scores(groups: Sequence[Group], columns: Columns) -> Table:
     text = (
         "These are the dev scores of the kept epochs, the best run first. Runs that differ in the seed alone are one "
         f"row, with the mean and, in brackets, the lowest and the highest. {overall_text(columns)}Where two ranges "
-        "overlap, the difference may be luck; one run alone does not show how much the seed matters. Time is the mean training "
-        "time of a run, without evaluations, and memory is the most that any run used."
+        "overlap, the difference may be luck; one run alone does not show how much the seed matters. Time is the mean "
+        "training time of a run, without evaluations, and memory is the most that any run used."
     )
     keep = len(head) - (not any(row[-1] for row in rows))
     return Table("Scores, time and memory", head[:keep], [row[:keep] for row in rows], text)
@@ -86,16 +89,19 @@ def seeds(group: Group) -> str:
 
 
 def overall_text(columns: Columns) -> str:
-    return "Overall is the mean over the tasks, with a Pearson r taken as (r + 1)/2. " if len(columns) > 1 else ""
+    """What the overall score is, and which runs have none."""
+    if columns[:1] != [(None, "Overall")]:
+        return ""
+    return "Overall is the mean over the tasks, with r taken as (r + 1)/2; only runs with the most tasks have it. "
 
 
 def differences(groups: Sequence[Group]) -> Table:
     """A column for each flag that differs; where these are many, only in what each row deviates from the others."""
     text = ("Everything else is the same in all runs, as far as their folders say. A digest stands for the sha256 "
             "of files.")  # fmt: skip
-    names = list(groups[0].different)
+    names = list(dict.fromkeys(name for group in groups for name in group.different))
     if len(names) <= MOST_FLAGS:
-        rows = [(group.name, *(value(group.different[name]) for name in names)) for group in groups]
+        rows = [(group.name, *(value(group.different.get(name)) for name in names)) for group in groups]
         return Table("What differs", ("run", *names), rows, text)
 
     def key(x: Any) -> str:
@@ -106,18 +112,19 @@ def differences(groups: Sequence[Group]) -> Table:
 
     common = {}
     for name in names:
-        commonest = Counter(key(group.different[name]) for group in groups).most_common(1)[0][0]
-        common[name] = next(x for group in groups if key(x := group.different[name]) == commonest)
+        values = [group.different[name] for group in groups if name in group.different]
+        commonest = Counter(map(key, values)).most_common(1)[0][0]
+        common[name] = next(x for x in values if key(x) == commonest)
     rows = [("the commonest values", written(common))]
     for group in groups:
         rows.append((group.name, written({n: x for n, x in group.different.items() if key(x) != key(common[n])})))
     text = ("The first row has the commonest value of each flag that differs. Every other row has the values in which "
-            f"that run deviates from the first row. {text}")  # fmt: skip
+            f"that run deviates from the first row, of the flags that its script has. {text}")  # fmt: skip
     return Table("What differs", ("run", "values"), rows, text)
 
 
 def dots(groups: Sequence[Group], task: str | None, heading: str) -> Picture:
-    rows = [(group.name, group.values(task)) for group in groups]
+    rows = [(group.name, values) for group in groups if (values := group.values(task))]
     table = [(name, *(spread([x]) for x in values)) for name, values in rows]
     most = max(len(values) for _, values in rows)
     table = [row + (NOTHING,) * (most + 1 - len(row)) for row in table]
@@ -138,8 +145,9 @@ def how_to_read(groups: Sequence[Group]) -> str:
     seeds = " and the band goes from the lowest to the highest" if any(len(group.runs) > 1 for group in groups) else ""
     text = f"A line is the mean over the runs of a group that have the epoch{seeds}. Epoch 0 is before training."
     if len(groups) > MOST_LINES:
-        text += (f" The {NAMED} best by overall score have a name; the other {len(groups) - NAMED} are grey. The "
-                 "tables have the numbers of all.")  # fmt: skip
+        text += (
+            f" Of more than {MOST_LINES} lines the {NAMED} best by overall score have a name, and the others are grey."
+        )
     return text
 
 
@@ -154,7 +162,7 @@ def by_epoch(groups: Sequence[Group], task: str | None, heading: str) -> Picture
         name: [(epoch, sum(xs) / len(xs), min(xs), max(xs)) for epoch, xs in points.items()]
         for name, points in series.items()
     }
-    named = NAMED if len(groups) > MOST_LINES else MOST_LINES
+    named = NAMED if len(series) > MOST_LINES else MOST_LINES
     return Picture(f"epochs-{task or 'overall'}", f"{heading}: dev score by epoch", "",
                    ("curves", (drawn, measure(groups, task), named)),
                    ("run", *(f"epoch {epoch}" for epoch in epochs)), rows)  # fmt: skip
@@ -165,7 +173,7 @@ def curve(group: Group, task: str | None) -> dict[int, list[float]]:
     result: dict[int, list[float]] = {}
     for run in group.runs:
         for line in run.lines:
-            if (x := run.overall(line) if task is None else by_task(line, "dev").get(task)) is not None:
+            if (x := group.score(run, line, task)) is not None:
                 result.setdefault(line["epoch"], []).append(x)
     return dict(sorted(result.items()))
 
@@ -175,10 +183,10 @@ def curve(group: Group, task: str | None) -> dict[int, list[float]]:
 
 def every_run(runs: Sequence[Run]) -> Section:
     """Each run's numbers and what is odd about it, where the runs are too many to be shown by themselves."""
-    columns = columns_of(runs)
-    ordered = [run for group in best_first(in_groups(runs)) for run in group.runs]
+    groups = best_first(in_groups(runs))
+    columns, ordered = columns_of(groups), [run for group in groups for run in group.runs]
     rows = [
-        (run.name, *(score(run.overall(run.kept) if task is None else run.scores.get(task)) for task, _ in columns),
+        (run.name, *(score(groups[0].score(run, run.kept, task)) for task, _ in columns),
          value(run.seed), value(run.kept.get("epoch")), f"{len(run.epochs)} of {value(run.planned)}",
          duration(seconds(run)), score(peak_memory(run), 2))
         for run in ordered
@@ -189,7 +197,7 @@ def every_run(runs: Sequence[Run]) -> Section:
             "and memory is the most that was in use.")  # fmt: skip
     section = Section("Every run", [Table("The numbers of each run", head, rows, text)])
     epochs = sorted({line["epoch"] for run in runs for line in run.lines})
-    by_run = [(run, {line["epoch"]: run.overall(line) for line in run.lines}) for run in ordered]
+    by_run = [(run, {line["epoch"]: groups[0].score(run, line, None) for line in run.lines}) for run in ordered]
     rows = [(run.name, *(score(values.get(epoch)) for epoch in epochs)) for run, values in by_run]
     section.blocks.append(Table("The overall dev score of each run by epoch", ("run", *(f"epoch {e}" for e in epochs)),
                                 rows, folded=True))  # fmt: skip

@@ -124,6 +124,11 @@ CUT = """return [...document.querySelectorAll('svg')].flatMap(svg => {
   return [...svg.querySelectorAll('text')].filter(text => { const b = text.getBoundingClientRect();
     return b.left < box.left - 1 || b.right > box.right + 1 || b.top < box.top - 1 || b.bottom > box.bottom + 1;
   }).map(text => text.textContent)})"""
+CLOSE = """return [...document.querySelectorAll('svg')].flatMap(svg => {
+  const right = svg.getBoundingClientRect().right;
+  const boxes = [...svg.querySelectorAll('text')].filter(x => /^[1-6]$/.test(x.textContent))
+    .map(x => x.getBoundingClientRect()).filter(b => b.left > right - 30).sort((a, b) => a.top - b.top);
+  return boxes.slice(1).map((b, i) => (b.top - boxes[i].top) / b.height)})"""  # numbers at the ends of lines
 WIDE = """return [...document.querySelectorAll('main *')].filter(x => !x.closest('svg') && !x.closest('table') &&
   x.getBoundingClientRect().right > window.innerWidth).map(x => x.outerHTML.slice(0, 99))"""
 
@@ -133,6 +138,8 @@ def test_a_page_of_many_runs_fits_its_window(window, page, width):
     window.open(page, width)
     window.run(OPEN)
     assert window.overflow() <= 0 and window.run(WIDE) == [] and window.run(CUT) == [] and window.errors() == []
+    gaps = window.run(CLOSE)
+    assert len(gaps) >= 8 and min(gaps) > 0.6
 
 
 @pytest.mark.parametrize("width", (390, 1280))

@@ -5,7 +5,7 @@ import pytest
 from minbert.report.__main__ import main, report
 from minbert.report.compare import best_other, in_groups
 from minbert.report.read import read_run
-from tests.report.folders import ROWS, description, line, see, with_flags, write_run
+from tests.report.folders import OVERALL, ROWS, description, line, see, with_flags, write_run
 
 pytestmark = pytest.mark.usefixtures("no_matplotlib")
 
@@ -108,6 +108,16 @@ def test_runs_of_different_tasks_and_a_damaged_one_share_a_page(tmp_path, capsys
     scores = seen.column("Scores, time and memory", "Quora paraphrase")
     assert scores == {"all": "0.750", "bad": "–", "one": "–"}
     assert seen.text.count("Run ") >= 3 and "run.json is not JSON" in seen.text
+
+
+def test_an_overall_score_is_not_compared_with_that_of_fewer_tasks(tmp_path):
+    write_run(tmp_path / "three", rows={})
+    write_run(tmp_path / "one", lines=[line(1, dev={"sst": 0.99}, overall=0.99, loss={}, train={})], rows={})
+    seen = see(report([tmp_path]))
+    table = seen.column("Scores, time and memory", "Overall")
+    assert list(table.items()) == [("three", f"{OVERALL:.3f}"), ("one", "–")]  # not first with 0.990
+    for title in ("Overall: dev score of each run", "Overall: dev score by epoch"):
+        assert [row[0] for row in seen.tables[title]] == ["run", "three"]
 
 
 def test_the_page_of_several_goes_into_the_folder_that_holds_the_first(runs, capsys):
