@@ -77,7 +77,8 @@ class RunFolder:
         """Note in run.json that the run has come to its end, and say how to look at it."""
         description = self.read_description()
         self.describe(description | {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
-        print(f"{'page':18} python -m minbert.report {shlex.quote(str(self.path))}", flush=True)
+        print(f"{'page':18} python -m minbert.report {shlex.quote(str(self.path))}")
+        print(f"{'':18} (this command writes a page about the run, and says how to open it)", flush=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

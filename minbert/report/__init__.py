@@ -14,7 +14,7 @@ finished or damaged, and the page says what is missing.
     compare        conditions in which runs differ, groups that differ in the seed alone, the best other run
     blocks         what a page is made of
     sections over_time side_by_side    the sections of one run, those about its epochs, and the section of several
-    pictures page                      by matplotlib; the HTML
+    canvas pictures pictures_of_several    what matplotlib draws; page: the HTML
 
 TensorBoard (`pip install tensorboard`) reads the log of a run after
 
@@ -28,6 +28,7 @@ TensorBoard (`pip install tensorboard`) reads the log of a run after
             for name, value in flatten(line).items():  # "dev/sst", "loss/para", "smart/sst/before", "seconds"
                 writer.add_scalar(name, value, line["epoch"])
 
-and Weights & Biases (`pip install wandb`) with `wandb.init(project="minbert", config=run.part("flags"))` and
-`wandb.log(flatten(line), step=line["epoch"])` in the place of the writer.
+Then `tensorboard --logdir tensorboard` shows it. Weights & Biases (`pip install wandb`) takes the same numbers, with
+`wandb.init(project="minbert", config=run.part("flags"))` and `wandb.log(flatten(line), step=line["epoch"])` in place of
+the writer.
 """

@@ -1,5 +1,6 @@
 """`python -m minbert.report DIR [DIR …] [--out FILE]`."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def report(folders: Sequence[Path], out: Path | None = None) -> Path:
     from minbert.report.folders import find_runs
     from minbert.report.read import read_run
     from minbert.report.sections import run_section
-    from minbert.report.side_by_side import comparison
+    from minbert.report.side_by_side import comparison, every_run
 
     try:
         from minbert.report import pictures
@@ -41,15 +42,11 @@ def report(folders: Sequence[Path], out: Path | None = None) -> Path:
     label(runs)
     path = out or (folders[0] if len(folders) == 1 else folders[0].resolve().parent) / "report.html"
     page.check_place(path)
-    sections = [run_section(run, runs) for run in runs[:MOST_WHOLE]] if len(runs) <= MOST_WHOLE else []
-    intro = ""
+    whole = len(runs) <= MOST_WHOLE
+    sections, intro = [run_section(run, runs) for run in runs] if whole else [every_run(runs)], ""
     if len(runs) > 1:
         sections.insert(0, comparison(runs))
-        intro = "The runs side by side" + (
-            ", then each by itself."
-            if len(sections) > 1
-            else (f". More than {MOST_WHOLE} are not shown by themselves; `python -m minbert.report DIR` shows one.")
-        )
+        intro = "The runs side by side, then each by itself." if whole else "The runs side by side, then each in a row."
     sheet = page.Page(pictures)
     title = f"Run {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs"
     text = page.page_html(title, sections, sheet, intro)
@@ -61,6 +58,7 @@ def main(argv: Sequence[str] | None = None):
     with one_line_errors():
         path = report((args := get_args(argv)).folders, args.out)
         print(f"page               {path}")
+        print(f"to open it         python -m webbrowser {shlex.quote(path.resolve().as_uri())}")
         if not list(path.parent.glob(f"{path.stem}-pictures/*.png")):
             print("no pictures: matplotlib is not installed (pip install matplotlib)", file=sys.stderr)
 

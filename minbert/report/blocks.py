@@ -90,9 +90,11 @@ def count(n: float | None) -> str:
 
 
 def share(x: float | None) -> str:
-    """A share: "12%"; of a very small or very large one a digit more."""
+    """A share: "12%"; of a very small or very large one a digit more. Only 0 itself is 0%, and 1 100%."""
     if x is None or not math.isfinite(x):
         return NOTHING
+    if 0 < x < 0.0005 or 0.9995 <= x < 1:
+        return "less than 0.1%" if x < 0.5 else "more than 99.9%"
     return f"{x:.1%}" if 0 < x < 0.01 or 0.99 < x < 1 else f"{x:.0%}"
 
 

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +33,7 @@ def digest(values: Mapping[str, Any]) -> str:
 def conditions(run: Run) -> dict[str, Any]:
     """All that may change a score except the seed: flags, tasks, and which data, weights and versions they were."""
     has_data = bool(run.part("data"))
-    flags = {f"--{name}": value for name, value in run.part("flags").items() if counts(name, has_data)}
+    flags = {run.flag(name): value for name, value in run.part("flags").items() if counts(name, has_data)}
     versions = {f"{name}'s version": value for name, value in run.part("versions").items()}
     return {
         "script": run.description.get("script", ""),
@@ -43,11 +46,13 @@ def conditions(run: Run) -> dict[str, Any]:
 
 
 class Group(NamedTuple):
-    """Runs that differ in the seed alone. different: the conditions in which the groups of a page differ."""
+    """Runs that differ in the seed alone. different: the conditions in which the groups of a page differ, of those that
+    the runs have. tasks: the overall score is that of these; a mean over other tasks cannot be compared with it."""
 
     name: str
     runs: list[Run]
     different: dict[str, Any]
+    tasks: frozenset[str]
 
     @property
     def seeds(self) -> list[Any]:
@@ -55,8 +60,13 @@ class Group(NamedTuple):
 
     def values(self, task: str | None) -> list[float]:
         """Each run's dev score of a task; of None, the overall score."""
-        scores = [run.overall(run.kept) if task is None else run.scores.get(task) for run in self.runs]
+        scores = [self.score(run, run.kept, task) for run in self.runs]
         return [score for score in scores if score is not None]
+
+    def score(self, run: Run, line: Mapping[str, Any], task: str | None) -> float | None:
+        """The dev score that a line of a run's log has."""
+        dev = by_task(line, "dev")
+        return dev.get(task) if task else run.overall(line) if dev.keys() == self.tasks else None
 
 
 def in_groups(runs: Sequence[Run]) -> list[Group]:
@@ -67,15 +77,45 @@ def in_groups(runs: Sequence[Run]) -> list[Group]:
     firsts = [conditions(members[0]) for members in groups.values()]
     names = list(dict.fromkeys(name for first in firsts for name in first))
     differing = [name for name in names if len({json.dumps(f.get(name), default=str) for f in firsts}) > 1]
+    tasks = frozenset(max((run.scores for run in runs), key=len, default=()))
+    names_of_groups = group_names([[run.name for run in members] for members in groups.values()])
     return [
-        Group(group_name(members), members, {name: first.get(name) for name in differing})
-        for members, first in zip(groups.values(), firsts, strict=True)
+        Group(name, members, {key: first[key] for key in differing if key in first}, tasks)
+        for name, members, first in zip(names_of_groups, groups.values(), firsts, strict=True)
     ]
 
 
-def group_name(runs: Sequence[Run]) -> str:
-    """The run's name; of several, the first one's and how many there are besides."""
-    return runs[0].name + (f" + {len(runs) - 1} more" if len(runs) > 1 else "")
+def best_first(groups: Sequence[Group]) -> list[Group]:
+    """The groups by the mean of their overall scores; those without a score are the last."""
+
+    def mean(group: Group) -> float:
+        values = group.values(None)
+        return sum(values) / len(values) if values else -math.inf
+
+    return sorted(groups, key=mean, reverse=True)
+
+
+def group_names(groups: Sequence[Sequence[str]]) -> list[str]:
+    """A name for each group of runs: the run's; of several, what their names have in common, and how many they are.
+
+    [["a-1", "a-2"], ["b"]] → ["a (2 runs)", "b"]
+    """
+    common = [common_name(names) for names in groups]
+    return [
+        names[0] if len(names) == 1
+        else f"{name} ({len(names)} runs)" if name and common.count(name) == 1
+        else f"{names[0]} and {len(names) - 1} more"
+        for names, name in zip(groups, common, strict=True)
+    ]  # fmt: skip
+
+
+def common_name(names: Sequence[str]) -> str:
+    """How names begin, in whole words, and the folder in which they end: "a/sst" of "a-1/sst" and "a-2/sst"; or ""."""
+    same = [list(takewhile(lambda c: len(set(c)) == 1, zip(*texts, strict=False)))
+            for texts in (names, [name[::-1] for name in names])]  # fmt: skip
+    start, end = "".join(c[0] for c in same[0]), "".join(c[0] for c in same[1])[::-1]
+    start = re.sub(r"[^-_./ ]*$", "", start).rstrip("-_./ ")
+    return start and start + (end[end.index("/") :] if "/" in end else "")
 
 
 def same_test(one: Run, other: Run) -> bool:

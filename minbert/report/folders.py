@@ -10,6 +10,7 @@ from typing import Any
 
 from minbert.errors import UserError
 from minbert.evaluation import overall
+from minbert.flags import flags_of
 from minbert.tasks import Task
 
 BY_TASK = ("loss", "dev", "train", "batches", "examples", "cosines")  # of a line: name → number
@@ -45,6 +46,12 @@ class Run:
     def part(self, name: str) -> dict[str, Any]:
         """An object of run.json; {} where it is absent or no object."""
         return as_object(self.description.get(name))
+
+    def flag(self, key: str) -> str:
+        """A flag as one writes it, by its name in run.json: "--fine-tune-mode" for "mode"."""
+        script = self.description.get("script")
+        row = flags_of(script).get(key) if script in ("m", "c", "p") else None
+        return row.name if row else f"--{key}"
 
     @property
     def seed(self) -> Any:
@@ -145,7 +152,7 @@ def runs_inside(path: Path) -> list[Path]:
 
 
 def find_runs(path: Path) -> list[Path]:
-    """The run folder itself, or those in it, or those one folder below. Raises UserError where there is none."""
+    """The run folder itself, or those in it and in its other folders. Raises UserError where there is none."""
     if not path.exists():
         raise UserError(f"{path}: no such folder; name the folder of a run, or one that holds such folders")
     if not path.is_dir():
@@ -153,10 +160,10 @@ def find_runs(path: Path) -> list[Path]:
     if is_run(path):
         return [path]
     try:
-        below = [run for child in sorted(path.iterdir()) if child.is_dir() for run in runs_inside(child)]
+        children = sorted(child for child in path.iterdir() if child.is_dir())
     except OSError as error:
         raise UserError(f"{path}: cannot be listed ({error.strerror})") from error
-    if not (result := runs_inside(path) or below):
+    if not (result := [run for child in children for run in ([child] if is_run(child) else runs_inside(child))]):
         raise UserError(f"{path}: not the folder of a run (it has neither run.json nor metrics.jsonl), and no run is "
                         "inside it; a training script makes one, --out names it")  # fmt: skip
     return result

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from minbert.report.blocks import Picture, Section, Table, Text, count, duration, score, short
+from minbert.report.blocks import Picture, Section, Table, Text, count, duration, score, short, value
 from minbert.report.blocks import share as percent
 from minbert.report.compare import peak_memory, seconds, shares
 from minbert.report.folders import SCALARS, Run, by_task, flatten, terms
@@ -67,9 +67,11 @@ def how_to_read_curves(run: Run) -> str:
                      "score does not, the model learns its examples by heart. ")  # fmt: skip
         else:
             text += ". (The flag --eval_train adds the score of the training examples.) "
-    text += "Epoch 0 is before training. The loss is the mean over the epoch's batches, with dropout on."
+    text += ("Epoch 0 is before training. The loss is what training makes smaller: the cross-entropy of classes, or "
+             "the squared error of numbers, as a mean over the epoch's training batches with dropout on. Only losses "
+             "of the same task can be compared.")  # fmt: skip
     if run.kept:
-        text += " The vertical line marks the epoch whose model was kept."
+        text += " The vertical line marks the epoch whose model was kept, because its dev score is the best."
     return text
 
 
@@ -106,7 +108,7 @@ def techniques(run: Run) -> Section:
             pair.replace(",", " and "): points(run.epochs, lambda line, pair=pair: by_task(line, "cosines").get(pair))
             for pair in pairs
         }
-        text = ("The mean cosine between two tasks' gradients at BERT's shared weights. Above 0 a step for one task "
+        text = ("The cosine between two tasks' gradients at BERT's shared weights. Above 0 a step for one task "
                 "also helps the other. Below 0 the tasks are in conflict, which is where gradient surgery (PCGrad) "
                 "acts. Near 0 they have little to do with each other.")  # fmt: skip
         section.blocks.append(Picture("cosines", "Cosines between the tasks' gradients", text,
@@ -141,11 +143,16 @@ def term_pictures(run: Run, term: str) -> list[Picture]:
 # ------------------------------------------------------------------------------------------------ what it cost
 
 COSTS = {  # scalars of the log: title, how they are written
+    "lr": ("learning rate at its end", short),
     "seconds": ("time", duration),
     "examples_per_second": ("examples a second", lambda x: score(x, 1)),
     "peak_memory_gib": ("peak memory (GiB)", lambda x: score(x, 2)),
-    "lr": ("learning rate", short),
 }
+WHOLE_LOG = (
+    "Every number of metrics.jsonl. A name with strokes is a path: dev/sst is the dev score of the task sst, loss/sst "
+    "its loss, batches/sst the number of its batches. lr is the learning rate of the epoch's last step, seconds the "
+    "time of its training, and peak_memory_gib the most memory until its end. A section above explains the others."
+)
 
 
 def cost(run: Run) -> Section:
@@ -155,18 +162,41 @@ def cost(run: Run) -> Section:
     there = [name for name in COSTS if any(isinstance(line.get(name), float) for line in run.epochs)]
     if there:
         rows = [(str(line["epoch"]), *(COSTS[name][1](line.get(name)) for name in there)) for line in run.epochs]
-        text = f"The training of all epochs took {duration(seconds(run))}; the evaluations are not counted."
+        text = rates(run)
+        text += f"The training of all epochs took {duration(seconds(run))}; the evaluations are not counted."
         if (memory := peak_memory(run)) is not None:
-            text += f" The most memory that was in use is {score(memory, 2)} GiB."
+            text += (f" Peak memory is the most that was in use from the start of the run to the end of the epoch, "
+                     f"{score(memory, 2)} GiB in all.")  # fmt: skip
         head = ("epoch", *(COSTS[name][0] for name in there))
-        section.blocks.append(Table("Time and memory", head, rows, text))
+        section.blocks.append(Table("Learning rate, time and memory", head, rows, text))
     flat = {line["epoch"]: flatten(line) for line in run.lines}
     names = dict.fromkeys(name for numbers in flat.values() for name in numbers)
     if names:
         rows = [(name, *(short(numbers.get(name)) for numbers in flat.values())) for name in names]
         head = ("number", *(f"epoch {epoch}" for epoch in flat))
-        section.blocks.append(Table("The whole log", head, rows, folded=True))
+        section.blocks.append(Table("The whole log", head, rows, WHOLE_LOG, folded=True))
     return section
+
+
+def rates(run: Run) -> str:
+    """How the learning rate moves from step to step, which the log's one number an epoch does not show."""
+    flags = run.part("flags")
+    full, heads, warmup, decay = (flags.get(name) for name in ("lr", "head_lr", "warmup", "lr_decay"))
+    text = "The learning rate is the size of a step. "
+    if any(isinstance(line.get("lr"), float) for line in run.epochs):
+        text += "The table has that of the last step of each epoch. "
+    if decay not in ("linear", "constant"):
+        return text
+    size = f"its full size, --lr {value(full)}," if isinstance(full, int | float) else "its full size, the default,"
+    rise = isinstance(warmup, int | float) and warmup > 0
+    if rise:
+        text += f"The rate rises in a straight line to {size} in the first {percent(warmup)} of the steps (--warmup)"
+    else:
+        text += f"The rate begins with {size}"
+    text += " and then falls to 0 at the last step (--lr_decay linear). " if decay == "linear" else " and stays there. "
+    if isinstance(heads, int | float) and heads != full:
+        text += f"The heads have a rate of their own, --head_lr {value(heads)}, which moves in the same way. "
+    return text
 
 
 def schedule(run: Run, name: str) -> Picture | None:

@@ -19,11 +19,12 @@ from minbert.report.blocks import MARK, Code, Notes, Picture, Quotes, Section, T
 GENERATOR = f'<meta name="generator" content="{MARK}">'  # by which we know our own pages again
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 ANCHOR = r'<h\d id="([^"]+)"'
+WHOLE = re.compile(r"(?<!\S)(--?[A-Za-z][\w-]{1,40}|\([-\d.,]+ to [-\d.,]+\)|\(\d+ runs\))")  # stays in one line
 MOST = 600  # characters of a quoted text
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")  # not allowed in HTML
 NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( GiB|%|( \(\d+%\)))?|–|nan|inf")
 PICTURES = ("The pictures need matplotlib, which is not installed (pip install matplotlib). "
-            "The tables have the same numbers.")  # fmt: skip
+            "The tables have the same numbers. Where a text speaks of points or lines, it means these.")  # fmt: skip
 
 STYLE = """
 :root { color-scheme: light; }
@@ -37,7 +38,7 @@ p, ul, ol, figcaption { max-width: 46rem; }
 pre { background: #f3f3f3; padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem; }
 figure { margin: 1.6rem 0; } figcaption, .title { font-weight: 600; margin: 1.6rem 0 .3rem; }
 .side { display: grid; gap: 0 2.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
-.side > * { min-width: 0; }
+.side > * { min-width: 0; } .side > figure { margin: 0 0 .8rem; }
 svg { width: 100%; max-width: 30rem; height: auto; display: block; }
 .scroll { overflow-x: auto; max-width: 100%; margin: .3rem 0 .8rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
@@ -47,9 +48,11 @@ th { font-weight: 400; } thead th { border-bottom: 1px solid #111; vertical-alig
 .long { overflow-wrap: anywhere; min-width: 9rem; }
 summary { cursor: pointer; color: #034a80; padding: .3rem 0; }
 ol.quotes li { margin-bottom: .9rem; } .quoted { display: block; } .small { font-size: .85rem; color: #444; }
+thead th:first-child, tbody th { position: sticky; left: 0; background: #fff; }
 .id { display: inline-block; max-width: 100%; overflow-wrap: anywhere; }
 nav ul { padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; } a { color: #034a80; }
-@media print { body { max-width: none; font-size: 10pt; } figure, tr, li { break-inside: avoid; }
+@media print { body { max-width: none; font-size: 10pt; } table { font-size: 8pt; }
+  figure, tr, li { break-inside: avoid; }
   h2, h3, h4, figcaption, .title { break-after: avoid; } .scroll { overflow: visible; } nav { display: none; }
   .n, .short, .long { white-space: normal; overflow-wrap: anywhere; min-width: 0; }
   details::details-content { content-visibility: visible; display: block; height: auto; } }
@@ -66,9 +69,14 @@ def safe(text: object) -> str:
     return html.escape(clean(text))
 
 
+def unbroken(text: object) -> str:
+    """A text as HTML whose flags and ranges are not broken at the end of a line."""
+    return WHOLE.sub(r'<span class="short">\1</span>', safe(text))
+
+
 def data(text: object) -> str:
     """A text from data as HTML, whose writing direction does not reach beyond it."""
-    return f"<bdi>{safe(text)}</bdi>"
+    return f"<bdi>{unbroken(text)}</bdi>"
 
 
 class Page:
@@ -119,7 +127,7 @@ class Page:
 
     @block.register
     def _(self, block: Code) -> str:
-        return f"<pre><code>{safe(block.text)}</code></pre>"
+        return f"<pre><code>{unbroken(block.text)}</code></pre>"
 
     @block.register
     def _(self, block: Notes) -> str:
@@ -129,8 +137,9 @@ class Page:
     @block.register
     def _(self, block: Table) -> str:
         if block.folded:
+            text = f"<p>{data(block.text)}</p>" if block.text else ""
             table = self.table(block.title, block.head, block.rows)
-            return f"<details><summary>{safe(block.title)}</summary>{table}</details>"
+            return f"<details><summary>{safe(block.title)}</summary>{text}{table}</details>"
         return self.titled(block)
 
     def titled(self, block: Table | Picture) -> str:

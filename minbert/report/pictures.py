@@ -1,7 +1,7 @@
 """The pictures of the page, by matplotlib: an SVG inside the page, and the same as a PNG file beside it.
 
-They can be read without colour (every line has its own dash and marker, and its name at its end) and at the width of a
-phone. Each function draws into an empty `Figure`; `render` gives it its size and makes both forms.
+Each function draws into an empty `Figure` that has the width of a phone; `render` makes both forms. `canvas.py` has the
+parts, and `pictures_of_several.py` what compares runs.
 """
 
 import io
@@ -13,35 +13,19 @@ from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from minbert.report.blocks import MARK
+from minbert.report.canvas import SETTINGS, WIDTH, Points, finite, plot, shorten, whole_numbers
+from minbert.report.pictures_of_several import curves, groups
 
-WIDTH = 4.4  # inches; a phone shows the text at nearly its size
-STYLES = [  # colours that the colour-blind can tell apart, each with a dash and a marker of its own
-    ("#0072B2", "-", "o"),
-    ("#D55E00", "--", "s"),
-    ("#007A5E", "-.", "^"),
-    ("#444444", ":", "D"),
-    ("#8A4B8F", (0, (6, 1, 1, 1, 1, 1)), "v"),
-    ("#9A6700", (0, (1, 1)), "P"),
-]
-SETTINGS = {
-    "font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
-    "axes.edgecolor": "#555555", "lines.linewidth": 1.6, "lines.markersize": 5, "legend.frameon": False,
-    "legend.fontsize": 8.5, "svg.fonttype": "none", "svg.hashsalt": "minbert", "text.parse_math": False,
-    "text.usetex": False, "axes.unicode_minus": True, "hatch.linewidth": 0.6, "savefig.facecolor": "white",
-}  # fmt: skip
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-
-Points = Sequence[tuple[float, float | None]]
 
 
 def render(draw: tuple[str, tuple], title: str, name: str) -> tuple[str, bytes]:
-    """(SVG to stand inside a page, PNG file). draw: a function of this module and its arguments."""
-    function: Callable = globals()[draw[0]]
+    """(SVG to stand inside a page, PNG file). draw: the name of a function in PICTURES, and its arguments."""
+    function = PICTURES[draw[0]]
     defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}  # needs no screen
     with matplotlib.rc_context({**defaults, **SETTINGS}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # letters that the font lacks
@@ -77,53 +61,6 @@ def inline(svg: str, title: str, name: str) -> str:
     element.text = title
     root.insert(0, element)
     return ElementTree.tostring(root, encoding="unicode")
-
-
-def shorten(text: str, most: int = 18) -> str:
-    """A text cut to a length, in one line."""
-    text = " ".join(text.split()) or "(blank)"
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-# ------------------------------------------------------------------------------------------------ parts
-
-
-def finite(points: Points) -> tuple[list[float], list[float]]:
-    """The x and y of the points that have a finite y."""
-    good = [(x, y) for x, y in points if y is not None and np.isfinite(y)]
-    return [x for x, _ in good], [y for _, y in good]
-
-
-def plot(axes: Axes, series: Mapping[str, Points], first: int = 0):
-    """Lines, each with its own dash and marker, and its name at its end. first: the number of the first one's style."""
-    ends = []
-    for i, (name, points) in enumerate(series.items(), first):
-        colour, dash, marker = STYLES[i % len(STYLES)]
-        x, y = finite(points)
-        if x:
-            axes.plot(x, y, color=colour, linestyle=dash, marker=marker)
-            ends.append((y[-1], name, colour))
-    label_ends(axes, ends)
-
-
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]):
-    """Write names (y, name, colour) at the right of the axes, at height y, moved apart where they would touch."""
-    axes.autoscale_view()
-    to_share = axes.transAxes.inverted().transform
-    heights = [(to_share(axes.transData.transform((0, y)))[1], name, colour) for y, name, colour in ends]
-    gap = 0.13 / (axes.figure.get_figheight() * axes.get_position().height)
-    last = -np.inf
-    total = len(heights)
-    for i, (height, name, colour) in enumerate(sorted(heights)):
-        last = max(min(height, 1 - (total - 1 - i) * gap), last + gap)
-        axes.annotate(shorten(name, 24), (1.02, last), xycoords="axes fraction", va="center", color=colour,
-                      annotation_clip=False, fontsize=8.5)  # fmt: skip
-
-
-def whole_numbers(axes: Axes):
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
 
 
 # ------------------------------------------------------------------------------------------------ pictures
@@ -299,20 +236,7 @@ def shares(figure: Figure, by_epoch: Mapping[int, Mapping[str, float]], tasks: S
     figure.legend(loc="outside upper center", ncols=min(4, len(tasks)), handlelength=2)
 
 
-def groups(figure: Figure, rows: Sequence[tuple[str, Sequence[float]]], measure: str):
-    """A score of several groups of runs: the mean, a line over the range, a stroke for each run."""
-    figure.set_size_inches(WIDTH, 0.9 + 0.32 * len(rows))
-    axes = figure.add_subplot()
-    for i, (_, values) in enumerate(rows):
-        if values:
-            axes.plot([min(values), max(values)], [i, i], color="#0072B2", linewidth=1.4)
-            axes.plot(values, [i] * len(values), "|", color="#0072B2", markersize=9)
-            axes.plot([np.mean(values)], [i], "o", color="#0072B2", markersize=6.5)
-            axes.annotate(f"{np.mean(values):.3f}", (np.mean(values), i), xytext=(0, 6), textcoords="offset points",
-                          ha="center", fontsize=7.5)  # fmt: skip
-    axes.set_yticks(range(len(rows)), [shorten(name, 26) for name, _ in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.7)
-    axes.set_xlabel(measure)
-    axes.margins(x=0.12)
-    axes.grid(axis="both", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
+PICTURES: dict[str, Callable[..., None]] = {
+    function.__name__: function
+    for function in (scores, learning, lines, confusion, calibration, numbers, shares, groups, curves)
+}

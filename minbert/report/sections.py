@@ -22,12 +22,19 @@ from minbert.report.blocks import share as percent
 from minbert.report.compare import best_other, seconds
 from minbert.report.folders import Run, as_object, by_task
 from minbert.report.over_time import cost, learned, techniques
-from minbert.tasks import Task
+from minbert.tasks import TASKS, Task
 
 FLATTERED = (
     "The weights are all-MiniLM-L6-v2, whose own training has seen question pairs of Quora and NLI pairs, so scores "
     "on such pairs are flattered."
 )
+ASKED = {  # what the course's tasks ask
+    "sst": "How positive is a sentence from a film review, in five classes from negative to positive?",
+    "para": "Do two questions from Quora ask the same?",
+    "sts": "How alike are two sentences, from 0 (not at all) to 5 (the same meaning)?",
+    "cfimdb": "Is a film review positive or negative?",
+    "nli": "Does the second sentence follow from the first (entailment), contradict it, or neither (neutral)?",
+}
 
 
 def run_section(run: Run, others: Sequence[Run] = ()) -> Section:
@@ -43,17 +50,16 @@ def summary(run: Run) -> str:
     """What the run was, in two sentences."""
     if not run.epochs:
         return "This run has no epoch in its log yet."
-    tasks = ", ".join(run.title(task) for task in run.tasks)
+    tasks = ", ".join(run.title(task) + (f" ({task})" if run.title(task) != task else "") for task in run.tasks)
     n = len(run.epochs)
     text = f"Trained on {tasks} for {n} {'epoch' if n == 1 else 'epochs'} in {duration(seconds(run))}."
     mean = run.overall(run.kept)
     if mean is not None:
-        parts = [f"{score(x)} for {run.title(task)}" for task, x in run.scores.items()]
+        parts = [f"{run.tasks[task].score_name} {score(x)} on {run.title(task)}" for task, x in run.scores.items()]
         parts += [f"{score(mean)} overall"] * (len(parts) > 1)
         last = f" and {parts.pop()}" if len(parts) > 1 else ""
-        text += (
-            f" The model of epoch {run.kept['epoch']} was kept. It scores {', '.join(parts)}{last} on the dev files."
-        )
+        text += (f" The model of epoch {run.kept['epoch']} was kept. Its scores on the dev files, whose examples it "
+                 f"did not train on, are {', '.join(parts)}{last}.")  # fmt: skip
     return text
 
 
@@ -70,8 +76,9 @@ def made(run: Run) -> Section:
         section.blocks.append(Code(f"python {description['command']}"))
     changed = run.part("changed")
     if changed:
-        rows = [(f"--{name}", value(x)) for name, x in changed.items()]
-        section.blocks.append(Table("Flags that are not the default", ("flag", "value"), rows))
+        rows = [(run.flag(name), value(x)) for name, x in changed.items()]
+        text = "The script explains every flag when it is called with --help."
+        section.blocks.append(Table("Flags that are not the default", ("flag", "value"), rows, text))
     elif run.part("flags"):
         section.blocks.append(Text("Every flag has its default."))
     weights, data = run.part("weights"), run.part("data")
@@ -84,11 +91,16 @@ def made(run: Run) -> Section:
             facts.append((name, ", ".join(f"{key} {value(x)}" for key, x in part.items())))
     if limit := as_object(run.part("plan").get("limit")):
         facts.append(("limit", ", ".join(f"{value(n)} of {task}" for task, n in limit.items()) + " of each file"))
-    section.blocks.append(Table("Seed, versions and machine", ("fact", "value"), facts))
+    text = ("The command above repeats the run with these versions on such a machine. The seed fixes what is random: "
+            "the fresh heads, dropout and the order of the examples.")  # fmt: skip
+    if isinstance(run.took, float):
+        text += " The time in all includes the evaluations."
+    section.blocks.append(Table("Seed, versions and machine", ("fact", "value"), facts, text))
     files = [(f"weights: {name}", value(x)) for name, x in weights.items() if name != "name"]
     files += [(f"data: {name}", value(x)) for name, x in data.items()]
     if files:
-        section.blocks.append(Table("Files, by their sha256", ("file", "sha256"), files, folded=True))
+        text = "Two files with the same sha256 have the same content, so it shows whether runs had the same data."
+        section.blocks.append(Table("Files, by their sha256", ("file", "sha256"), files, text, folded=True))
     return section
 
 
@@ -118,7 +130,7 @@ def scored(run: Run, others: Sequence[Run] = ()) -> Section:
         columns = [whole, run.overall(run.before), rival.overall(rival.kept) if rival else None]
         rows.append(("overall", "mean", score(run.overall(run.kept)), NOTHING, *map(score, columns), NOTHING))
         marks.append(("overall", run.overall(run.kept), None, *columns))
-    head = ("task", "score", "this run", "95% interval", "chance", "before training", "best other run", "examples")
+    head = ("task", "measure", "this run", "95% interval", "chance", "before training", "best other run", "examples")
     section.blocks.append(
         Picture("scores", "Dev scores beside chance, before training and the best other run",
                 meaning(run, rival, rivals), ("scores", (marks,)), head, rows, open=True)
@@ -145,8 +157,11 @@ def meaning(run: Run, rival: Run | None, rivals: int) -> str:
         text.append(f"The best other run in the folder{more} with the same dev examples is {rival.name}.")
     else:
         text.append("No other run in the folder was scored on the same dev examples.")
-    text.append("The 95% interval is the uncertainty that comes from the number of examples; a smaller difference may "
-                "be luck. The epoch to keep was chosen by these scores, so expect less on a test file.")  # fmt: skip
+    text.append(
+        "The 95% interval is how far the score may be off because the dev file is only a sample: the fewer examples, "
+        "the wider. A difference that is smaller than the interval may be luck. The epoch to keep was chosen by these "
+        "scores, so expect less on a test file."
+    )
     name = str(run.part("weights").get("name", "")).lower()
     if "minilm" in name and any(run.tasks[task].name in ("para", "nli") for task in run.scores):
         text.append(FLATTERED)
@@ -161,8 +176,9 @@ def answered(run: Run, name: str) -> Section:
     task, answers = run.tasks[name], run.answers[name]
     section = Section(run.title(name))
     predictions, labels = numbers.arrays(answers)
-    found = ", ".join(f"{label} {score(x)}" for label, x in all_scores(task, predictions, labels).items())
-    section.blocks.append(Text(f"The kept model on {count(len(answers))} dev examples: {found}."))
+    found = " and ".join(f"{label} {score(x)}" for label, x in all_scores(task, predictions, labels).items())
+    asked = f"The task: {ASKED[name]} " if name in ASKED and task == TASKS[name] else ""
+    section.blocks.append(Text(f"{asked}The kept model has {found} on {count(len(answers))} dev examples."))
     if task.kind == "number":
         section.blocks.append(numbers_of(task, name, answers))
     else:
@@ -209,8 +225,8 @@ def reliability(task: Task, name: str, answers: Sequence) -> Picture:
             "confidence of about 80%, about 80% should be right; then the points lie on the diagonal. Below it the "
             f"model is too sure, above it not sure enough. Here the mean confidence is {percent(confidence)} and "
             f"{percent(accuracy)} of the answers are right, so on the whole the model is {side}. The expected "
-            "calibration error (ECE) is the mean distance from the diagonal over all examples; it is "
-            f"{score(error)}. A small point stands for few examples and says little.")  # fmt: skip
+            f"calibration error (ECE) is the mean distance from the diagonal over all examples; it is {score(error)}, "
+            "and 0 is perfect. The bars below count the examples. A small point stands for few of them.")  # fmt: skip
     rows = [(f"{b.low:.1f} to {b.high:.1f}", count(b.count), score(b.confidence), score(b.accuracy)) for b in bins]
     head = ("confidence", "examples", "mean confidence", "accuracy")
     title = f"{task.title}: confidence and accuracy (calibration)"
@@ -222,8 +238,9 @@ def numbers_of(task: Task, name: str, answers: Sequence) -> Picture:
     ranges, s = numbers.distributions(task, answers), numbers.number_score(task, answers)
     low, high = task.label_range
     direction = "above" if s.bias > 0 else "below"
-    text = ("Each point is one example; the diagonal is where prediction and label are equal, and the line with "
-            "squares joins the mean predictions of each range of labels. Predictions are off by "
+    text = ("Spearman's ρ is Pearson's r of the ranks: it asks only whether a higher label gets a higher prediction. "
+            "In the picture each point is one example; the diagonal is where prediction and label are equal, and the "
+            "line with squares joins the mean predictions of each range of labels. Predictions are off by "
             f"{s.mean_error:.2f} on average, and their mean is {abs(s.bias):.2f} {direction} that of the labels. "
             f"{count(s.outside)} of {count(len(answers))} predictions are beyond the scale from {low:g} to {high:g}. "
             "The lower picture shows how many labels and how many predictions are in each range; the outer ranges "
@@ -249,5 +266,5 @@ def worst(task: Task, answers: Sequence) -> Quotes:
             said = f"Label {a.label:.4g}. The model says {a.prediction:.4g}."
         quotes.append((a.texts, said, a.id))
     text = "These predictions are furthest from their labels." if task.kind == "number" else (
-        "In these wrong answers the model gives the true class the least probability.")  # fmt: skip
+        "These are the wrong answers in which the model gives the true class the least probability.")  # fmt: skip
     return Quotes(f"{task.title}: the worst mistakes", f"{text} Read them: sometimes the label is wrong.", quotes)

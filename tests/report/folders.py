@@ -48,17 +48,19 @@ def line(epoch: int, **values) -> dict[str, Any]:
             "smart": {"sst": {"before": 1e-7 * epoch, "after": 4e-7 * epoch, "max_delta": 1e-5}},
             "cosines": {"sst,para": 0.125 * epoch, "sst,sts": -0.25 * epoch, "para,sts": 0.0},
             "batches": {"sst": 10, "para": 30, "sts": 10 * epoch}, "seconds": 30.0 * epoch,
-            "examples_per_second": 12.5, "best": epoch == 2,
+            "examples_per_second": 12.5, "best": epoch == 2, "lr": 1.5e-5 / epoch,
         }  # fmt: skip
     return result | values
 
 
 def description(**values) -> dict[str, Any]:
     """run.json of a run with the seed 7 and two flags that are not the default."""
-    flags = {"lr": 2e-5, "epochs": 3, "seed": 7, "smart": 1.0, "out": "runs/x", "batch_size": 8, "combine": "pcgrad"}
+    flags = {"lr": 2e-5, "epochs": 3, "seed": 7, "smart": 1.0, "out": "runs/x", "batch_size": 8, "combine": "pcgrad",
+             "warmup": 0.25, "lr_decay": "linear", "head_lr": 1e-3}  # fmt: skip
     return {
         "command": "multitask_classifier.py --lr 2e-5 --smart 1", "started": "2026-01-02T03:04:05+00:00",
-        "finished": "2026-01-02T03:14:05+00:00", "script": "m", "seed": 7, "changed": {"lr": 2e-5, "smart": 1.0},
+        "finished": "2026-01-02T03:14:05+00:00", "script": "m", "seed": 7,
+        "changed": {"lr": 2e-5, "smart": 1.0, "mode": "full-model"},
         "flags": flags, "plan": {"files": {}, "limit": {}}, "weights": {"name": "minilm", "x.safetensors": "5" * 64},
         "data": DATA, "versions": {"python": "3.11.9", "torch": "2.6.0"}, "machine": {"cores": 2},
     } | values  # fmt: skip

@@ -1,9 +1,12 @@
 """The end of each script says how its page is made, and the command does that."""
 
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import pytest
 
@@ -57,14 +60,20 @@ def test_a_classifiers_run_ends_with_the_command_for_its_page(end_of, sample):
     file = sample / "ids-sst-dev.csv"
     _, *words = end_of(classifier, "--train", file, "--dev", file, "--text", "sentence", "--label", "sentiment")
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
-    page = Path(done.stdout.removeprefix("page").strip())
+    first, second = done.stdout.splitlines()
+    page = Path(first.removeprefix("page").strip())
     assert (done.returncode, page) == (0, Path(words[-1]) / "report.html"), done.stderr
     assert any("precision, recall and F1" in title for title in see(page).tables)
+
+    _, *words = shlex.split(second.removeprefix("to open it"))
+    shows = {**os.environ, "BROWSER": "echo %s"}  # a browser that prints what it is to open
+    shown = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=shows)
+    assert Path(url2pathname(urlparse(shown.stdout.split()[0]).path)) == page and "%20" in shown.stdout
 
 
 def test_the_lines_for_tensorboard_in_the_help_work(tmp_path, monkeypatch, capsys):
     """The program in `minbert.report`'s own text runs as it stands there, with a writer in TensorBoard's place."""
-    program = minbert.report.__doc__.split("reads the log of a run after\n")[1].split("\nand Weights")[0]
+    program = minbert.report.__doc__.split("reads the log of a run after\n")[1].split("\nThen `tensorboard")[0]
     written = []
 
     class Writer:

@@ -10,6 +10,8 @@ import pytest
 
 from minbert.report import blocks
 from minbert.report.__main__ import main, report
+from minbert.report.folders import Run
+from minbert.report.over_time import rates
 from minbert.report.page import Page, page_html, shortened
 from tests.report.folders import OVERALL, ROWS, SCORES, Seen, description, line, see, write_run
 
@@ -24,7 +26,8 @@ def page(tmp_path, no_matplotlib):
 
 def test_the_page_begins_with_how_the_run_was_made(page):
     assert "python multitask_classifier.py --lr 2e-5 --smart 1" in page.text
-    assert page.tables["Flags that are not the default"][1:] == [["--lr", "2e-05"], ["--smart", "1"]]
+    changed = [["--lr", "2e-05"], ["--smart", "1"], ["--fine-tune-mode", "full-model"]]  # not "--mode", its key
+    assert page.tables["Flags that are not the default"][1:] == changed
     facts = page.column("Seed, versions and machine", "value")
     assert (facts["seed"], facts["weights"], facts["versions"]) == ("7", "minilm", "python 3.11.9, torch 2.6.0")
     assert facts["time in all"] == "10 min 0 s"
@@ -74,9 +77,30 @@ def test_the_techniques_and_the_cost_are_there(page):
     assert page.column("SMART's largest noise, max|δ|", "sst")["1"] == "1e-05"
     shares = page.tables["The schedule: each task's share of the batches"]
     assert shares[1] == ["1", "10 (20%)", "30 (60%)", "10 (20%)"]
-    cost = page.tables["Time and memory"]
-    assert cost[1] == ["1", "30 s", "12.5", "1.50"] and cost[3][1] == "1 min 30 s"
+    cost = page.tables["Learning rate, time and memory"]
+    assert cost[1] == ["1", "1.5e-05", "30 s", "12.5", "1.50"] and cost[3][2] == "1 min 30 s"
     assert page.column("The whole log", "epoch 2")["cosines/sst,sts"] == "-0.5"
+
+
+LR = "The learning rate is the size of a step. "
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        ({"lr": 2e-5, "warmup": 0.0, "lr_decay": "constant"},
+         LR + "The rate begins with its full size, --lr 2e-05, and stays there."),
+        ({"lr": 2e-5, "warmup": 0.06, "lr_decay": "linear", "head_lr": 1e-3},
+         LR + "The rate rises in a straight line to its full size, --lr 2e-05, in the first 6% of the steps (--warmup) "
+         "and then falls to 0 at the last step (--lr_decay linear). The heads have a rate of their own, --head_lr "
+         "0.001, which moves in the same way."),
+        ({"lr": None, "warmup": 0.0, "lr_decay": "linear"}, LR + "The rate begins with its full size, the default, and "
+         "then falls to 0 at the last step (--lr_decay linear)."),
+        ({}, LR.strip()),  # nothing is known
+    ],
+)  # fmt: skip
+def test_the_page_says_how_the_learning_rate_moves(flags, expected):
+    assert rates(Run(Path("x"), {"flags": flags})).strip() == expected
 
 
 def test_without_matplotlib_the_page_says_so_and_each_number_is_a_table(page):
@@ -128,7 +152,7 @@ def test_the_command_prints_the_page_and_says_what_is_missing(tmp_path, capsys, 
     folder = write_run(tmp_path / "run")
     main([str(folder), "--out", str(tmp_path / "other.html")])
     out, err = capsys.readouterr()
-    assert Path(out.split()[-1]) == tmp_path / "other.html" and see(tmp_path / "other.html").text
+    assert Path(out.split()[1]) == tmp_path / "other.html" and see(tmp_path / "other.html").text
     assert err.count("\n") == 1 and "pip install matplotlib" in err and not (folder / "report.html").exists()
 
 
@@ -169,6 +193,7 @@ def test_pictures_need_no_screen():
     [
         (blocks.duration(59.6), "60 s"), (blocks.duration(3.25), "3.2 s"), (blocks.duration(61), "1 min 1 s"),
         (blocks.duration(3661), "1 h 1 min"), (blocks.share(0.004), "0.4%"), (blocks.share(0.996), "99.6%"),
+        (blocks.share(0.0004), "less than 0.1%"), (blocks.share(0.9996), "more than 99.9%"), (blocks.share(0), "0%"),
         (blocks.spread([0.5, 0.52, 0.54]), "0.520 (0.500 to 0.540)"), (blocks.value([1, "a", True]), "1, a, yes"),
         (blocks.score(float("nan")), "–"), (blocks.count(12345), "12,345"),
     ],

@@ -139,6 +139,8 @@ def test_runs_are_found_in_a_folder_and_one_folder_below(tmp_path):
     assert [p.name for p in find_runs(tmp_path / "runs")] == ["a", "b"]
     assert [p.name for p in find_runs(tmp_path / "runs" / "a")] == ["a"]
     assert [p.name for p in find_runs(tmp_path / "other")] == ["sst"]
+    write_run(tmp_path / "runs" / "a-of-two" / "sst")  # classifier.py's: one folder a data set
+    assert [p.name for p in find_runs(tmp_path / "runs")] == ["a", "sst", "b"]
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path, refusal):

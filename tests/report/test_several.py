@@ -5,7 +5,7 @@ import pytest
 from minbert.report.__main__ import main, report
 from minbert.report.compare import best_other, in_groups
 from minbert.report.read import read_run
-from tests.report.folders import ROWS, description, line, see, with_flags, write_run
+from tests.report.folders import OVERALL, ROWS, description, line, see, with_flags, write_run
 
 pytestmark = pytest.mark.usefixtures("no_matplotlib")
 
@@ -28,19 +28,18 @@ def runs(tmp_path):
 def test_only_flags_that_differ_are_shown(runs):
     differ = see(report([runs])).tables["What differs"]
     assert differ[0] == ["run", "--lr", "--batch_size"]
-    assert differ[1:] == [["high", "0.001", "64"], ["low-1 + 2 more", "2e-05", "8"]]
+    assert differ[1:] == [["high", "0.001", "64"], ["low (3 runs)", "2e-05", "8"]]
 
 
 def test_runs_of_other_seeds_are_one_row_with_mean_and_range(runs):
     seen = see(report([runs]))
     scores = seen.column("Scores, time and memory", "Overall")
-    assert scores == {"high": "0.700", "low-1 + 2 more": "0.540 (0.500 to 0.600)"}
-    assert seen.column("Scores, time and memory", "seeds")["low-1 + 2 more"] == "1, 2, 3"
-    assert seen.column("Scores, time and memory", "STS-B similarity")["low-1 + 2 more"] == "0.080 (0.000 to 0.200)"
+    assert scores == {"high": "0.700", "low (3 runs)": "0.540 (0.500 to 0.600)"}
+    assert seen.column("Scores, time and memory", "seeds")["low (3 runs)"] == "1 to 3"
+    assert seen.column("Scores, time and memory", "STS-B similarity")["low (3 runs)"] == "0.080 (0.000 to 0.200)"
     assert seen.column("Scores, time and memory", "time")["high"] == "1 min 30 s"  # 30 s and 60 s
-    assert seen.tables["Overall: dev score of each run"][2] == ["low-1 + 2 more", "0.500", "0.600", "0.520"]
-    curve = seen.column("Overall dev score by epoch", "low-1 + 2 more")
-    assert curve["2"] == "0.54"
+    assert seen.tables["Overall: dev score of each run"][2] == ["low (3 runs)", "0.500", "0.600", "0.520"]
+    assert seen.column("Overall: dev score by epoch", "epoch 2")["low (3 runs)"] == "0.540 (0.500 to 0.600)"
     assert [tag for tag, _ in seen.elements].count("h1") == 1 and "each by itself" in seen.text
 
 
@@ -93,8 +92,8 @@ def test_many_runs_are_not_shown_one_by_one(tmp_path):
     for seed in range(9):
         write_run(tmp_path / "runs" / str(seed), with_flags(seed), rows={})
     seen = see(report([tmp_path / "runs"]))
-    assert seen.column("Scores, time and memory", "seeds") == {"0 + 8 more": "0, 1, 2, 3, 4, 5, 6, 7, 8"}
-    assert "More than 8 are not shown by themselves" in seen.text and "How it was made" not in seen.text
+    assert seen.column("Scores, time and memory", "seeds") == {"0 and 8 more": "0 to 8"}
+    assert "does not show each run by itself" in seen.text and "How it was made" not in seen.text
 
 
 def test_runs_of_different_tasks_and_a_damaged_one_share_a_page(tmp_path, capsys):
@@ -109,6 +108,16 @@ def test_runs_of_different_tasks_and_a_damaged_one_share_a_page(tmp_path, capsys
     scores = seen.column("Scores, time and memory", "Quora paraphrase")
     assert scores == {"all": "0.750", "bad": "–", "one": "–"}
     assert seen.text.count("Run ") >= 3 and "run.json is not JSON" in seen.text
+
+
+def test_an_overall_score_is_not_compared_with_that_of_fewer_tasks(tmp_path):
+    write_run(tmp_path / "three", rows={})
+    write_run(tmp_path / "one", lines=[line(1, dev={"sst": 0.99}, overall=0.99, loss={}, train={})], rows={})
+    seen = see(report([tmp_path]))
+    table = seen.column("Scores, time and memory", "Overall")
+    assert list(table.items()) == [("three", f"{OVERALL:.3f}"), ("one", "–")]  # not first with 0.990
+    for title in ("Overall: dev score of each run", "Overall: dev score by epoch"):
+        assert [row[0] for row in seen.tables[title]] == ["run", "three"]
 
 
 def test_the_page_of_several_goes_into_the_folder_that_holds_the_first(runs, capsys):
