@@ -24,11 +24,11 @@ from tests.cli.runs import CLOCK
 COUNTED = [(AdamW, "step"), (os, "rename"), (os, "replace"), (os, "fsync"), (os, "mkdir"), (shutil, "rmtree")]
 
 
-def do_and_leave(do: Callable[[], Any], stderr: int):
-    """In a copy of this process: call `do` with `stderr`, an open file, and no output; leave with its exit status."""
+def do_and_leave(do: Callable[[], Any], stderr: int, stdout: int | None = None):
+    """In a copy of this process: call `do` with these open files, or no output; leave with its exit status."""
     os.dup2(stderr, 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    os.dup2(os.open(os.devnull, os.O_WRONLY) if stdout is None else stdout, 1)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     status = 0
     try:
         do()
@@ -40,12 +40,17 @@ def do_and_leave(do: Callable[[], Any], stderr: int):
         traceback.print_exc()
         status = 99
     finally:
-        sys.stderr.flush()
+        sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
 
 
-def in_a_process(main: Callable[[list[str]], Any], argv: Sequence[str], before: Callable[[], None] = lambda: None):
-    """Run `main(argv)` in a copy of this process; its exit status, negative for a signal, and its stderr."""
+def in_a_process(
+    main: Callable[[list[str]], Any], argv: Sequence[str], before: Callable[[], None] = lambda: None,
+    stdout: int | None = None,
+) -> tuple[int, str]:  # fmt: skip
+    """Run `main(argv)` in a copy of this process, which has PyTorch loaded; its exit status, negative for a signal, and
+    its stderr. stdout: an open file for its output.
+    """
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
@@ -54,7 +59,7 @@ def in_a_process(main: Callable[[list[str]], Any], argv: Sequence[str], before: 
             before()
             main(list(argv))
 
-        do_and_leave(run, write)
+        do_and_leave(run, write, stdout)
     os.close(write)
     with open(read, "rb") as pipe:
         text = pipe.read().decode()
