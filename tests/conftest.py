@@ -1,5 +1,6 @@
 """What several tests share: the real data where they are, the sample data, and a tiny BERT with real files."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def pytest_collection_modifyitems(config, items):
     if slow and not config.getoption("--slow"):
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in set(slow)]
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # the modules: neither this process nor a copy of it looks through them again
 
 
 @pytest.fixture(scope="session")
