@@ -1,7 +1,6 @@
 """What the tests of the lesson share: weights whose dimensions all differ, and programs as users start them."""
 
 import os
-import runpy
 import subprocess
 import sys
 from functools import partial
@@ -14,7 +13,7 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.pretrained import save_pretrained
 from minbert.tokenizer import SPECIAL, BertTokenizer
-from tests.run.crashes import in_a_process
+from tests.run.crashes import as_script, in_a_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,18 +44,10 @@ def program(tmp_path_factory):
         if not hasattr(os, "fork"):
             return in_a_new_process(module, *words)
         with open(tmp_path_factory.mktemp("program") / "stdout", "w+", encoding="utf-8") as out:
-            status, err = in_a_process(partial(as_main, module), [*map(str, words)], stdout=out.fileno())
+            status, err = in_a_process(partial(as_script, ROOT, module), [*map(str, words)], stdout=out.fileno())
             return status, out.seek(0) or out.read(), err
 
     return run
-
-
-def as_main(module: str, argv: list[str]):
-    """What `python -m MODULE ARGV` does, which loads the project's modules itself."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("minbert", "multitask_classifier")]:
-        del sys.modules[name]
-    sys.argv = [module, *argv]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def in_a_new_process(module: str, *words: str, folder: Path = ROOT) -> tuple[int, str, str]:

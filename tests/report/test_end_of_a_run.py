@@ -1,8 +1,8 @@
 """The end of each script says how its page is made, and the command does that."""
 
+import os
 import shlex
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from minbert.report.__main__ import main
 from minbert.report.folders import flatten
 from minbert.report.read import read_run
 from tests.report.folders import Seen, see, write_run
+from tests.run.crashes import as_script, in_a_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,12 +54,16 @@ def test_a_pretraining_ends_with_the_command_for_its_page(end_of, sample, no_mat
     assert any("masked word accuracy" in title for title in made_by(end_of(pretraining, *few)).tables)
 
 
-def test_a_classifiers_run_ends_with_the_command_for_its_page(end_of, sample):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the command runs in a copy of the test's process")
+def test_a_classifiers_run_ends_with_the_command_for_its_page(end_of, sample, tmp_path):
     file = sample / "ids-sst-dev.csv"
     _, *words = end_of(classifier, "--train", file, "--dev", file, "--text", "sentence", "--label", "sentiment")
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
-    page = Path(done.stdout.removeprefix("page").strip())
-    assert (done.returncode, page) == (0, Path(words[-1]) / "report.html"), done.stderr
+    assert words[0] == "-m"
+    with open(tmp_path / "stdout", "w+", encoding="utf-8") as out:
+        status, errors = in_a_process(partial(as_script, ROOT, words[1]), words[2:], stdout=out.fileno())
+        out.seek(0)
+        page = Path(out.read().removeprefix("page").strip())
+    assert (status, page) == (0, Path(words[-1]) / "report.html"), errors
     assert any("precision, recall and F1" in title for title in see(page).tables)
 
 

@@ -7,6 +7,7 @@ the same place each time.
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ from minbert.optimizer import AdamW
 from minbert.state import read_state
 from tests.cli.runs import CLOCK
 
+ROOT = Path(__file__).resolve().parents[2]
 COUNTED = [(AdamW, "step"), (os, "rename"), (os, "replace"), (os, "fsync"), (os, "mkdir"), (shutil, "rmtree")]
 
 
@@ -64,6 +66,27 @@ def in_a_process(
     with open(read, "rb") as pipe:
         text = pipe.read().decode()
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
+
+
+def as_script(folder: Path, name: str, argv: Sequence[str]):
+    """In a copy of this process: what `python NAME ARGV` does in a folder, or `python -m NAME ARGV`.
+
+    Nothing of this project is loaded, and its own folder is not searched unless it is the one.
+    """
+    loaded = [name for name, module in sys.modules.items() if _is_below(ROOT, getattr(module, "__file__", None))]
+    for module in loaded:
+        del sys.modules[module]
+    sys.path[:] = [str(folder), *(path for path in sys.path if path and Path(path) != ROOT)]
+    sys.argv, sys.dont_write_bytecode = [name, *argv], True
+    os.chdir(folder)
+    if name.endswith(".py"):
+        runpy.run_path(name, run_name="__main__")
+    else:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _is_below(folder: Path, file: str | None) -> bool:
+    return bool(file) and folder in Path(file).parents
 
 
 def counting(act: Callable[[int, str], None]) -> Callable[[], None]:
