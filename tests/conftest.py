@@ -54,6 +54,16 @@ def sample() -> Path:
 
 
 @pytest.fixture(scope="session")
+def few(sample, tmp_path_factory) -> Path:
+    """The same files with their first 20 rows: a run has soon read them and predicted them."""
+    folder = tmp_path_factory.mktemp("few")
+    for file in sample.glob("*.csv"):
+        lines = file.read_text("utf-8").splitlines(keepends=True)
+        (folder / file.name).write_text("".join(lines[:21]), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory, sample) -> Path:
     """A weights directory: a random BERT of 2 layers, 16 wide, whose vocabulary is the sample data's words."""
     folder = tmp_path_factory.mktemp("tiny")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # any optimizer loads it, which takes a second: here once, before the copies are made
 
 from minbert.optimizer import AdamW
 from minbert.state import read_state
