@@ -136,14 +136,14 @@ def withhold(name: str):
 
 
 @pytest.fixture(scope="module")
-def stopped(tiny, few, tmp_path_factory):
+def stopped(tiny, sample, tmp_path_factory):
     """A function of a name in CONTROLS: a folder with that run, whole, and one killed in its third epoch, cut."""
     torch.set_num_threads(1)
 
     @cache
     def stopped(name: str) -> Path:
         folder = tmp_path_factory.mktemp("control")
-        argv = ["--pretrained", str(tiny), "--data", str(few), "--limit", "16", "--save_every", "1", "--epochs", "4",
+        argv = ["--pretrained", str(tiny), "--data", str(sample), "--limit", "16", "--save_every", "1", "--epochs", "4",
                 "--steps_per_epoch", "3", "--batch_size", "8", "--lr", "1e-2", *CONTROLS[name][0]]  # fmt: skip
         things = things_done(multitask_classifier.main, [*argv, "--out", str(folder / "whole")], folder / "things")
         steps = [n for n, thing in enumerate(things, 1) if thing == "step"]
