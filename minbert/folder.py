@@ -24,6 +24,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,7 @@ def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
     }
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of Python and of what this project stands on."""
     result = {"python": platform.python_version()}

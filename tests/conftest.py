@@ -1,5 +1,6 @@
 """What several tests share: the real data where they are, the sample data, and a tiny BERT with real files."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in set(slow)]
 
 
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # the modules: neither this process nor a copy of it looks through them again
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of the course's files, named by the environment variable MINBERT_DATA."""
@@ -45,6 +51,16 @@ def real_data() -> Path:
 def sample() -> Path:
     """The folder of our own small files."""
     return ROOT / "data" / "sample"
+
+
+@pytest.fixture(scope="session")
+def few(sample, tmp_path_factory) -> Path:
+    """The same files with their first 20 rows: a run has soon read them and predicted them."""
+    folder = tmp_path_factory.mktemp("few")
+    for file in sample.glob("*.csv"):
+        lines = file.read_text("utf-8").splitlines(keepends=True)
+        (folder / file.name).write_text("".join(lines[:21]), "utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

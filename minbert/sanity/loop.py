@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minbert.sanity.layout import NOT_PARTS
-from minbert.sanity.source import assigned, definitions, name_of, nodes, parsed
+from minbert.sanity.source import assigned, code_of, definitions, name_of, nodes
 
 FROZEN, TRAINED = {"pretrain", "freeze", "last-linear-layer"}, {"finetune", "full-model"}
 SCHEDULE = re.compile(r"LR$|OnPlateau$|WarmRestarts$|^get_\w*(schedule|warmup)\w*$")
@@ -61,7 +61,7 @@ def untended(project: Any, does: Callable[[ast.AST], bool]) -> tuple[str, int] |
             calls = {name_of(n) for n in ast.walk(loop) if isinstance(n, ast.Call)}
             if not {"backward", "step"} <= calls or any(does(n) for f in near for n in nodes(f)):
                 continue
-            if not re.search(r"\b(LightningModule|Trainer|Accelerator)\b", ast.unparse(parsed(file))):
+            if not re.search(r"\b(LightningModule|Trainer|Accelerator)\b", code_of(file)):
                 return str(file.relative_to(project.root)), loop.lineno
     return None
 
@@ -73,11 +73,11 @@ def zeroes(node: ast.AST) -> bool:
 
 def zeroed_once_an_epoch(project: Any) -> tuple[str, int] | None:
     """(file, line) of a loop over batches that steps and never zeroes, where the loop around it does."""
+    zeroing = {file: {f.name for f in _functions(file) if any(map(zeroes, ast.walk(f)))} for file in _reached(project)}
     for file, near in _near(project).items():
-        if re.search(r"\b(LightningModule|Trainer|Accelerator)\b", ast.unparse(parsed(file))):
+        if re.search(r"\b(LightningModule|Trainer|Accelerator)\b", code_of(file)):
             continue
-        functions = (node for f in near for _, node in definitions(f) if isinstance(node, ast.FunctionDef))
-        clearing = {"zero_grad", "zero_", *(f.name for f in functions if any(map(zeroes, ast.walk(f))))}
+        clearing = {"zero_grad", "zero_"}.union(*(zeroing[f] for f in near))
         for outer in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
             cleared = any(name_of(n) == "zero_grad" for s in outer.body if isinstance(s, ast.Expr) for n in _calls(s))
             for loop in (s for s in outer.body if cleared and isinstance(s, ast.For)):
@@ -87,6 +87,10 @@ def zeroed_once_an_epoch(project: Any) -> tuple[str, int] | None:
                 if over_batches and steps and not names & clearing and not re.search(r"zero_grad|\.grad\b", text):
                     return str(file.relative_to(project.root)), loop.lineno
     return None
+
+
+def _functions(file: Path) -> Iterator[ast.FunctionDef]:
+    return (node for _, node in definitions(file) if isinstance(node, ast.FunctionDef))
 
 
 def unused_schedule(project: Any) -> tuple[str, int] | None:
@@ -120,11 +124,11 @@ def stays_in_evaluation(project: Any) -> tuple[str, int] | None:
     Nothing is said where a copy of the model may be evaluated, or the mode be put back in another way.
     """
     for files in _near(project).values():
-        text = "\n".join(ast.unparse(parsed(f)) for f in files)
+        text = "\n".join(code_of(f) for f in files)
         if re.search(OTHER_MODES, text) or ".train(" not in text:
             continue
         functions: dict[str, list[ast.AST]] = {}
-        for node in (n for f in files for _, n in definitions(f) if isinstance(n, ast.FunctionDef)):
+        for node in (n for f in files for n in _functions(f)):
             if node.name != "from_pretrained":  # it ends with model.eval()
                 functions.setdefault(node.name, []).append(node)
         calls = {n for f in files for n in nodes(f) if isinstance(n, ast.Call) and _is_method(n, "train")}

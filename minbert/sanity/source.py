@@ -32,6 +32,14 @@ def _nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
     return tuple(ast.walk(tree))
 
 
+def code_of(file: Path) -> str:
+    """The code of a file in one layout, without comments."""
+    return _code(parsed(file))
+
+
+_code = lru_cache(maxsize=512)(ast.unparse)
+
+
 def definitions(file: Path) -> tuple[tuple[str, ast.AST], ...]:
     """(qualified name, node) of every class and function in a file, as `BertLayer.forward`."""
     return _all_definitions(parsed(file))

@@ -64,16 +64,17 @@ class WholeRun(Run):
 class Runner:
     """Runs commands, each once; `{data}`, `{other}`, `{weights}` in a flag stand for these folders.
 
-    Dropout is 0, so that no flag can change the weights by merely shifting the random numbers.
+    Dropout is 0, so that no flag can change the weights by merely shifting the random numbers. always: flags of every
+    command.
     """
 
-    def __init__(self, places: dict[str, Path]):
-        self.places, self.done = places, {}
+    def __init__(self, places: dict[str, Path], *always: str):
+        self.places, self.always, self.done = places, always, {}
 
     def argv(self, *flags: str) -> list[str]:
         base = ["--pretrained", "{weights}", "--data", "{data}", "--epochs", "1", "--lr", "1e-3", "--batch_size", "8"]
         no_dropout = ["--hidden_dropout_prob", "0", "--bert_dropout", "0"]
-        return [flag.format(**self.places) for flag in (*base, *no_dropout, *flags)]
+        return [flag.format(**self.places) for flag in (*base, *no_dropout, *self.always, *flags)]
 
     def fresh(self, *flags: str) -> WholeRun:
         out = self.places["out"] / str(len(list(self.places["out"].glob("*"))) if self.places["out"].exists() else 0)

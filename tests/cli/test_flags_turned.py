@@ -11,7 +11,7 @@ import multitask_classifier
 from minbert.flags import flags_of, techniques
 from minbert.sampling import SCHEDULES
 from minbert.state import read_state
-from tests.cli.folders import equal
+from tests.cli.folders import Runner, equal
 from tests.cli.runs import FULL
 
 FLAGS = {flag.name: flag for flag in flags_of("m").values()}
@@ -92,6 +92,12 @@ DEFAULTS = {  # values that say the default in so many words
 }
 
 
+@pytest.fixture(scope="module")
+def run(places) -> Runner:
+    """A function from flags to a run without predictions: weights and the log are looked at."""
+    return Runner(places, "--skip_predictions")
+
+
 def test_every_flag_has_its_case():
     assert set(FLAGS) == set(CASES) | OTHERWISE | set(OF_TECHNIQUES)
     assert all(flag.example or flag.type is None for flag, _ in OF_TECHNIQUES.values())
@@ -104,9 +110,9 @@ def test_every_choice_of_a_flag_has_its_case():
         assert {(name, choice) for choice in missing} <= set(DEFAULTS), name
 
 
-def test_the_same_command_gives_the_same_weights_bit_by_bit(run):
+def test_the_same_command_gives_the_same_weights_bit_by_bit(places):
     """Without this, a difference between two runs would mean nothing."""
-    one, again = run(*FULL), run.fresh(*FULL)
+    one, again = (Runner(places).fresh(*FULL) for _ in range(2))
     assert one.out != again.out and equal(one.weights, again.weights)
     assert one.values("sts-dev-output.csv").tolist() == again.values("sts-dev-output.csv").tolist()
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from minbert.data import read_examples
 from minbert.state import read_state
 from minbert.tasks import TASKS
 from tests.cli.runs import Run
+from tests.run.crashes import in_a_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,20 +174,19 @@ def test_a_run_goes_on_to_its_end_on_a_console_that_is_not_utf8(tiny, sample, tm
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of a process are POSIX's")
 def test_a_machine_whose_memory_is_full_takes_smaller_portions_or_ends_in_one_line(tiny, sample, tmp_path):
-    program = (
-        "import resource, sys; import multitask_classifier as m; import torch; torch.set_num_threads(1);"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2); m.main(sys.argv[1:])"
-    )
+    def little_memory():
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)
+
     long = tmp_path / "train.csv"
     rows = "".join(f"{i}\tl{i}\t{'film good bad story ' * 100}\t{i % 5}\n" for i in range(600))
     long.write_text("\tid\tsentence\tsentiment\n" + rows)
     argv = flags(tiny, sample, tmp_path / "out", "--tasks", "sst", "--sst_train", str(long), "--batch_size", "600")
     argv += ["--limit", "600"]
-    run = subprocess.run([sys.executable, "-c", program, *argv], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0 or run.stderr.strip().splitlines()[-1].startswith("error: ")  # what else needs memory
-    assert "Traceback" not in run.stderr
-    assert "the machine's memory is full: --micro_batch 300 from here on, with the same updates\n" in run.stderr
+    status, errors = in_a_process(multitask_classifier.main, argv, little_memory)
+    assert status == 0 or errors.strip().splitlines()[-1].startswith("error: ")  # what else needs memory
+    assert "Traceback" not in errors
+    assert "the machine's memory is full: --micro_batch 300 from here on, with the same updates\n" in errors
 
 
 def test_a_run_that_diverges_says_so(tiny, sample, tmp_path, refusal):

@@ -1,6 +1,6 @@
 """A submission runs by itself: unpacked into an empty folder, where no `minbert` can be imported."""
 
-import subprocess
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -9,13 +9,13 @@ import pytest
 
 import multitask_classifier
 from minbert import submit
+from tests.run.crashes import as_script, in_a_process
 
-ALONE = """
-import runpy, sys
-sys.modules["minbert"] = None  # `import minbert` fails
-sys.argv = ["multitask_classifier.py", *sys.argv[1:]]
-runpy.run_path("multitask_classifier.py", run_name="__main__")
-"""
+
+def alone(argv: list[str]):
+    """Run elsewhere/multitask_classifier.py where no `minbert` can be imported."""
+    sys.modules["minbert"] = None
+    as_script(Path("elsewhere").resolve(), "multitask_classifier.py", argv)
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def flags(tiny, sample):
     return [*base, "--smart", "1", "--adapter", "low_rank"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it runs in a copy of the test's process")
 def test_a_submission_for_stanford_trains_the_same_model_without_the_package(tmp_path, monkeypatch, flags):
     monkeypatch.chdir(tmp_path)
     multitask_classifier.main(flags)
@@ -33,8 +34,8 @@ def test_a_submission_for_stanford_trains_the_same_model_without_the_package(tmp
     sent = {path.name: path.read_bytes() for path in Path("elsewhere/predictions").iterdir()}
     assert len(sent) == 6
     assert {"bert.py", "optimizer.py", "classifier.py"} <= {path.name for path in Path("elsewhere").iterdir()}
-    run = subprocess.run([sys.executable, "-c", ALONE, *flags], cwd="elsewhere", capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    status, errors = in_a_process(alone, flags)
+    assert status == 0, errors
     assert sent == {path.name: path.read_bytes() for path in Path("elsewhere/predictions").iterdir()}
 
 

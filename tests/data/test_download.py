@@ -258,7 +258,11 @@ def test_an_archive_that_is_another_is_not_kept(nli, server, tmp_path, capsys, m
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"no zip", archive({}), archive({"snli_1.0/snli_1.0_train.jsonl": [(1, 2, 3)]})])
+@pytest.mark.parametrize(  # with ids, since an archive has the time in it, and each worker must name the tests alike
+    "content",
+    [b"no zip", archive({}), archive({"snli_1.0/snli_1.0_train.jsonl": [(1, 2, 3)]})],
+    ids=["no zip", "no pairs", "no sentences"],
+)
 def test_an_archive_without_pairs_is_one_line(nli, server, tmp_path, capsys, monkeypatch, content):
     server.bodies["/snli_1.0.zip"] = content
     digest = hashlib.sha256(content).hexdigest()

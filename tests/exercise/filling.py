@@ -3,13 +3,12 @@
 import ast
 import io
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+
+from tests.run.crashes import as_script, in_a_process
 
 ROOT = Path(__file__).resolve().parents[2]
 Marked = tuple[str, str]  # file, function
@@ -107,8 +106,9 @@ def lines_of(marked: list[Marked], others: list[Marked]) -> set[str]:
 
 def ask(copy: Path, *words: str) -> tuple[int, dict[str, dict]]:
     """The copy's sanity check: its exit status, and its result by part."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "sanity_check.py", "--json", "--timeout", "60", *words]
-    result = subprocess.run(command, cwd=copy, env=environment, capture_output=True, encoding="utf-8")
-    assert not result.stderr, result.stderr
-    return result.returncode, {part["part"]: part for part in json.loads(result.stdout)[0]["parts"]}
+    with open(copy.parent / "answer.json", "w+", encoding="utf-8") as answer:
+        words = ("--json", "--timeout", "60", *words)
+        status, errors = in_a_process(partial(as_script, copy, "sanity_check.py"), words, stdout=answer.fileno())
+        assert not errors, errors
+        answer.seek(0)
+        return status, {part["part"]: part for part in json.load(answer)[0]["parts"]}

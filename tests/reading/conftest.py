@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.pretrained import save_pretrained
 from minbert.tokenizer import SPECIAL, BertTokenizer
+from tests.run.crashes import as_script, in_a_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,14 +34,25 @@ def odd(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def program():
-    """A function that runs `python -m MODULE …` in a folder (this project's) and returns status, stdout and stderr."""
+def program(tmp_path_factory):
+    """A function that runs `python -m MODULE …` and returns status, stdout and stderr.
 
-    def run(*words: str, folder: Path = ROOT) -> tuple[int, str, str]:
-        environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
-        result = subprocess.run(
-            [sys.executable, "-m", *map(str, words)], cwd=folder, env=environment, capture_output=True, encoding="utf-8"
-        )
-        return result.returncode, result.stdout, result.stderr
+    In a copy of this process, which has PyTorch loaded, and where there is no fork, in a new one.
+    """
+
+    def run(module: str, *words: str) -> tuple[int, str, str]:
+        if not hasattr(os, "fork"):
+            return in_a_new_process(module, *words)
+        with open(tmp_path_factory.mktemp("program") / "stdout", "w+", encoding="utf-8") as out:
+            status, err = in_a_process(partial(as_script, ROOT, module), [*map(str, words)], stdout=out.fileno())
+            return status, out.seek(0) or out.read(), err
 
     return run
+
+
+def in_a_new_process(module: str, *words: str, folder: Path = ROOT) -> tuple[int, str, str]:
+    """`python -m MODULE …` as a user starts it, with the sources in `folder`: status, stdout and stderr."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-m", module, *map(str, words)]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
+    return result.returncode, result.stdout, result.stderr

@@ -7,7 +7,7 @@ import pytest
 
 from minbert.reading.claims import find_claims, parse_shape
 from minbert.reading.watch import Names, Watch, match
-from tests.reading.conftest import ROOT
+from tests.reading.conftest import ROOT, in_a_new_process
 
 PLANTS = {  # file → (what stands there, what is put in its place, the line of it that is false)
     "bert.py": [
@@ -35,7 +35,7 @@ def test_every_shape_in_the_package_is_true(program, odd):
 
 
 @pytest.mark.slow
-def test_planted_false_shapes_are_named_and_no_others(program, odd, tmp_path):
+def test_planted_false_shapes_are_named_and_no_others(odd, tmp_path):
     shutil.copytree(ROOT / "minbert", tmp_path / "minbert", ignore=shutil.ignore_patterns("__pycache__"))
     planted = set()
     for file, changes in PLANTS.items():
@@ -50,14 +50,14 @@ def test_planted_false_shapes_are_named_and_no_others(program, odd, tmp_path):
     path = tmp_path / "minbert" / "rdrop.py"
     path.write_text(path.read_text("utf-8") + never, "utf-8")
     planted.add(f"minbert/rdrop.py, line {path.read_text('utf-8').count(chr(10))}")
-    status, _, err = program("minbert.reading", "--check", "--pretrained", odd, folder=tmp_path)
+    status, _, err = in_a_new_process("minbert.reading", "--check", "--pretrained", odd, folder=tmp_path)
     assert status == 1
     assert {line.partition(": ")[0] for line in err.splitlines()[:-1]} == planted
     assert err.splitlines()[-1].startswith("error: ")
 
 
-def test_names_that_are_never_different_are_reported():
-    watch = Watch()
+def test_names_that_are_never_different_are_reported(tmp_path):
+    watch = Watch(tmp_path)  # without a source to read
     sizes = {"B": 2, "H": 6, "T": 7, "C": 24}
     watch.sizes = {"a scene": sizes | {"H": 2}}
     assert watch.alike() == ["B and H"]

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -18,6 +19,7 @@ from minbert.report.__main__ import main
 from minbert.report.folders import flatten
 from minbert.report.read import read_run
 from tests.report.folders import Seen, see, write_run
+from tests.run.crashes import as_script, in_a_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,13 +58,17 @@ def test_a_pretraining_ends_with_the_command_for_its_page(end_of, sample, no_mat
     assert any("masked word accuracy" in title for title in made_by(end_of(pretraining, *few)).tables)
 
 
-def test_a_classifiers_run_ends_with_the_command_for_its_page(end_of, sample):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the command runs in a copy of the test's process")
+def test_a_classifiers_run_ends_with_the_command_for_its_page(end_of, sample, tmp_path):
     file = sample / "ids-sst-dev.csv"
     _, *words = end_of(classifier, "--train", file, "--dev", file, "--text", "sentence", "--label", "sentiment")
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
-    first, second = done.stdout.splitlines()
+    assert words[0] == "-m"
+    with open(tmp_path / "stdout", "w+", encoding="utf-8") as out:
+        status, errors = in_a_process(partial(as_script, ROOT, words[1]), words[2:], stdout=out.fileno())
+        out.seek(0)
+        first, second = out.read().splitlines()
     page = Path(first.removeprefix("page").strip())
-    assert (done.returncode, page) == (0, Path(words[-1]) / "report.html"), done.stderr
+    assert (status, page) == (0, Path(words[-1]) / "report.html"), errors
     assert any("precision, recall and F1" in title for title in see(page).tables)
 
     _, *words = shlex.split(second.removeprefix("to open it"))

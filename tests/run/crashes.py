@@ -7,6 +7,7 @@ the same place each time.
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import sys
@@ -16,19 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # any optimizer loads it, which takes a second: here once, before the copies are made
 
 from minbert.optimizer import AdamW
 from minbert.state import read_state
 from tests.cli.runs import CLOCK
 
+ROOT = Path(__file__).resolve().parents[2]
 COUNTED = [(AdamW, "step"), (os, "rename"), (os, "replace"), (os, "fsync"), (os, "mkdir"), (shutil, "rmtree")]
 
 
-def do_and_leave(do: Callable[[], Any], stderr: int):
-    """In a copy of this process: call `do` with `stderr`, an open file, and no output; leave with its exit status."""
+def do_and_leave(do: Callable[[], Any], stderr: int, stdout: int | None = None):
+    """In a copy of this process: call `do` with these open files, or no output; leave with its exit status."""
     os.dup2(stderr, 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    os.dup2(os.open(os.devnull, os.O_WRONLY) if stdout is None else stdout, 1)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     status = 0
     try:
         do()
@@ -40,12 +43,17 @@ def do_and_leave(do: Callable[[], Any], stderr: int):
         traceback.print_exc()
         status = 99
     finally:
-        sys.stderr.flush()
+        sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
 
 
-def in_a_process(main: Callable[[list[str]], Any], argv: Sequence[str], before: Callable[[], None] = lambda: None):
-    """Run `main(argv)` in a copy of this process; its exit status, negative for a signal, and its stderr."""
+def in_a_process(
+    main: Callable[[list[str]], Any], argv: Sequence[str], before: Callable[[], None] = lambda: None,
+    stdout: int | None = None,
+) -> tuple[int, str]:  # fmt: skip
+    """Run `main(argv)` in a copy of this process, which has PyTorch loaded; its exit status, negative for a signal, and
+    its stderr. stdout: an open file for its output.
+    """
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
@@ -54,11 +62,32 @@ def in_a_process(main: Callable[[list[str]], Any], argv: Sequence[str], before: 
             before()
             main(list(argv))
 
-        do_and_leave(run, write)
+        do_and_leave(run, write, stdout)
     os.close(write)
     with open(read, "rb") as pipe:
         text = pipe.read().decode()
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
+
+
+def as_script(folder: Path, name: str, argv: Sequence[str]):
+    """In a copy of this process: what `python NAME ARGV` does in a folder, or `python -m NAME ARGV`.
+
+    Nothing of this project is loaded, and its own folder is not searched unless it is the one.
+    """
+    loaded = [name for name, module in sys.modules.items() if _is_below(ROOT, getattr(module, "__file__", None))]
+    for module in loaded:
+        del sys.modules[module]
+    sys.path[:] = [str(folder), *(path for path in sys.path if path and Path(path) != ROOT)]
+    sys.argv, sys.dont_write_bytecode = [name, *argv], True
+    os.chdir(folder)
+    if name.endswith(".py"):
+        runpy.run_path(name, run_name="__main__")
+    else:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _is_below(folder: Path, file: str | None) -> bool:
+    return bool(file) and folder in Path(file).parents
 
 
 def counting(act: Callable[[int, str], None]) -> Callable[[], None]:

@@ -22,12 +22,12 @@ main = multitask_classifier.main
 
 
 @pytest.fixture(scope="module")
-def argv(tiny, sample):
+def argv(tiny, few):
     torch.set_num_threads(1)
 
     def argv(out: Path, *flags: str) -> list[str]:
-        few = ("--limit", "16", "--steps_per_epoch", "4", "--epochs", "2", "--batch_size", "8", "--lr", "1e-2")
-        return ["--pretrained", str(tiny), "--data", str(sample), "--out", str(out), *few, *FULL, *flags]
+        small = ("--limit", "16", "--steps_per_epoch", "4", "--epochs", "2", "--batch_size", "8", "--lr", "1e-2")
+        return ["--pretrained", str(tiny), "--data", str(few), "--out", str(out), *small, *FULL, *flags]
 
     return argv
 
@@ -100,8 +100,17 @@ def test_of_a_damaged_checkpoint_the_one_before_predicts(argv, tmp_path, capsys,
     assert f"its first epoch is not done; `--resume --out {tmp_path}` goes on with it" in line
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
-@pytest.mark.parametrize("place", ["build_model", "write_all_predictions"])
+@pytest.mark.parametrize(
+    ("place", "name", "status"),
+    [
+        ("build_model", "SIGINT", 130),
+        ("write_all_predictions", "SIGTERM", 143),
+        ("write_all_predictions", "SIGHUP", 129),
+        pytest.param("build_model", "SIGTERM", 143, marks=pytest.mark.slow),
+        pytest.param("build_model", "SIGHUP", 129, marks=pytest.mark.slow),
+        pytest.param("write_all_predictions", "SIGINT", 130, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_outside_of_the_training_is_one_line(argv, tmp_path, whole, name, status, place):
     def before():
         action = getattr(multitask_classifier, place)

@@ -40,13 +40,13 @@ SETTINGS = {
 
 
 @pytest.fixture
-def argv(tiny, sample):
+def argv(tiny, few):
     """The command line of a small run, with dropout on."""
 
     def argv(out: Path, *flags: str) -> list[str]:
-        few = ("--limit", "16", "--steps_per_epoch", "3", "--epochs", "2", "--batch_size", "8", "--lr", "1e-2")
-        places = ("--pretrained", str(tiny), "--data", str(sample), "--out", str(out))
-        return [*places, *few, "--save_every", "2", *flags]
+        small = ("--limit", "16", "--steps_per_epoch", "3", "--epochs", "2", "--batch_size", "8", "--lr", "1e-2")
+        places = ("--pretrained", str(tiny), "--data", str(few), "--out", str(out))
+        return [*places, *small, "--save_every", "2", *flags]
 
     return argv
 

@@ -125,7 +125,9 @@ def test_a_file_that_is_missing_is_named(written, tmp_path, name):
     assert is_state(copy) == (name != MANIFEST)
 
 
-@pytest.mark.parametrize("manifest", ["[]", "{}", "3", "[[[[", '{"state.json": 3}', "null", "[" * 100_000])
+@pytest.mark.parametrize(
+    "manifest", ["[]", "{}", "3", "[[[[", '{"state.json": 3}', "null", "[" * 100_000], ids=lambda text: text[:20]
+)
 def test_a_manifest_of_another_form_is_one_line(written, tmp_path, manifest):
     copy = Path(shutil.copytree(written, tmp_path / "copy"))
     (copy / MANIFEST).write_text(manifest)

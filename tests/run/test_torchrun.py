@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.run
 from torch.nn import functional as F
 
 import classifier
@@ -19,7 +20,7 @@ from minbert.pretraining import script as pretraining
 from minbert.state import read_state
 from tests.cli.runs import FULL, STILL, distance
 from tests.conftest import ROOT
-from tests.run.crashes import newest
+from tests.run.crashes import in_a_process, newest
 from tests.run.several import DROPOUT, SMART, in_processes, train
 
 pytestmark = [
@@ -173,21 +174,25 @@ def test_weights_that_differ_between_processes_are_refused(tiny, tmp_path, monke
 # ------------------------------------------------------------------------------------------ torchrun itself
 
 
-def torchrun(*argv: str) -> subprocess.Popen:
-    """Start a script in two processes."""
-    command = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *argv)
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+TWO = ("--standalone", "--nproc_per_node", "2")
 
 
-def test_torchrun_ends_with_one_line_where_the_folder_has_a_run(tmp_path, tiny, sample):
+def test_torchrun_ends_with_one_line_where_the_folder_has_a_run(tmp_path, tiny, sample, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "run.json").write_text("{}")
     argv = ("multitask_classifier.py", "--pretrained", str(tiny), "--data", str(sample), "--out", str(tmp_path))
-    process = torchrun(*argv)
-    _, text = process.communicate(timeout=120)
+    status, text = in_a_process(torch.distributed.run.main, [*TWO, *argv])
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert process.returncode and len(lines) == 1 and "belongs to an earlier run" in lines[0], text
-    assert "minbert/" not in text, "a traceback of ours"
+    assert status and len(lines) == 1 and "belongs to an earlier run" in lines[0], text
+    assert f"{ROOT}/minbert/" not in text, "a traceback of ours"
+
+
+def torchrun(*argv: str) -> subprocess.Popen:
+    """Start a script in two processes, as a user does."""
+    command = (sys.executable, "-m", "torch.distributed.run", *TWO, *argv)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow

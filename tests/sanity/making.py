@@ -18,6 +18,7 @@ import torch
 from minbert.sanity import judge, parts
 from minbert.sanity.child import examine, reading
 from minbert.sanity.layout import Layout
+from minbert.sanity.source import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = ROOT / "tests" / "sanity_projects"
@@ -70,6 +71,8 @@ def written(folder: Path, files: Mapping[str, str]) -> Path:
 
 def record(folder: Path, names: Sequence[str]) -> dict[str, dict]:
     """What the check's child records of these parts of a project: {part: outcome}."""
+    for file in folder.rglob("*.py"):
+        nodes(file)  # read here, so that a text which many projects have is read once
     theirs, loaded = reading(Layout.find(folder)), {name: parts.load(name) for name in names}
     read, write = os.pipe()
     pid = os.fork()

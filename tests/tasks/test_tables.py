@@ -148,6 +148,7 @@ def test_lines_are_counted_as_an_editor_counts_them(table):
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", 1),
         ('{"a": ' + "9" * 5000 + "}", 1),
     ],
+    ids=lambda value: str(value)[:30],
 )
 def test_bad_json_is_refused_with_its_line(table, content, line):
     with pytest.raises(UserError, match=rf"file\.csv, line {line}: not a JSON object") as caught:

@@ -3,8 +3,7 @@
 import importlib
 import json
 import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from minbert.bert import BertModel
 from minbert.errors import UserError
 from minbert.flags import techniques
 from minbert.multitask import MultitaskBert
+from tests.run.crashes import as_script, in_a_process
 from tests.techniques.models import NAMES, batch_of, example_settings
 from tests.techniques.pals_models import CONFIG
 
@@ -55,18 +55,19 @@ steps = [loaded()]
 for flags in (["--smart", "1", "--combine", "pcgrad"], ["--rdrop", "1", "--lora_rank", "2"], ["--adapter", "pal"]):
     trainer.main([*base, *flags])
     steps.append(loaded())
-print(json.dumps(steps))
+with open(f"{out}.json", "w") as file:
+    json.dump(steps, file)
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it runs in a copy of the test's process")
 def test_a_run_loads_only_the_techniques_that_its_flags_ask_for(tiny, sample, tmp_path):
     """In one process: the import, a run with SMART and PCGrad, one with R-Drop and LoRA, one with PALs."""
-    command = [sys.executable, "-c", PROGRAM, str(tiny), str(sample), str(tmp_path / "run")]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    steps = json.loads(run.stdout.splitlines()[-1])
-    assert steps == [[], [], ["lora", "rdrop"], ["lora", "pals", "rdrop"]]
+    (tmp_path / "program.py").write_text(PROGRAM)
+    program = partial(as_script, ROOT, str(tmp_path / "program.py"))
+    status, errors = in_a_process(program, [str(tiny), str(sample), str(tmp_path / "run")])
+    assert status == 0, errors
+    assert json.loads((tmp_path / "run.json").read_text()) == [[], [], ["lora", "rdrop"], ["lora", "pals", "rdrop"]]
 
 
 # ------------------------------------------------------------------------------------------ rows of ADDITIONS

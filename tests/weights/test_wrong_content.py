@@ -249,7 +249,11 @@ def test_a_short_pickle_that_fills_the_memory_is_one_line(tmp_path, bomb):
     assert "x.pt" in refused(lambda: load_bert(tmp_path / "x.pt"))
 
 
-@pytest.mark.parametrize("content", [b"[" * 10**5, b'{"a":' * 10**5, b'{"hidden_size": ' + b"9" * 5000 + b"}"])
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 10**5, b'{"a":' * 10**5, b'{"hidden_size": ' + b"9" * 5000 + b"}"],
+    ids=["deep lists", "deep objects", "a long number"],
+)
 def test_a_config_that_json_cannot_read_is_one_line(tmp_path, content):
     save_pretrained(model().bert, BertTokenizer(VOCAB), tmp_path / "x")
     (tmp_path / "x" / "config.json").write_bytes(content)
