@@ -55,10 +55,11 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     """Train on data[task]["train"]; keep the model with the best overall dev score in OUT/best; return its scores.
 
     From Python: train(model, tokenizer, data, out="runs/mine", epochs=3, lr=5e-5, smart=5). Which weights train is
-    decided by the model: `model.freeze_bert()`, `MultitaskBert(…, additions={"lora": {"rank": 8}})`.
+    decided by the model: `model.freeze_bert()`, `MultitaskBert(…, additions={"lora": {"rank": 8}})`; so are its device
+    and `model.precision`.
     """
     if args is None:
-        args = from_keywords("m", model.tasks.values(), of_training=True, **flags)
+        args = from_keywords("m", model.tasks.values(), of_training=True, precision=model.precision, **flags)
         args.out, args.files = args.out or free_folder(RUNS, "python"), {}
     if "folder" not in args:
         with RunFolder(args.out).held(args) as args.folder:

@@ -10,11 +10,11 @@ mean: half of the work would be done on pads.
 """
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,6 +59,8 @@ class Dataset:
     """
 
     def __init__(self, task: Task, examples: Sequence[Example], tokenizer: BertTokenizer, pairs: str = "separate"):
+        if pairs not in ("separate", "joint"):
+            raise ValueError(f"pairs are separate or joint, not {pairs!r}")
         self.task, self.tokenizer = task, tokenizer
         self.examples = Examples(examples, getattr(examples, "form", None))
         number = {text: None for example in examples for text in example.texts}
@@ -160,13 +162,17 @@ class Batch:
             yield self.part(slice(start, start + size))
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device`; to CUDA from pinned memory, so that the copy need not be waited for."""
+        """The same batch on `device`; to CUDA from pinned memory, so that the copy need not be waited for.
+
+        Other devices are waited for: a copy to MPS may still read memory that is free already (PyTorch's issue 189690).
+        """
         if device.type == "cpu":
             return self
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        if device.type == "cuda":
-            tensors = {name: value.pin_memory() for name, value in tensors.items()}
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
+        if device.type != "cuda":
+            return replace(self, **{name: value.to(device) for name, value in tensors.items()})
+        moved = {name: value.pin_memory().to(device, non_blocking=True) for name, value in tensors.items()}
+        return replace(self, **moved)
 
 
 # ---------------------------------------------------------------------------------------------- batching
@@ -175,11 +181,13 @@ class Batch:
 class Batches:
     """An endless stream of training batches: pass after pass over the data, every example once in each.
 
-    The order of a pass depends on (seed, pass) alone, so the stream's whole state is two numbers. even: of what all
-    batches have about the same number, "examples" or "tokens"; there are as many batches in either case.
+    The order of a pass depends on (seed, pass) alone, so the stream's whole state is two numbers. even: "examples", of
+    which batches have the same number, or "tokens", about the same; a pass has ⌈N/batch_size⌉ batches in either case.
     """
 
     def __init__(self, data: Dataset, batch_size: int, seed: int, even: str = "examples"):
+        if even not in ("examples", "tokens"):
+            raise ValueError(f"batches are even in examples or tokens, not {even!r}")
         self.data, self.batch_size, self.seed, self.even = data, batch_size, seed, even
         self.passes, self.position = 0, 0
         self._order = self.order(0)
@@ -218,12 +226,25 @@ class Batches:
 
 
 def even_ends(lengths: Sequence[int], size: int) -> list[int]:
-    """Where ⌈N/size⌉ batches of N rows end, so that each has about the same number of tokens: [6, 8] for lengths of
-    1, 1, 1, 1, 2, 2, 4, 4 and size 4. A row that is longer than a batch's share makes one batch fewer."""
-    count = -(-len(lengths) // size)
-    sums = np.cumsum(lengths)
-    shares = sums[-1] * np.arange(1, count + 1) / count  # tokens up to each end
-    return sorted({int(np.abs(sums - share).argmin()) + 1 for share in shares})
+    """Where ⌈N/size⌉ batches of N rows end so that the largest batch has as few tokens as possible.
+
+    lengths: of the rows, the shortest first. Pads count: a batch has as many tokens as rows times its longest row. For
+    lengths of 1, 1, 1, 1, 2, 2, 4, 4 and size 4 it is [6, 8], batches of 12 and 8 tokens.
+    """
+    N, count = len(lengths), -(-len(lengths) // size)
+
+    def ends(most: int) -> list[int]:
+        """The ends of batches of at most `most` tokens each: `count` of them, or more where these cannot hold all."""
+        result, start = [], 0
+        for i, length in enumerate(lengths):
+            few_are_left = N - i < count - len(result)  # each of them becomes a batch of its own
+            if i > start and ((i + 1 - start) * length > most or few_are_left):
+                result.append(i)
+                start = i
+        return [*result, N]
+
+    largest = lengths[-1]
+    return ends(bisect_left(range(N * largest), True, lo=largest, key=lambda most: len(ends(most)) <= count))
 
 
 def eval_batches(data: Dataset, tokens: int = CPU_TOKENS) -> Iterator[Batch]:

@@ -68,7 +68,8 @@ class Portions:
 
     def load_state_dict(self, state: Mapping[str, Any]):
         self.size = state["size"]
-        self.scale.load_state_dict(state["scale"])
+        if "scale" in state:  # an earlier version has none
+            self.scale.load_state_dict(state["scale"])
 
     def descend(
         self, model: MultitaskBert, batch: Batch, loss: Loss, terms: Mapping[str, Any], weight: float

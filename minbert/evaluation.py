@@ -61,7 +61,10 @@ def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
         in_order[order] = torch.cat(results).cpu()
     (in_order,) = processes.summed([in_order])  # each row is of one process, and 0 in the others
     if not torch.isfinite(in_order).all():
-        raise UserError(f"the model's outputs for {data.task.name} are not finite numbers; train with a lower --lr")
+        fp16 = ", or use --precision bf16 or fp32, since fp16 ends at 65,504" if model.precision == "fp16" else ""
+        raise UserError(
+            f"the model's outputs for {data.task.name} are not finite numbers; train with a lower --lr{fp16}"
+        )
     return in_order
 
 

@@ -156,7 +156,8 @@ def state_of(job: Job) -> str:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error}); remove {job.out} or name another --out") from error
         for key, flag in flags_of(job.script).items():
-            if (key not in FREE or key in BY_CONTENT) and flags.get(key) != values[key]:
+            before = flags.get(key, flag.default)  # a flag that is not there is newer than the run
+            if (key not in FREE or key in BY_CONTENT) and before != values[key]:
                 raise UserError(f"{path}: is of a run with {flag.name} {flags.get(key)}, not {values[key]}; "
                                 "name another --out")  # fmt: skip
         for place, before in data.items():

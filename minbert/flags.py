@@ -155,10 +155,10 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--batch_size",
              "examples a batch of the larger lesson; the other's are smaller, so that both end at about "
              "the same time", count, 32, "N", scripts="p"),
-        Flag("--even_batches", "what all batches have about the same number of; with tokens a batch has few long rows "
-             "or many short ones, --batch_size is their mean, and the memory's peak is lower; a batch's loss stays the "
-             "mean over its examples, so long rows count more", default="examples", choices=("examples", "tokens"),
-             scripts="mc"),
+        Flag("--even_batches", "make batches of the same number of examples, or of about the same number of tokens: "
+             "few long rows or many short ones, with --batch_size rows on average, so that the largest batch needs "
+             "less memory; losses are means over a batch's examples, so long rows then count more", default="examples",
+             choices=("examples", "tokens"), scripts="mc"),
         Flag("--micro_batch", "examples at a time, where a batch is too large for the memory; the update stays that of "
              "the whole batch (default: the whole batch, and half of it each time that the memory is full)", count,
              metavar="N", scripts="mc"),

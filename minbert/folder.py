@@ -182,7 +182,8 @@ class RunFolder:
         """UserError, naming the flag or the file, where the run here was another than the one described."""
         before = self.read_description()
         for key, value in description["flags"].items():
-            if key not in FREE and _plain(before["flags"].get(key)) != _plain(value):
+            unknown = key not in before["flags"] and key not in description["changed"]  # to an earlier version
+            if key not in FREE and not unknown and _plain(before["flags"].get(key)) != _plain(value):
                 raise UserError(f"--{key} is {value}, and the run in {self.path} had {before['flags'].get(key)}; "
                                 "--resume goes on with the same flags")  # fmt: skip
         for name in before["weights"] | description["weights"]:

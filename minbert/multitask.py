@@ -20,7 +20,7 @@ from minbert.errors import UserError
 from minbert.heads import CrossAttentionHead, Encoded, build_heads, choose_head, mean_pool
 from minbert.tasks import Task, of_task, task_row
 
-FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precisions other than that of the weights
+FORMATS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # None: that of the weights
 
 
 class MultitaskBert(nn.Module):
@@ -94,7 +94,9 @@ class MultitaskBert(nn.Module):
 
     def autocast(self) -> torch.autocast:
         """Inside this context the matrix products are in `precision`; `smart.exact` suspends it."""
-        number_format = FORMATS.get(self.precision)
+        if self.precision not in FORMATS:
+            raise ValueError(f"the precision is one of {', '.join(FORMATS)}, not {self.precision!r}")
+        number_format = FORMATS[self.precision]
         return torch.autocast(self.device.type, number_format or torch.bfloat16, enabled=number_format is not None)
 
     def forward(self, batch: Batch) -> Tensor:

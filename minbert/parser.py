@@ -212,7 +212,7 @@ def words(*choices: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         for word in text.split(","):
             if word not in choices:
-                raise argparse.ArgumentTypeError(f"{text!r}: {word!r} is neither {' nor '.join(choices)}")
+                raise argparse.ArgumentTypeError(f"{_shown(text)}: {_shown(word)} is neither {' nor '.join(choices)}")
         return text
 
     return check

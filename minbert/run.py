@@ -278,5 +278,5 @@ class Random:
         torch.set_rng_state(state["cpu"])
         if state["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
-        if state["mps"] is not None and torch.backends.mps.is_available():
+        if state.get("mps") is not None and torch.backends.mps.is_available():
             torch.mps.set_rng_state(state["mps"])

@@ -10,6 +10,7 @@ The best S is the largest with which nothing becomes infinite, and it changes du
 a gradient is infinite or NaN, S is halved and the same batch is computed again. After 2,000 batches without that, S
 is doubled. (These numbers are those of `torch.amp.GradScaler`, which leaves the batch out instead.)
 
+S does nothing for the forward pass: where the model itself makes numbers above 65,504, fp16 cannot be used.
 bfloat16 has the exponent of float32 and needs none of this, but has only 8 bits of precision instead of 11.
 """
 

@@ -43,7 +43,9 @@ def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: 
     settings cannot be.
     """
     flags = flags_of(script)
-    allowed = [flag.key for title in TRAINING for flag in groups(script).get(title, ())] if of_training else list(flags)
+    allowed = list(flags)
+    if of_training:
+        allowed = [flag.key for title in TRAINING for flag in groups(script).get(title, ()) if flag.key != "use_gpu"]
     unknown = [name for name in keywords if name not in allowed]
     if unknown:
         raise TypeError(f"{unknown[0]} is none of the keywords; they are {', '.join(allowed)}")

@@ -135,7 +135,7 @@ def smoothness(
     `NOISE`. generator: of the random start. ‖g‖_∞ is of each row of x by itself.
 
     Gradients flow through both f(x̃) and f(x) into θ, and into x. The search leaves every `.grad` as it is, for
-    its gradient is of x̃ alone. All passes run without dropout and without autocast; bf16 cannot tell x̃ from x.
+    its gradient is of x̃ alone. All passes run without dropout and without autocast; bf16 and fp16 cannot tell x̃ from x.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")

@@ -265,7 +265,9 @@ def task_row(task: "str | Mapping | Task") -> Task:
 
 
 def of_task(choice: str | Mapping[str, str], name: str) -> str:
-    """A task's word, out of one word for all tasks or of one for each."""
+    """A task's word, out of one word for all tasks or of one for each. Raises ValueError where it has none."""
+    if not isinstance(choice, str) and name not in choice:
+        raise ValueError(f"give one word for all tasks, or one for each: {name} has none in {dict(choice)}")
     return choice if isinstance(choice, str) else choice[name]
 
 

@@ -46,7 +46,7 @@ def main():
         for epsilon in args.epsilon:
             cells = []
             for task in FILES:
-                data = read(args.data, task, "dev", tokenizer, args.limit, model.build["pairs"])
+                data = read(args.data, task, "dev", tokenizer, args.limit, model.pairs[task])
                 with exact(model):
                     cells.append("{} {:.2e} ({:.3f})".format(task, *worst(model, data, epsilon, args.ascent)))
             print(f"{out:24} ε = {epsilon:.0e}   {'   '.join(cells)}", flush=True)

@@ -143,6 +143,7 @@ def test_a_gpu_learns_what_the_cpu_learns(run):
 
 def test_use_gpu_without_a_gpu_is_one_line(places, refusal, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert "--use_gpu" in refusal(multitask_classifier.main, ["--use_gpu", "--pretrained", str(places["weights"])])
 
 

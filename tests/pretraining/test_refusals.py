@@ -44,7 +44,7 @@ def refuse(tmp_path, tiny, sample, refusal):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_cannot_work_is_refused_in_one_line(refuse, flags, said):
-    if flags == ["--use_gpu"] and torch.cuda.is_available():
+    if flags == ["--use_gpu"] and (torch.cuda.is_available() or torch.backends.mps.is_available()):
         pytest.skip("there is a GPU here")
     assert said in refuse(*flags)
 

@@ -259,6 +259,17 @@ def test_run_json_names_the_script_and_a_letter_of_an_earlier_version_is_underst
     multitask_classifier.main(["--out", str(begun), "--resume"])
 
 
+def test_a_run_of_a_version_without_some_flags_goes_on(begun, refusal):
+    """Those flags are at their defaults then, and nothing else will do."""
+    description = json.loads((begun / "run.json").read_text())
+    for name in ("even_batches", "average"):
+        del description["flags"][name]
+    (begun / "run.json").write_text(json.dumps(description))
+    multitask_classifier.main(["--out", str(begun), "--resume"])
+    line = refusal(multitask_classifier.main, ["--out", str(begun), "--resume", "--even_batches", "tokens"])
+    assert "--even_batches tokens: the run in" in line
+
+
 def test_a_finished_run_says_when(begun):
     description = json.loads((begun / "run.json").read_text())
     assert description["started"] <= description["finished"]

@@ -35,7 +35,21 @@ SETTINGS = {
     "PAL": (*FULL, "--adapter", "pal", "--schedule", "annealed"),
     "priority": (*FULL, "--schedule", "priority", *SMART),
     "GradVac, all terms, average": (*FULL, "--combine", "gradvac", *ALL, "--eval_train", "--average", "0.9"),
-    "sqrt, joint": (*FULL, "--schedule", "sqrt", "--pairs", "joint", "--clip", "1", "--weight_decay", "0.01"),
+    "sqrt, joint, fp16, even": (
+        *FULL,
+        "--schedule",
+        "sqrt",
+        "--pairs",
+        "joint",
+        "--clip",
+        "1",
+        "--weight_decay",
+        "0.01",
+        "--precision",
+        "fp16",
+        "--even_batches",
+        "tokens",
+    ),
 }
 
 

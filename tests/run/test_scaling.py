@@ -8,12 +8,15 @@ from torch import nn
 
 import multitask_classifier
 from minbert import processes, scaling
+from minbert.data import Dataset, Example
 from minbert.engine import Portions
+from minbert.errors import UserError
+from minbert.evaluation import outputs
 from minbert.scaling import LossScale
 from minbert.tasks import TASKS
 from tests.cli.runs import FULL, STILL, Run
 from tests.run.several import in_processes
-from tests.tasks.small_models import batch_of, build
+from tests.tasks.small_models import TOKENIZER, batch_of, build
 
 
 def gradient(precision: str, weight: float, size: int | None = None, start: float | None = None, task="sst"):
@@ -120,6 +123,26 @@ def test_a_run_in_fp16_is_near_fp32_but_not_equal_to_it(train, more):
         assert rough.metrics[0]["loss"][task] != loss
         assert rough.metrics[0]["loss"][task] == pytest.approx(loss, rel=1e-2)
     assert all(tensor.dtype == torch.float32 for tensor in rough.weights.values())
+
+
+def test_a_scale_is_left_as_it_is_where_a_checkpoint_has_none():
+    portions = Portions(None, "fp16")
+    portions.load_state_dict({"size": 3})
+    assert (portions.size, portions.scale.value) == (3, 2.0**16)
+
+
+def test_numbers_that_fp16_does_not_have_are_an_error_that_says_so():
+    """The query's weights make scores of more than 65,504, which are none for fp32."""
+    model = build()
+    for layer in model.bert.bert_layers:
+        layer.self_attention.query.weight.data.mul_(1e4)
+        layer.self_attention.key.weight.data.mul_(1e4)
+    examples = [Example("a", ("w1 w2",), 1.0)]
+    data = Dataset(TASKS["sst"], examples, TOKENIZER)
+    assert outputs(model, data).isfinite().all()
+    model.precision = "fp16"
+    with pytest.raises(UserError, match=r"sst are not finite numbers; .* or use --precision bf16 or fp32"):
+        outputs(model, data)
 
 
 def test_weights_that_explode_end_the_run_in_one_line(train):

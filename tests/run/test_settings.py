@@ -11,6 +11,7 @@ from minbert.errors import UserError
 from minbert.parser import Flag
 from minbert.settings import from_keywords
 from minbert.tasks import Task
+from tests.tasks.small_models import build
 
 
 def test_the_rows_that_are_read_from_the_source_are_those_of_the_imported_module():
@@ -52,8 +53,8 @@ def test_what_a_flag_needs_or_excludes_is_a_flag(script):
 
 
 def test_an_error_about_a_long_value_is_a_short_line(refusal):
-    line = refusal(multitask_classifier.main, ["--attention", "x" * 5000])
-    assert "invalid choice: 'xxx" in line and len(line) < 1000
+    line = refusal(multitask_classifier.main, ["--pairs", "x" * 5000])
+    assert "is neither separate nor joint" in line and len(line) < 1000
 
 
 @pytest.mark.parametrize("name", ["--out", "--data", "--sst_dev_out", "--sst_dev"])
@@ -109,6 +110,14 @@ def test_keywords_are_refused_as_flags_are():
             from_keywords("m", **keywords)
     with pytest.raises(TypeError, match="epoch is none of the keywords"):
         from_keywords("m", epoch=3)
+
+
+def test_a_model_that_is_there_has_its_device_and_its_precision():
+    """A keyword could not change them, and run.json would say otherwise."""
+    model = build()
+    for name, value in (("use_gpu", True), ("precision", "fp16")):
+        with pytest.raises(TypeError, match=name):
+            multitask_classifier.train(model, None, {}, **{name: value})
 
 
 def test_training_a_model_that_is_there_takes_the_flags_of_training_alone():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -97,6 +98,22 @@ def test_to_the_cpu_changes_nothing():
     assert all(getattr(moved, name) is value for name, value in vars(batch).items())
 
 
+@pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("mps", True)])
+def test_only_a_copy_to_cuda_is_not_waited_for(monkeypatch, device, waits):
+    """The copies to these devices are noted, and not made."""
+    calls = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *args, **more: (calls.append((args, more)), self)[1])
+    singles([3, 5]).batch([0, 1]).to(torch.device(device))
+    assert calls == [((torch.device(device),), {} if waits else {"non_blocking": True})] * 4
+
+
+def test_unknown_words_are_refused():
+    for wrong in (lambda: Batches(singles([3]), 1, 0, "token"), lambda: Dataset(SST, [], tokenizer(), "both")):
+        with pytest.raises(ValueError, match=r"not '(token|both)'"):
+            wrong()
+
+
 # ---------------------------------------------------------------------------------------------- batching
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=150)
@@ -112,18 +129,33 @@ def test_every_example_once_a_pass_and_all_batches_full_but_one(lengths, size, s
 
 
 def test_even_ends_of_a_hand_worked_example():
-    """16 tokens in two batches: 8 are six short rows, or two long ones. A row of 9 of 12 tokens is a batch alone."""
+    """Two batches: six rows of at most 2 are 12 tokens, two rows of 4 are 8. Another end makes one of 12 or more."""
     assert even_ends([1, 1, 1, 1, 2, 2, 4, 4], 4) == [6, 8]
-    assert even_ends([5, 5, 5, 5], 2) == [2, 4] and even_ends([5, 5, 5], 2) == [1, 3]
-    assert even_ends([1, 1, 1, 9], 1) == [3, 4]
+    assert even_ends([5, 5, 5, 5], 2) == [2, 4] and even_ends([5, 5, 5], 2) in ([1, 3], [2, 3])
+    assert even_ends([1, 1, 1, 9], 1) == [1, 2, 3, 4]
+    assert even_ends([10] * 90 + [400] * 10, 25) == [90, 94, 98, 100]  # a long row among 25 short ones would be 10,000
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_no_other_ends_make_a_smaller_largest_batch(lengths, size):
+    """All ways to cut the rows into as many batches, tried one by one."""
+    lengths, N = sorted(lengths), len(lengths)
+
+    def largest(ends):
+        return max((j - i) * lengths[j - 1] for i, j in pairwise([0, *ends]))
+
+    ends = even_ends(lengths, size)
+    assert len(ends) == -(-N // size)
+    assert largest(ends) == min(largest([*cuts, N]) for cuts in combinations(range(1, N), len(ends) - 1))
 
 
 @given(LENGTHS, st.integers(1, 40), st.integers(0, 2**31), st.integers(0, 5))
 @settings(max_examples=50, deadline=None)
-def test_even_batches_have_every_example_once_a_pass_and_are_no_more(lengths, size, seed, passes):
+def test_even_batches_have_every_example_once_a_pass_and_are_as_many(lengths, size, seed, passes):
     order = Batches(singles(lengths), size, seed, "tokens").order(passes)
     assert sorted(i for batch in order for i in batch) == list(range(len(lengths)))
-    assert all(order) and len(order) <= -(-len(lengths) // size)
+    assert all(order) and len(order) == -(-len(lengths) // size)
 
 
 def test_even_batches_have_fewer_tokens_at_most():

@@ -56,6 +56,17 @@ def test_each_task_may_have_its_own_form_of_pairs():
     assert len(batch_of("para", "joint").input_ids) == 4 and len(batch_of("sts").input_ids) == 8
 
 
+def test_words_that_are_unknown_or_missing_are_named():
+    with pytest.raises(ValueError, match=r"one for each: sst has none in \{'para': 'joint'\}"):
+        build(pairs={"para": "joint"})
+    with pytest.raises(ValueError, match="one for each: para has none"):
+        build(pooling={"sst": "mean"})
+    model = build()
+    model.precision = "float16"
+    with pytest.raises(ValueError, match="the precision is one of fp32, bf16, fp16, not 'float16'"):
+        model.autocast()
+
+
 def test_only_the_tasks_of_the_model_have_a_head():
     model = MultitaskBert(BertModel(CONFIG), ["sts"])
     assert list(model.heads) == ["sts"]

@@ -101,7 +101,7 @@ def model_of(
 def answers(model: MultitaskBert, order=NAMES) -> dict[str, Tensor]:
     """The model's outputs for a batch of every task, computed in this order."""
     with torch.no_grad():
-        return {task: model(batch_of(task, model.build["pairs"])) for task in order}
+        return {task: model(batch_of(task, model.pairs[task])) for task in order}
 
 
 def copies(named: dict[str, Tensor]) -> dict[str, Tensor]:

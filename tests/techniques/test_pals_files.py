@@ -21,7 +21,7 @@ def outputs_for_texts(model: MultitaskBert, tokenizer) -> list[Tensor]:
     results = []
     for name in NAMES:
         texts = ("a good film", "not a bad film at all") if TASKS[name].is_pair else ("a good film",)
-        data = Dataset(TASKS[name], [Example("x", texts, None)], tokenizer, model.build["pairs"])
+        data = Dataset(TASKS[name], [Example("x", texts, None)], tokenizer, model.pairs[name])
         with torch.no_grad():
             results.append(model(data.batch([0])))
     return results

@@ -28,7 +28,7 @@ def check_gradients_are_the_tasks_own(model: MultitaskBert):
     """A task's loss gives a gradient to all of its own layers, and None, not zeros, to the other tasks'."""
     for task in NAMES:
         model.zero_grad()
-        loss_of(model, batch_of(task, model.build["pairs"])).backward()
+        loss_of(model, batch_of(task, model.pairs[task])).backward()
         for other in NAMES:
             for name, p in adapters(model, other).items():
                 assert (p.grad is not None) == (task == other), f"{task}: {name}"

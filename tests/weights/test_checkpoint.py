@@ -36,7 +36,7 @@ def answers(model: MultitaskBert, tokenizer: BertTokenizer) -> list[torch.Tensor
     results = []
     for name in model.build["tasks"]:
         texts = TEXTS if TASKS[name].is_pair else TEXTS[:1]
-        data = Dataset(TASKS[name], [Example("x", texts, None)], tokenizer, model.build["pairs"])
+        data = Dataset(TASKS[name], [Example("x", texts, None)], tokenizer, model.pairs[name])
         results.append(model(data.batch([0])))
     return results
 
