@@ -56,8 +56,8 @@ def test_planted_false_shapes_are_named_and_no_others(odd, tmp_path):
     assert err.splitlines()[-1].startswith("error: ")
 
 
-def test_names_that_are_never_different_are_reported(tmp_path):
-    watch = Watch(tmp_path)  # without a source to read
+def test_names_that_are_never_different_are_reported():
+    watch = Watch()
     sizes = {"B": 2, "H": 6, "T": 7, "C": 24}
     watch.sizes = {"a scene": sizes | {"H": 2}}
     assert watch.alike() == ["B and H"]
