@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from minbert.errors import UserError, one_line_errors, stop_early
-from minbert.flags import QUICKSTART, flags_of, groups
+from minbert.flags import QUICKSTART, flags_of, flags_then, groups
 from minbert.parser import Flag, Parser
-from minbert.recipe import SCRIPTS, listing, maker, read_recipe
+from minbert.recipe import SCRIPTS, letter_of, listing, maker, read_recipe
 
 BY_CONTENT = ("data", "pretrained")  # may be elsewhere when a run goes on, if the content is the same
 OF_THE_CALL = (
@@ -121,14 +121,15 @@ def flags_of_run(script: str, given: Mapping[str, Any]) -> dict[str, Any]:
     flags = flags_of(script)
     try:
         description = json.loads(descriptions[0].read_text("utf-8"))
-        if description["script"] not in (SCRIPTS[script], script):  # by its letter, as earlier versions wrote it
+        if letter_of(description["script"]) != script:
             raise UserError(f"{descriptions[0]}: the run of another script; --resume it with that")
-        before = {key: typed(flags[key], value) for key, value in description["flags"].items() if key in flags}
+        then = flags_then(script, description["flags"])
+        before = {key: typed(flag, then[key]) for key, flag in flags.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, argparse.ArgumentTypeError) as error:
         raise UserError(f"{descriptions[0]}: cannot be read ({error})") from error
     for key, value in given.items():
-        if key not in FREE and before.get(key) != value:
-            had = f"had {before.get(key)}" if flags[key].type else "did not have it"
+        if key not in FREE and before[key] != value:
+            had = f"had {before[key]}" if flags[key].type else "did not have it"
             raise UserError(f"{flags[key].written(given)}: the run in {out} {had}; --resume goes on with its flags")
     return {key: value for key, value in before.items() if key not in OF_THE_CALL}
 

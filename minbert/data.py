@@ -203,8 +203,9 @@ class Batches:
         size, batches = self.batch_size, []
         for start in range(0, len(shuffled), POOL * size):
             pool = sorted(shuffled[start : start + POOL * size], key=self.data.lengths.__getitem__)
-            lengths = [self.data.lengths[i] for i in pool]
-            ends = range(size, len(pool) + size, size) if self.even == "examples" else even_ends(lengths, size)
+            ends = range(size, len(pool) + size, size)
+            if self.even == "tokens":
+                ends = even_ends([self.data.lengths[i] for i in pool], size)
             batches += [pool[i:j] for i, j in pairwise([0, *ends])]
         return [batches[i] for i in torch.randperm(len(batches), generator=random).tolist()]
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from minbert.command_line import BY_CONTENT, FREE, check_columns, make_parser, recipe_values
 from minbert.errors import UserError, one_line_errors
 from minbert.files import sha256
-from minbert.flags import flags_of
+from minbert.flags import flags_of, flags_then
 from minbert.parser import Flag, Parser, count, seed
 from minbert.recipe import SCRIPTS, TABLES, Table, maker, read_recipe
 from minbert.results import markdown
@@ -152,13 +152,12 @@ def state_of(job: Job) -> str:
     for path in sorted(job.out.glob("*/run.json" if job.script == "c" else "run.json")):
         try:
             run = json.loads(path.read_text("utf-8"))
-            flags, data, files = run["flags"], run["data"], run["plan"]["files"]
+            flags, data, files = flags_then(job.script, run["flags"]), run["data"], run["plan"]["files"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error}); remove {job.out} or name another --out") from error
         for key, flag in flags_of(job.script).items():
-            before = flags.get(key, flag.default)  # a flag that is not there is newer than the run
-            if (key not in FREE or key in BY_CONTENT) and before != values[key]:
-                raise UserError(f"{path}: is of a run with {flag.name} {flags.get(key)}, not {values[key]}; "
+            if (key not in FREE or key in BY_CONTENT) and flags[key] != values[key]:
+                raise UserError(f"{path}: is of a run with {flag.name} {flags[key]}, not {values[key]}; "
                                 "name another --out")  # fmt: skip
         for place, before in data.items():
             task, split = place.split("/")

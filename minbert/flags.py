@@ -304,3 +304,8 @@ def groups(script: str) -> dict[str, list[Flag]]:
 def flags_of(script: str) -> dict[str, Flag]:
     """The rows of one script by the names of their values: {"lora_rank": Flag(…), …}."""
     return {flag.key: flag for flags in groups(script).values() for flag in flags}
+
+
+def flags_then(script: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """All flags' values where `values`, of a run.json or a recipe, has some: the others have, or had, their default."""
+    return {key: flag.default for key, flag in flags_of(script).items()} | dict(values)

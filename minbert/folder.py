@@ -35,7 +35,8 @@ from minbert import processes
 from minbert.command_line import FREE
 from minbert.errors import UserError
 from minbert.files import atomic, remove_strays, sha256
-from minbert.recipe import SCRIPTS
+from minbert.flags import flags_then
+from minbert.recipe import SCRIPTS, letter_of
 
 RUNS = Path("runs")  # where runs go that name no folder
 OLDER = "older-run"  # where an earlier run's files wait until the new one has something to put in their place
@@ -181,10 +182,10 @@ class RunFolder:
     def check_same(self, description: Mapping[str, Any]):
         """UserError, naming the flag or the file, where the run here was another than the one described."""
         before = self.read_description()
+        flags = flags_then(letter_of(description["script"]), before["flags"])
         for key, value in description["flags"].items():
-            unknown = key not in before["flags"] and key not in description["changed"]  # to an earlier version
-            if key not in FREE and not unknown and _plain(before["flags"].get(key)) != _plain(value):
-                raise UserError(f"--{key} is {value}, and the run in {self.path} had {before['flags'].get(key)}; "
+            if key not in FREE and _plain(flags[key]) != _plain(value):
+                raise UserError(f"--{key} is {value}, and the run in {self.path} had {flags[key]}; "
                                 "--resume goes on with the same flags")  # fmt: skip
         for name in before["weights"] | description["weights"]:
             if name != "name" and before["weights"].get(name) != description["weights"].get(name):

@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minbert.errors import UserError
 
@@ -23,6 +23,11 @@ FOLDER = Path(__file__).resolve().parent / "recipes"
 SCRIPTS = {"m": "multitask_classifier.py", "c": "classifier.py", "p": "minbert.pretraining"}
 NAMES = {"SST": "sst", "CFIMDB": "cfimdb", "Quora": "para", "STS": "sts"}  # in a recipe's first line → task
 OR = "|"  # between the values of a flag that has several
+
+
+def letter_of(script: Any) -> str | None:
+    """The letter of a script by its name, or by its letter, as earlier versions wrote it; None of anything else."""
+    return next((letter for letter, name in SCRIPTS.items() if script in (letter, name)), None)
 
 
 class Table(NamedTuple):
@@ -131,7 +136,7 @@ def parse_recipe(name: str, path: Path, text: str) -> Recipe:
         if not words:
             continue
         if words[0] in SCRIPTS.values() and len(words) == 1:
-            recipe = recipe._replace(script=next(key for key, value in SCRIPTS.items() if value == words[0]))
+            recipe = recipe._replace(script=letter_of(words[0]))
         elif not words[0].startswith("--"):
             raise UserError(f"{path}, line {number}: {words[0]!r} is neither a flag nor {_either(SCRIPTS.values())}")
         elif OR in words:

@@ -12,8 +12,8 @@ from typing import Any
 
 from minbert.command_line import FREE, recipe_values
 from minbert.errors import UserError
-from minbert.flags import flags_of
-from minbert.recipe import NAMES, SCRIPTS, Table, read_recipe
+from minbert.flags import flags_of, flags_then
+from minbert.recipe import NAMES, Table, letter_of, read_recipe
 
 NOT_SHOWN = {*FREE, "seed", "recipe"} - {"pretrained"}
 NOTE = """\
@@ -52,7 +52,7 @@ def read_results(out: Path) -> list[Result]:
         try:
             run = json.loads(path.read_text("utf-8"))
             folder = out / path.relative_to(out).parts[0]
-            script = next((key for key, name in SCRIPTS.items() if run["script"] == name), run["script"])
+            script = letter_of(run["script"])
             if not run["flags"].get("recipe") or (folder != path.parent and script != "c"):
                 continue
             result = results.setdefault(
@@ -82,7 +82,7 @@ def differing(script: str, flags: Mapping[str, Any]) -> tuple[str, ...]:
     """The flags of a run that are not its recipe's, with their values: ("--limit 300", …)."""
     rows = flags_of(script)
     try:
-        expected = {key: flag.default for key, flag in rows.items()} | recipe_values(script, flags["recipe"])
+        expected = flags_then(script, recipe_values(script, flags["recipe"]))
     except UserError:  # a recipe that is no longer there
         return (f"--recipe {flags['recipe']}",)
     expected = json.loads(json.dumps(expected, default=str))

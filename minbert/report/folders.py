@@ -11,6 +11,7 @@ from typing import Any
 from minbert.errors import UserError
 from minbert.evaluation import overall
 from minbert.flags import flags_of
+from minbert.recipe import letter_of
 from minbert.tasks import Task
 
 BY_TASK = ("loss", "dev", "train", "batches", "examples", "cosines")  # of a line: name → number
@@ -49,8 +50,8 @@ class Run:
 
     def flag(self, key: str) -> str:
         """A flag as one writes it, by its name in run.json: "--fine-tune-mode" for "mode"."""
-        script = self.description.get("script")
-        row = flags_of(script).get(key) if script in ("m", "c", "p") else None
+        script = letter_of(self.description.get("script"))
+        row = flags_of(script).get(key) if script else None
         return row.name if row else f"--{key}"
 
     @property

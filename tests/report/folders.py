@@ -59,7 +59,7 @@ def description(**values) -> dict[str, Any]:
              "warmup": 0.25, "lr_decay": "linear", "head_lr": 1e-3}  # fmt: skip
     return {
         "command": "multitask_classifier.py --lr 2e-5 --smart 1", "started": "2026-01-02T03:04:05+00:00",
-        "finished": "2026-01-02T03:14:05+00:00", "script": "m", "seed": 7,
+        "finished": "2026-01-02T03:14:05+00:00", "script": "multitask_classifier.py", "seed": 7,
         "changed": {"lr": 2e-5, "smart": 1.0, "mode": "full-model"},
         "flags": flags, "plan": {"files": {}, "limit": {}}, "weights": {"name": "minilm", "x.safetensors": "5" * 64},
         "data": DATA, "versions": {"python": "3.11.9", "torch": "2.6.0"}, "machine": {"cores": 2},

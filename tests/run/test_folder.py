@@ -266,6 +266,7 @@ def test_a_run_of_a_version_without_some_flags_goes_on(begun, refusal):
         del description["flags"][name]
     (begun / "run.json").write_text(json.dumps(description))
     multitask_classifier.main(["--out", str(begun), "--resume"])
+    multitask_classifier.main(["--out", str(begun), "--resume", "--even_batches", "examples"])
     line = refusal(multitask_classifier.main, ["--out", str(begun), "--resume", "--even_batches", "tokens"])
     assert "--even_batches tokens: the run in" in line
 
