@@ -5,10 +5,10 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
-from tests.run.crashes import as_script, in_a_process
+from tests.run.crashes import script_in_a_process
 
 ROOT = Path(__file__).resolve().parents[2]
 Marked = tuple[str, str]  # file, function
@@ -106,9 +106,6 @@ def lines_of(marked: list[Marked], others: list[Marked]) -> set[str]:
 
 def ask(copy: Path, *words: str) -> tuple[int, dict[str, dict]]:
     """The copy's sanity check: its exit status, and its result by part."""
-    with open(copy.parent / "answer.json", "w+", encoding="utf-8") as answer:
-        words = ("--json", "--timeout", "60", *words)
-        status, errors = in_a_process(partial(as_script, copy, "sanity_check.py"), words, stdout=answer.fileno())
-        assert not errors, errors
-        answer.seek(0)
-        return status, {part["part"]: part for part in json.load(answer)[0]["parts"]}
+    status, answer, errors = script_in_a_process(copy, "sanity_check.py", ("--json", "--timeout", "60", *words))
+    assert not errors, errors
+    return status, {part["part"]: part for part in json.loads(answer)[0]["parts"]}

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.pretrained import save_pretrained
 from minbert.tokenizer import SPECIAL, BertTokenizer
-from tests.run.crashes import as_script, in_a_process
+from tests.run.crashes import script_in_a_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +33,7 @@ def odd(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory):
+def program():
     """A function that runs `python -m MODULE …` and returns status, stdout and stderr.
 
     In a copy of this process, which has PyTorch loaded, and where there is no fork, in a new one.
@@ -43,9 +42,7 @@ def program(tmp_path_factory):
     def run(module: str, *words: str) -> tuple[int, str, str]:
         if not hasattr(os, "fork"):
             return in_a_new_process(module, *words)
-        with open(tmp_path_factory.mktemp("program") / "stdout", "w+", encoding="utf-8") as out:
-            status, err = in_a_process(partial(as_script, ROOT, module), [*map(str, words)], stdout=out.fileno())
-            return status, out.seek(0) or out.read(), err
+        return script_in_a_process(ROOT, module, [*map(str, words)])
 
     return run
 

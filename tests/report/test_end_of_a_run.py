@@ -4,7 +4,6 @@ import os
 import shlex
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -19,7 +18,7 @@ from minbert.report.__main__ import main
 from minbert.report.folders import flatten
 from minbert.report.read import read_run
 from tests.report.folders import Seen, see, write_run
-from tests.run.crashes import as_script, in_a_process
+from tests.run.crashes import script_in_a_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,10 +62,8 @@ def test_a_classifiers_run_ends_with_the_command_for_its_page(end_of, sample, tm
     file = sample / "ids-sst-dev.csv"
     _, *words = end_of(classifier, "--train", file, "--dev", file, "--text", "sentence", "--label", "sentiment")
     assert words[0] == "-m"
-    with open(tmp_path / "stdout", "w+", encoding="utf-8") as out:
-        status, errors = in_a_process(partial(as_script, ROOT, words[1]), words[2:], stdout=out.fileno())
-        out.seek(0)
-        first, second = out.read().splitlines()
+    status, output, errors = script_in_a_process(ROOT, words[1], words[2:])
+    first, second = output.splitlines()
     page = Path(first.removeprefix("page").strip())
     assert (status, page) == (0, Path(words[-1]) / "report.html"), errors
     assert any("precision, recall and F1" in title for title in see(page).tables)

@@ -11,8 +11,10 @@ import runpy
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,14 @@ def as_script(folder: Path, name: str, argv: Sequence[str]):
         runpy.run_path(name, run_name="__main__")
     else:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def script_in_a_process(folder: Path, name: str, argv: Sequence[str]) -> tuple[int, str, str]:
+    """Run a script as `as_script` does, in a copy of this process; its exit status, its stdout and its stderr."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        status, errors = in_a_process(partial(as_script, folder, name), argv, stdout=output.fileno())
+        output.seek(0)
+        return status, output.read(), errors
 
 
 def _is_below(folder: Path, file: str | None) -> bool:
