@@ -3,13 +3,13 @@
     logits = model.predict_sentiment(ids, mask)            logits: of sst
     loss = F.nll_loss(logits.softmax(-1).log(), labels)    → Loss("nll", "sst", {"softmax", "log"}, …)
 
-Followed are names inside one function. A loss whose outputs come from elsewhere has no task; nothing is said of it.
+Names are followed inside one function. A loss whose outputs come from elsewhere has no task and gets no complaint.
 """
 
 import ast
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,8 @@ from minbert.sanity.loop import (
     zeroes,
 )  # fmt: skip
 from minbert.sanity.source import assigned, definitions, name_of, nodes, parsed
+from minbert.sanity.totals import KINDS, kinds_of, left_out, unbounded
 
-KINDS = {  # how a loss is called → what it is
-    "cross_entropy": "ce", "CrossEntropyLoss": "ce", "nll_loss": "nll", "NLLLoss": "nll",
-    "binary_cross_entropy": "bce", "BCELoss": "bce", "binary_cross_entropy_with_logits": "logits",
-    "BCEWithLogitsLoss": "logits", "mse_loss": "mse", "MSELoss": "mse", "l1_loss": "l1", "L1Loss": "l1",
-    "smooth_l1_loss": "l1", "SmoothL1Loss": "l1", "huber_loss": "l1", "HuberLoss": "l1",
-    "cosine_embedding_loss": "cosine", "CosineEmbeddingLoss": "cosine",
-}  # fmt: skip
 TASK_OF = {"predict_sentiment": "sst", "predict_paraphrase": "para", "predict_similarity": "sts"}
 CUTS = {"round", "argmax", "detach", "item", "long", "int", "bool", "trunc", "floor", "ceil", "sign", "numpy", "data"}
 AS_LONG = {"to", "float", "double", "half", "cuda", "cpu", "detach", "clone", "sigmoid", "relu", "clamp"}  # shapes stay
@@ -44,7 +38,7 @@ LABELS = re.compile(r"(?i)label|target|score|gold|(^|_)y(_|$)|\by\b")
 SQUASHED = {"sigmoid", "Sigmoid", "softmax", "Softmax"}
 LOGS = {"log_softmax", "LogSoftmax", "log", "logsigmoid", "LogSigmoid"}
 
-# What can be wrong in the training, as a mistake is called, and how it is seen.
+# The names of mistakes in the training; FACTS says how each is seen.
 NLL = "nll_loss of raw logits"
 BCE = "binary_cross_entropy of a raw logit"
 ROUNDED = "the loss is one of rounded or detached outputs"
@@ -52,13 +46,15 @@ EVERY = "the loss compares every output with every label: (B, 1) against (B,)"
 KL = "kl_div of probabilities instead of log-probabilities"
 TWICE = "the gradient is computed twice: backward beside the scaled backward"
 OF_KIND = {"nll": NLL, "bce": BCE}
-FITS = {  # what makes outputs fit such a loss; how the loss is written; and what speaks against it where that is all
+FITS = {  # operations that make outputs fit; how the loss is written; what excuses it where only the text is known
     "nll": (LOGS, r"nll_loss|NLLLoss", r"log_softmax|LogSoftmax|\.log\(|cross_entropy|CrossEntropy"),
     "bce": (SQUASHED, r"binary_cross_entropy\(|BCELoss", r"[sS]igmoid|with_?[lL]ogits"),
 }
 NEVER_ZERO = "gradients are never set to zero"
 ONCE_AN_EPOCH = "gradients are set to zero once an epoch, not once a step"
 UNUSED = "a schedule of the learning rate is made and never used"
+LEFT_OUT = "a loss is computed and takes no part in the gradient"
+UNBOUNDED = "the weights of the losses have no lower bound: exp(s)·loss + s"
 NEVER_TRAINS = "the model is never put into training mode"
 STAYS = "training goes on in evaluation mode after the first evaluation"
 FREEZES = "BERT is frozen where it should train, and trains where it should be frozen"
@@ -72,6 +68,8 @@ FACTS = {
     NEVER_ZERO: "Whether anything in the project sets gradients to zero, while a loop computes them.",
     ONCE_AN_EPOCH: "Which of two loops, of epochs and of batches, sets gradients to zero.",
     UNUSED: "Whether a function that trains names the schedule that it makes again.",
+    LEFT_OUT: "Whether a loop that trains reads every loss that it computes, other than to print it.",
+    UNBOUNDED: "The sign of s in a sum of exp(s)·loss and s, where s is a learned weight.",
     NEVER_TRAINS: "Whether anything in the project calls `.train()`, while a loop computes gradients.",
     STAYS: "Whether `.train()` is called only before a loop that trains and evaluates in turn.",
     FREEZES: "What `requires_grad` of BERT's parameters becomes for each word of the option.",
@@ -80,7 +78,7 @@ FACTS = {
 
 @dataclass(frozen=True)
 class Flow:
-    """Where a value comes from: a task's outputs ("one": of the classifier's), or "labels"; and what was done to it."""
+    """Where a value comes from: a task's outputs ("one": the classifier's), or "labels"; and what was done to it."""
 
     source: str
     done: frozenset[str] = frozenset()
@@ -103,19 +101,10 @@ class Loss:
 
 @dataclass
 class Reader:
-    """Reads one file. criteria: names and attributes that hold a loss module."""
+    """Reads one file."""
 
     file: Path
     root: Path
-    criteria: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self):
-        for node in nodes(self.file):
-            for target, value in assigned(node):
-                kind = KINDS.get(name_of(value)) if isinstance(value, ast.Call) else None
-                name = getattr(target, "attr", getattr(target, "id", ""))
-                if kind and name:
-                    self.criteria[name] = kind if self.criteria.get(name, kind) == kind else ""
 
     def losses(self) -> Iterator[Loss]:
         functions = [node for _, node in definitions(self.file) if isinstance(node, ast.FunctionDef)]
@@ -148,7 +137,7 @@ class Reader:
                 yield from self._block(below, names)
 
     def _loss(self, call: ast.Call, names: dict[str, Flow]) -> Loss | None:
-        kind = KINDS.get(name_of(call)) or self.criteria.get(name_of(call))
+        kind = kinds_of(self.file).get(name_of(call))
         if isinstance(call.func, ast.Call):
             kind = KINDS.get(name_of(call.func))
         given = [*call.args, *(k.value for k in call.keywords if k.arg in ("input", "target"))]
@@ -234,7 +223,7 @@ def kl_of_probabilities(project: Any) -> tuple[str, int] | None:
 
 
 def facts(project: Any, read: list[Loss]) -> dict[str, tuple[str, int] | None]:
-    """The place of each thing that is wrong in their training, as far as the source alone tells; None where it is not.
+    """{mistake: its place, None where it is not made}, for all mistakes that the source alone tells.
 
     A loss counts as one of rounded outputs only if it compares them with labels.
     """
@@ -246,6 +235,8 @@ def facts(project: Any, read: list[Loss]) -> dict[str, tuple[str, int] | None]:
         NEVER_ZERO: untended(project, zeroes),
         ONCE_AN_EPOCH: zeroed_once_an_epoch(project),
         UNUSED: unused_schedule(project),
+        LEFT_OUT: left_out(project),
+        UNBOUNDED: unbounded(project),
         NEVER_TRAINS: untended(project, trains),
         STAYS: stays_in_evaluation(project),
         FREEZES: freezes_backwards(project),

@@ -384,6 +384,9 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         ),
     },
     ("class", "pcgrad"): {
+        "projects where the tasks agree, and not where they oppose one another": (
+            "if mine @ other < 0:", "if mine @ other > 0:",
+        ),
         "the order of the tasks is always the same": ("random.shuffle(grads)", "pass"),
         "the mean of the gradients, not their sum": (".sum(dim=0)", ".mean(dim=0)"),
         "projects every tensor by itself": (
@@ -573,6 +576,14 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
         "a schedule of the learning rate is made and never used": (
             "    model.train()\n",
             "    model.train()\n    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, float)\n",
+        ),
+        "a loss is computed and takes no part in the gradient": (
+            "loss += F.mse_loss(model.predict_similarity(*batch), data)",
+            "similarity = F.mse_loss(model.predict_similarity(*batch), data)\n        print(similarity.item())",
+        ),
+        "the weights of the losses have no lower bound: exp(s)·loss + s": (
+            "        loss.backward()\n",
+            "        loss = torch.exp(model.log_variance) * loss + model.log_variance\n        loss.backward()\n",
         ),
         "the model is never put into training mode": ("    model.train()\n", ""),
         "training goes on in evaluation mode after the first evaluation": (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minbert.sanity.losses import FREEZES, ONCE_AN_EPOCH, STAYS, UNUSED
+from minbert.sanity.losses import FREEZES, LEFT_OUT, ONCE_AN_EPOCH, STAYS, UNBOUNDED, UNUSED
 from tests.sanity.making import changed, complaints, example, swap, verdicts
 
 LOOP = "    for epoch in range(args.epochs):\n        model.train()\n        sst_train"
@@ -61,3 +61,44 @@ AN_EPOCH = (ZERO, ZERO.partition("\n")[2], EPOCH, f"        optimizer.zero_grad(
 )  # fmt: skip
 def test_what_is_done_once_a_step_is_read(texts, expected, tmp_path):
     assert complaints(verdicts(tmp_path, changed(example("course"), swap(*texts)), ["heads"])) == expected
+
+
+SCORES = (
+    '            loss = F.mse_loss(scores, batch["labels"].to(device).view(-1).float())\n            loss.backward()\n'
+)
+SHIFTED = SCORES.replace("loss = ", "similarity = ").partition("\n")[0]
+BOTH = f"{SHIFTED}\n            loss = F.l1_loss(scores, scores.detach() + 1)\n"
+DEV = "        print(model_eval_multitask("
+OF_DEV = (
+    '        total = F.mse_loss(model.predict_similarity(*pair).view(-1), batch["labels"].view(-1))\n'
+    "        print(total)\n"
+)
+HELD_BACK = BOTH.replace("similarity = ", "dev_loss = ")
+ALOUD = '            print(f"{similarity}", similarity.item(), float(similarity))\n'
+
+
+@pytest.mark.parametrize(
+    "new, expected",
+    [
+        (f"{BOTH}            loss.backward()\n", [LEFT_OUT]),
+        (f"{BOTH}{ALOUD}            loss.backward()\n", [LEFT_OUT]),
+        (f"{BOTH}            (loss + similarity).backward()\n", []),
+        (f"{BOTH}            optimizer.pc_backward([loss, similarity])\n", []),
+        (f"{BOTH}            optimizer.pc_backward([loss])\n", [LEFT_OUT]),
+        (SCORES.replace("loss = ", "loss = F.l1_loss(scores, scores.detach() + 1)\n            loss = "), [LEFT_OUT]),
+        (SCORES.replace("loss = ", "loss = F.l1_loss(scores, scores + 1)\n            loss = loss + "), []),
+        (f"{HELD_BACK}            loss.backward()\n", []),
+        (SCORES.replace("loss.back", "(torch.exp(-model.s) * loss + model.s).back"), []),
+        (SCORES.replace("loss.back", "(0.5 * torch.exp(model.s) * loss + 0.5 * model.s).back"), [UNBOUNDED]),
+    ],
+    ids=["not read", "only printed", "in the sum", "in a list", "not in the list", "overwritten", "added to",
+         "of dev data", "right weights", "wrong weights"],
+)  # fmt: skip
+def test_every_loss_is_read(new, expected, tmp_path):
+    files = changed(example("course"), swap(SCORES, new))
+    assert complaints(verdicts(tmp_path, files, ["heads"])) == [f"heads: {name}" for name in expected]
+
+
+def test_a_loss_outside_of_the_training_loop_may_be_printed_alone(tmp_path):
+    files = changed(example("course"), swap(DEV, OF_DEV + DEV))
+    assert complaints(verdicts(tmp_path, files, ["heads"])) == []

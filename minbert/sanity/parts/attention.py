@@ -134,7 +134,7 @@ def built(project: Any, seen: Forms) -> nn.Module:
 def masks_differently(project: Any, seen: Forms) -> bool:
     """Whether their model gives its layers another mask than the course's, with which their attention is right.
 
-    A boolean mask is one, which both sides must read alike. A mask that is merely wrong is the model's fault.
+    A boolean mask, which model and attention must read alike, is an example. A wrong mask is a mistake of the model.
     """
     if seen.additive():
         return False
@@ -235,9 +235,9 @@ def dropped_values(module: nn.Module) -> Tensor:
 
 
 def right_at_base(project: Any, wrong: dict[str, Any]) -> bool:
-    """Whether theirs gives what the right one gives at bert-base's sizes, in all probes that any size will do for.
+    """Whether theirs gives what the right one gives at bert-base's sizes, in all probes that fit any size.
 
-    wrong: what the probes gave in which theirs differs. A function by itself has no size but that of what it is given.
+    wrong: the outcomes in which theirs differs. False if one is of a function by itself, which has its inputs' sizes.
     """
     if any(name in wrong for name in ALONE):
         return False
@@ -256,7 +256,7 @@ def right_at_base(project: Any, wrong: dict[str, Any]) -> bool:
 def reached(
     module: nn.Module, owners: Iterable[str], forward: Callable[[], Tensor], x: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """What a loss's gradient reaches: for each of the submodules `owners`, and for the input x, whether it is not zero.
+    """What a loss's gradient reaches: for each submodule of `owners`, and for the input x, whether it is not zero.
 
     forward: gives the output, in training. The key's bias is left out: it adds the same to all scores of a row, which
     the softmax does not see. So are parameters that the course's BERT does not have, such as LoRA's factors, of which
@@ -351,7 +351,7 @@ AS_BERT = "Devlin et al. 2019, §A.2; the Transformer's dropout on attention pro
 
 
 def upside_down(scores: Tensor, mask: Tensor, low: float = -1e9) -> Tensor:
-    """What taking the additive mask for one of 1 and 0 comes to: 0, a token, is masked."""
+    """The additive mask read as one of 1 and 0: its 0, which is a token, is masked."""
     return scores.masked_fill(mask == 0, low)
 
 

@@ -136,7 +136,7 @@ def evaluated(subject: Embedder) -> Tensor:
 
 
 def with_types(subject: Embedder) -> dict[str, Tensor]:
-    """Another sentence's token types. An `embed` that takes none says so, and gives nothing."""
+    """The embeddings with a pair's token types; of an `embed` that takes none, only that fact."""
     if not subject.takes_types:
         return {"takes token types": torch.tensor(0.0)}
     return {"takes token types": torch.tensor(1.0), "embedded": embedded(subject, types=True)}

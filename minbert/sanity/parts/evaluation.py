@@ -4,7 +4,7 @@
     similarity   the number as it is; labels stay real: 2.6 stays 2.6; the score is Pearson's r
 
 The model here is a fake whose outputs are known from the word that a text starts with, `w10` to `w19`; while it is in
-training mode it gives other ones, as dropout would. Theirs are the course's functions, found by name, or a package
+training mode its outputs differ, as with dropout. Theirs are the course's functions, found by name, or a package
 like ours.
 """
 

@@ -4,9 +4,9 @@
     paraphrase   1 logit; loss and evaluation add the sigmoid        BCE-with-logits = -log σ(±logit)
     similarity   1 number on the labels' scale, 0…5                  5·cos(u, v), or whatever reaches 5
 
-How a head is built is free. So what is looked at is not its numbers but what must hold of any right one, with seeded
-weights in it, on top of a little BERT that stands in for the pretrained one. What cannot be decided without knowing
-how the outputs are used (a probability is no fault if nobody applies another sigmoid) is read from the source.
+A head may be built in any way. So the probes look not at its numbers but at what must hold for any right head, with
+seeded weights in it, on top of a little BERT that stands in for the pretrained one. Where it matters how the outputs
+are used (a probability is no fault if no other sigmoid follows), that is read from the source.
 """
 
 import ast
@@ -111,9 +111,10 @@ def yes(answer: bool) -> Tensor:
 
 
 def always(holds: Callable[[Tensor], Tensor], m: Model, task: str, others: Tensor = OTHERS) -> bool:
-    """Whether something holds of all outputs of a model, whatever its weights. Raises where they tell nothing.
+    """Whether something holds for all outputs of a model, whatever its weights.
 
-    Of pairs of a sentence with itself (others are IDS) one number, such as a cosine of 1, does tell something.
+    Raises CannotCheck for outputs that are constant or not finite. For pairs of a sentence with itself (others are IDS)
+    a constant, such as a cosine of 1, is allowed.
     """
     results = [m.outputs(others=others, seed=s, scale=x, tasks=(task,))[task] for s in SEEDS for x in (5.0, *SCALES)]
     if not all(bool(holds(x).all()) for x in results):
@@ -130,9 +131,9 @@ def probabilities(rows: Tensor) -> Tensor:
 
 def normalised(s: Subject) -> Tensor:
     """Whether sentiment's outputs are probabilities, or a paraphrase's where it has two logits."""
-    able = [(m, t) for m, t in s.able("sst", "para") if (t == "sst" and "sentiment" in s.decided) or
-            (t == "para" and "two logits" in s.decided)]  # fmt: skip
-    return yes(any([always(probabilities, m, t) for m, t in able]))
+    pairs = [(m, t) for m, t in s.able("sst", "para") if (t == "sst" and "sentiment" in s.decided) or
+             (t == "para" and "two logits" in s.decided)]  # fmt: skip
+    return yes(any([always(probabilities, m, t) for m, t in pairs]))
 
 
 def squashed(s: Subject) -> Tensor:
@@ -141,27 +142,27 @@ def squashed(s: Subject) -> Tensor:
     def alone(m: Model) -> bool:
         return not differ(m.outputs(IDS[:1], OTHERS[:1], tasks=("sst",))["sst"], m.outputs(tasks=("sst",))["sst"][:1])
 
-    able = s.able("sst")
+    pairs = s.able("sst")
     if "sentiment" not in s.decided:
         return yes(False)
-    return yes(any(always(within(0, 1), m, t) and not always(probabilities, m, t) and alone(m) for m, t in able))
+    return yes(any(always(within(0, 1), m, t) and not always(probabilities, m, t) and alone(m) for m, t in pairs))
 
 
 def a_probability(s: Subject) -> Tensor:
-    able = s.able("para")
+    pairs = s.able("para")
     if "paraphrase" not in s.decided:
         return yes(False)
-    found = [m for m, task in able if always(within(0, 1), m, task) and not always(probabilities, m, task)]
-    if found and not any("igmoid" in text or "oftmax" in text for m in found for text in _sources(m.module)):
+    models = [m for m, task in pairs if always(within(0, 1), m, task) and not always(probabilities, m, task)]
+    if models and not any("igmoid" in text or "oftmax" in text for m in models for text in _sources(m.module)):
         raise CannotCheck(
             "paraphrase's logit never leaves [0, 1], and no sigmoid is in its code that would explain it",
             "The loss adds a sigmoid: below 0 a logit says no, so that it must be able to go there.",
         )
-    return yes(bool(found))
+    return yes(bool(models))
 
 
 def _sources(module: nn.Module) -> list[str]:
-    """The code of a model's class, but for what its other heads do; of the right one, all that matters."""
+    """The functions of a model's class without its other heads; for the reference, a word that stands for them."""
     try:
         text = inspect.getsource(type(module))
     except (OSError, TypeError):
@@ -175,7 +176,7 @@ def _sources(module: nn.Module) -> list[str]:
 
 
 def pads_matter(s: Subject) -> Tensor:
-    """Whether three more pads change an answer. Rows that were joined after padding are another matter."""
+    """Whether three more pads change an answer. Raises CannotCheck for rows that were joined after padding."""
     longer, others, after = F.pad(IDS, (0, 3)), F.pad(OTHERS, (0, 3)), None
     for m, task in s.able(*THREE):
         before = m.outputs(tasks=(task,))[task]
@@ -413,6 +414,12 @@ MISTAKES = (
     *written(losses.UNUSED, "α_t = α·λ(t)",
             "Without `scheduler.step()` after each `optimizer.step()` the learning rate stays at its first value, "
             "which is 0 where the schedule begins with a warm-up."),
+    *written(losses.LEFT_OUT, "loss = Σ_task loss_task",
+            "A task whose loss is not in the sum, or is overwritten by the next one, learns nothing: its head keeps "
+            "the weights that it began with. Add it to what `backward` is called on."),
+    *written(losses.UNBOUNDED, "L = Σ_task exp(-s_task)·loss_task + s_task",
+            "The sum falls without end as s does, so that every loss gets a weight of 0. s is the logarithm of a "
+            "variance, and its sign in the exponent is minus."),
     *written(losses.NEVER_TRAINS, "f(x) with dropout while training",
             "BERT comes out of `from_pretrained` in evaluation mode, and evaluating puts the model there: without "
             "`model.train()` at the start of each epoch nothing is dropped."),

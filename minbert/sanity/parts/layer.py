@@ -265,7 +265,7 @@ def by_p(rate: float, often: int = 1) -> Callable[[Tensor, bool], Tensor]:
 
 
 def either(equation: str, source: str, where: tuple[str, ...], *rows: tuple) -> tuple[Mistake, ...]:
-    """Mistakes in add_norm show in both sub-layers; where it is written out twice, one may be made in either alone."""
+    """A mistake in add_norm shows in both sub-layers; code without add_norm may have it in one of them alone."""
 
     def at(which: tuple[int, ...], pieces: Pieces) -> Pieces:
         return {f"{k} {piece}": value for k in which for piece, value in pieces.items()}

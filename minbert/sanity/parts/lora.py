@@ -2,7 +2,7 @@
 
     y = W·x + b + (α/r)·B·A·dropout(x)          W: (out, in)   A: (r, in)   B: (out, r);  W and b stay as they were
 
-At the start one factor is zero and the other random, so that the model starts as it was and has somewhere to go.
+At the start one factor is zero and the other random, so that the model starts unchanged and can still learn.
 Theirs may be a function like our `add_lora`, a class around a linear layer, `LinearWithLoRA(linear, rank, alpha)`, or
 an adapter beside one, `LoRALayer(in_dim, out_dim, rank, alpha)`. Their factors are known by their shapes.
 """
@@ -29,8 +29,8 @@ RIGHT = {
     "start B": lambda B: nn.init.zeros_(B),
     "weight trains": False,
     "bias trains": False,
-    "base": lambda x, dropout: x,  # what the frozen layer sees,
-    "adapter": lambda x, dropout: dropout(x),  # and what the factors see
+    "base": lambda x, dropout: x,  # the frozen layer's input
+    "adapter": lambda x, dropout: dropout(x),  # the factors' input
     "merged scale": lambda r, alpha: alpha / r,
     "merged adapter": 0.0,  # how much of the adapter a merged layer still adds
     "kept": lambda weight: weight.clone(),  # W, to come back
@@ -72,7 +72,7 @@ class LoRA(nn.Module):
 
 
 class Subject:
-    """What can be asked of a LoRA, whoever wrote it. `make` puts it on a linear layer, which it may take over."""
+    """A LoRA, theirs or the reference. `make` puts it on a linear layer, which it may change."""
 
     def use(self, module: nn.Module, name: str):
         module.use(name)
@@ -207,7 +207,7 @@ class Beside(nn.Module):
 
 
 def find(project: Any) -> Subject:
-    """Our `add_lora`; or the class with LoRA in its name whose arguments are understood, rather one around a layer."""
+    """Our `add_lora`; or a class with LoRA in its name and arguments that are known, preferably one around a layer."""
     if module := optional(project, "lora", "add_lora", "use_lora", "merge_lora", "unmerge_lora"):
         return Ours(module)
     classes = {name: c for name, c in named(project, lambda n: re.fullmatch(r"\w*[Ll]o[Rr][Aa]\w*", n)) if _is_layer(c)}
@@ -235,7 +235,7 @@ def _is_layer(value: Any) -> bool:
 
 
 def _complete(LoRA: type, names: Mapping[str, str]) -> bool:
-    """Whether it is known what to give for every argument that must be given."""
+    """Whether the check knows a value for every argument without a default."""
     needed = [n for n, p in inspect.signature(LoRA).parameters.items() if p.default is p.empty and p.kind < 2]
     return set(needed) <= set(names.values()) and ("linear" in names or {"in", "out"} <= names.keys())
 
@@ -280,12 +280,12 @@ def learners(s) -> Tensor:
 
 def scales(s) -> dict[str, Tensor]:
     s.scaled()
-    found = {}
+    outputs = {}
     for r, alpha in ((2, 2.0), (2, 6.0), (3, 6.0)):
         base = linear()
         before = base(x())
-        found[f"r={r}, α={alpha:g}"] = learned(s.make(base, r, alpha), r).eval()(x()) - before
-    return found
+        outputs[f"r={r}, α={alpha:g}"] = learned(s.make(base, r, alpha), r).eval()(x()) - before
+    return outputs
 
 
 def trained(s, part: str) -> Tensor:
@@ -316,9 +316,9 @@ def merged(s) -> dict[str, Tensor]:
     before, W = base(x()), base.weight.detach().clone()
     module = learned(s.make(base, 2, 4.0), 2).eval()
     s.merge(module)
-    found = {"y - W·x - b": module(x()) - before}
+    output = {"y - W·x - b": module(x()) - before}
     s.unmerge(module)
-    return found | {"W came back": (s.weight(module, base) - W).abs().max() < 1e-6}
+    return output | {"W came back": (s.weight(module, base) - W).abs().max() < 1e-6}
 
 
 def switched(s) -> dict[str, Tensor]:
@@ -331,11 +331,11 @@ def switched(s) -> dict[str, Tensor]:
         for name, p in module.named_parameters():
             if "two" in name:
                 p.fill_(0.5)
-    found = {}
+    outputs = {}
     for name in ("one", "two", "one"):
         s.use(module, name)
-        found[f"{name} {len(found)}"] = module(x()) - before
-    return found
+        outputs[f"{name} {len(outputs)}"] = module(x()) - before
+    return outputs
 
 
 PROBES = (

@@ -57,8 +57,8 @@ class Model(embeddings.Embeddings):
             outputs.append(x)
         first = do["token"](do["pooled from"](embedded, outputs), attention_mask)
         u = do["squash"](do["dense"](first, self.pooler_dense))
-        found = {"last_hidden_state": do["last"](embedded, outputs), "pooler_output": do["drop"](u, self.training)}
-        return {name: do["out"](x) for name, x in found.items()}
+        result = {"last_hidden_state": do["last"](embedded, outputs), "pooler_output": do["drop"](u, self.training)}
+        return {name: do["out"](x) for name, x in result.items()}
 
 
 class Whole:
@@ -74,7 +74,7 @@ def reference(pieces: Pieces) -> Whole:
 
 @torch.no_grad()
 def weighted(model: nn.Module) -> nn.Module:
-    """Seeded weights in a model, of so little a layer that twelve of them leave the tokens apart."""
+    """Seeded weights in a model, so small that the tokens still differ after twelve layers."""
     core.fill(model).eval()
     for name, p in model.bert_layers.named_parameters():
         p.mul_(0.3) if "dense" in name else p.copy_((p - 1) * 0.2 + 1) if name.endswith("norm.weight") else None
@@ -125,12 +125,12 @@ def outputs(subject: Whole, ids: list[list[int]] = IDS, training: bool = False) 
     subject.model.train(training)
     try:
         mask = torch.tensor(MASK)
-        found = subject.model(torch.tensor(ids), mask)
+        result = subject.model(torch.tensor(ids), mask)
     finally:
         subject.model.eval()
-    if found is None:
+    if result is None:
         raise core.NotWritten("BertModel.forward returns None")
-    last, pooled = both(found)
+    last, pooled = both(result)
     return {"last_hidden_state": last[mask.bool()], "pooler_output": pooled}
 
 
@@ -172,14 +172,14 @@ OWNERS = (
 
 
 def learns(subject: Whole) -> dict[str, Tensor]:
-    """Of either output."""
-    found = {}
+    """What the gradient of each output reaches."""
+    result = {}
     for which, output in enumerate(("last_hidden_state", "pooler_output")):
         names = attention.reached(
             subject.model, OWNERS, lambda n=which: both(subject.model(torch.tensor(IDS), torch.tensor(MASK)))[n]
         )
-        found |= {f"{output} → {name}": value for name, value in names.items()}
-    return found
+        result |= {f"{output} → {name}": value for name, value in names.items()}
+    return result
 
 
 PROBES = (
@@ -206,7 +206,7 @@ MASKED = "Vaswani et al. 2017, §3.2.3"
 ENCODE = ("BertModel.encode", "BertModel.forward")
 FORWARD = ("BertModel.pool", "BertModel.forward")
 EXTENDED = ("get_extended_attention_mask", "BertModel.encode")
-HUGE = (1e9, torch.finfo(torch.float32).max)  # so large that a score added to it is forgotten
+HUGE = (1e9, torch.finfo(torch.float32).max)  # so large that a score added to it is rounded away
 
 
 def mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ from minbert.sanity.core import Absent, CannotCheck, Part, Pieces, Probe, group
 
 RIGHT: Pieces = {
     "group": lambda group, first: group,  # where the step's lr and the others come from
-    # this parameter's updates so far; the optimizer's steps; all updates of all, and those since a state was made
+    # own: this parameter's updates; steps: the optimizer's; all: of all parameters; since: after the newest state
     "t": lambda own, steps, all, since: own,
-    "corrects": lambda asked: asked,  # whether the bias is corrected, where it is asked for or not
+    "corrects": lambda asked: asked,  # whether the bias is corrected; asked: correct_bias
     "uncorrected": lambda lr: lr,
     "asks for a GPU": False,
     "kept": True,  # m and v live on from step to step
@@ -235,8 +235,8 @@ def with_closure(make: Maker) -> dict[str, Tensor]:
         return p.square().sum()
 
     loss = optimizer.step(closure)
-    found = {"gradients are on": torch.tensor(on), "p": p.detach().clone()}
-    return found | {"the loss": torch.tensor(math.nan if loss is None else float(loss.detach()))}
+    result = {"gradients are on": torch.tensor(on), "p": p.detach().clone()}
+    return result | {"the loss": torch.tensor(math.nan if loss is None else float(loss.detach()))}
 
 
 def names(make: Maker) -> Tensor:

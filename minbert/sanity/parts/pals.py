@@ -6,7 +6,7 @@
     low-rank   g is the identity; a task has a V_E and V_D in every layer
 
 The layers of BERT themselves are made simple for this: their attention takes the mean over the tokens that are not
-pads, and their feed-forward network gives zero. So what is seen is the task's layer and the place where it joins.
+pads, and their feed-forward network gives zero. So the outputs show the task's layer and the place where it joins.
 """
 
 import math
@@ -81,7 +81,7 @@ class TS(nn.Module):
 
 
 class Added:
-    """What is asked of a BERT of L layers with a task's layers beside them, whoever built it."""
+    """A BERT of L layers with a task's layers beside them, theirs or the reference."""
 
     def added(self, bert: nn.Module) -> dict[str, nn.Parameter]:
         """The added layers' parameters, each once."""
@@ -137,7 +137,7 @@ class Theirs(Added):
             for layer in bert.bert_layers:
                 layer.self_attention.value.weight.copy_(torch.eye(C))
                 layer.attention_dense.weight.copy_(torch.eye(C))
-        for module in bert.modules():  # a fault of their attention is told elsewhere: here stands the right one
+        for module in bert.modules():  # the right attention in place of theirs, which another part checks
             if all(isinstance(getattr(module, name, None), nn.Linear) for name in ("query", "key", "value")):
                 module.forward = partial(library.attention, module, heads=H)
         return bert
@@ -148,7 +148,7 @@ class Theirs(Added):
 
 
 def find(project: Any) -> Theirs:
-    """A package like ours; nothing else is known to look for."""
+    """A package like ours, the only form that the check knows."""
     pals = optional(project, "pals", "add_pals", "add_low_rank", "use_task")
     bert = optional(project, "bert", "BertModel") if pals else None
     if pals is None or bert is None or not hasattr(bert.BertModel, "encode"):

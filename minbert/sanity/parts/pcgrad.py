@@ -3,8 +3,8 @@
     gᵢ' = gᵢ;  for every j ≠ i in random order, if gᵢ'·gⱼ < 0:   gᵢ' ← gᵢ' - (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ
     the update follows Σᵢ gᵢ'
 
-The orders are random, so what is compared is the set of all sums that come out: of the right pieces by going through
-every order, of theirs by asking often. Theirs may be a function of gradients, or a class around an optimizer with
+The orders are random, so the check compares the sets of all sums that come out: the right pieces go through every
+order, and theirs is called many times. Theirs may be a function of gradients, or a class around an optimizer with
 `pc_backward(losses)`.
 """
 
@@ -13,7 +13,7 @@ import itertools
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,10 +37,21 @@ DRAWS = 150  # of 8 equally likely sums, one stays unseen once in 60 million tim
 # ------------------------------------------------------------------------------------------------ the right pieces
 
 
-def every_order(T: int) -> list[list[tuple[int, ...]]]:
-    """All that chance can do: for every task i, in which order the others j come."""
-    orders = [list(itertools.permutations(j for j in range(T) if j != i)) for i in range(T)]
-    return [list(choice) for choice in itertools.product(*orders)]
+Order = list[tuple[int, tuple[int, ...]]]  # one turn after the other: the task i, and the others j that it meets
+
+
+def every_order(T: int) -> list[Order]:
+    """All possible orders: every task i has its turn, and the others j come in any order."""
+    return _turns(T, lambda i: itertools.permutations(j for j in range(T) if j != i))
+
+
+def with_itself(T: int) -> list[Order]:
+    """The same where a task meets itself as well, which changes nothing as long as only conflicts count."""
+    return _turns(T, lambda i: itertools.permutations(range(T)))
+
+
+def _turns(T: int, others: Callable[[int], Iterable[tuple[int, ...]]]) -> list[Order]:
+    return [list(enumerate(choice)) for choice in itertools.product(*[list(others(i)) for i in range(T)])]
 
 
 def _sine(cosine: float) -> float:
@@ -76,10 +87,10 @@ RIGHT = {
 }
 
 
-def surgery(p: Pieces, gradients: list[Tensor], order: Sequence[Sequence[int]]) -> list[Tensor]:
+def surgery(p: Pieces, gradients: list[Tensor], order: Order) -> list[Tensor]:
     """Algorithm 1 with one choice of orders: g₁' … g_T', each (n,)."""
     projected = [g.clone() for g in gradients]
-    for i, others in enumerate(order):
+    for i, others in order:
         for j in others:
             for chunk in p["chunks"](gradients[0]):
                 g_i = p["mine"](gradients, projected, i)[chunk]
@@ -112,14 +123,14 @@ class Reference:
         return {"shared": p["sum"](done)[:n], "heads": p["heads"](of_heads.reshape(T, -1), T)}
 
     def vaccine(self, gradients, goals) -> tuple[Tensor, Tensor]:
-        """Of two tasks, of which either has one other: the sum, and the targets after, (2, 2)."""
+        """For two tasks: the sum of their gradients, and the targets afterwards, (2, 2)."""
         p, g = self.pieces, torch.tensor(gradients, dtype=torch.float64)
-        after, total = torch.tensor(goals, dtype=torch.float64), torch.zeros_like(g[0])
-        for i, j in ((0, 1), (1, 0)):
+        after, total = torch.tensor(goals, dtype=torch.float64), g.sum(dim=0)
+        for i, j in ((i, j) for i, others in p["orders"](2)[0] for j in others):
             phi = (g[i] @ g[j] / (g[i].norm() * g[j].norm())).item()
             goal = goals[i][j]
             amount = p["lengths"](g[i], g[j]) * p["vaccine"](phi, goal) if p["too low"](phi, goal) else 0.0
-            total += g[i] + amount * g[j]
+            total += amount * g[j]
             after[i, j] = p["next goal"](phi, goal)
         return total, after
 
@@ -204,7 +215,7 @@ def wrapped(PCGrad: type, parameters: list[nn.Parameter], losses: list[Tensor]):
 
 
 class Parameters:
-    """As much of an optimizer. (`torch.optim` takes seconds to load.)"""
+    """What PCGrad needs of an optimizer. (`torch.optim` takes seconds to load.)"""
 
     def __init__(self, parameters: list[nn.Parameter]):
         self.param_groups = [{"params": parameters}]
@@ -302,7 +313,7 @@ MISTAKES = (
          "gⱼ must be the gradient as it came from task j; yours was changed by an earlier round. Keep a copy of all "
          "gradients before the loop and project against the copies."),
         ("the order of the tasks is always the same",
-         {"orders": lambda T: [[tuple(j for j in range(T) if j != i) for i in range(T)]]},
+         {"orders": lambda T: [[(i, tuple(j for j in range(T) if j != i)) for i in range(T)]]},
          "The result depends on the order, and the first task would always be served the same way. Draw a fresh order "
          "for every task at every step (`random.shuffle` works in place; `torch.randperm` returns)."),
         ("the mean of the gradients, not their sum", ({"sum": mean}, {"sum": mean, "heads": lambda g, T: g / T}),
@@ -310,7 +321,8 @@ MISTAKES = (
          "T times smaller. (The public Pytorch-PCGrad does this.)"),
         ("projects also where nothing is in conflict", {"conflict": lambda dot: True},
          "Where gᵢ'·gⱼ ≥ 0 the tasks help one another and nothing may be taken away. Project only if gᵢ'·gⱼ < 0."),
-        ("projects where the tasks agree, and not where they oppose one another", {"conflict": lambda dot: dot > 0},
+        ("projects where the tasks agree, and not where they oppose one another",
+         ({"conflict": lambda dot: dot > 0}, {"conflict": lambda dot: dot > 0, "orders": with_itself}),
          "The comparison is the wrong way round: the part to be taken out is there when gᵢ'·gⱼ < 0."),
         ("divides by ‖gⱼ‖ instead of ‖gⱼ‖²", {"divisor": lambda g_j: g_j.norm()},
          "The part of gᵢ' along gⱼ is (gᵢ'·gⱼ)/‖gⱼ‖² · gⱼ: the norm is needed once for the length and once for the "
@@ -323,9 +335,8 @@ MISTAKES = (
         ("adds the part that opposes instead of taking it out", {"take": lambda g_i, part: g_i + part},
          "gᵢ'·gⱼ is negative, so that minus it times gⱼ moves along gⱼ. With a plus the conflict doubles."),
         ("looks only at the tasks that come later",
-         ({"orders": lambda T: [list(c) for c in itertools.product(
-              *[list(itertools.permutations(range(i + 1, T))) for i in range(T)])]},
-          {"orders": lambda T: [[tuple(range(i + 1, T)) for i in range(T)]]}),
+         ({"orders": lambda T: _turns(T, lambda i: itertools.permutations(range(i + 1, T)))},
+          {"orders": lambda T: [[(i, tuple(range(i + 1, T))) for i in range(T)]]}),
          "Every task must be compared with all others: j runs over all j ≠ i, not over j > i."),
         ("projects every tensor by itself", {"chunks": lambda g: [slice(0, 1), slice(1, len(g))]},
          "A conflict is one of whole gradients: all shared parameters together are one vector. Flatten and concatenate "
@@ -368,7 +379,7 @@ PART = Part(
     mistakes=MISTAKES,
     together=("the mean of the gradients, not their sum", "counts the heads' gradients in ‖gⱼ‖²"),  # Pytorch-PCGrad's
     also_right=(  # one order a step, the same for every task
-        {"orders": lambda T: [[tuple(j for j in o if j != i) for i in range(T)]
+        {"orders": lambda T: [[(i, tuple(j for j in o if j != i)) for i in range(T)]
                               for o in itertools.permutations(range(T))]},
     ),
 )  # fmt: skip

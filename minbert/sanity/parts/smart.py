@@ -22,7 +22,7 @@ from minbert.sanity.core import Absent, CannotCheck, Part, Pieces, Probe, group
 from minbert.sanity.search import named, optional, unlike
 
 EPSILON = 0.01
-NOISE = 1e-14  # σ: nothing to be seen, but enough to know the way up from
+NOISE = 1e-14  # σ: too small to show in a result, but enough for a gradient
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -98,7 +98,7 @@ RIGHT = {
 
 
 class Subject:
-    """What can be asked of a SMART, whoever wrote it."""
+    """A SMART, theirs or the reference."""
 
     def dropout(self, f, x) -> Tensor:
         """The term with a model that is training."""
@@ -181,7 +181,7 @@ ARGUMENTS = {  # of the smart-pytorch style → how they are called
 class SmartLoss(Ours):
     """A class `SMARTLoss(eval_fn, loss_fn, …)`, called with the embeddings and what the model made of them.
 
-    Dropout, pads and weights are the caller's there: nothing can be said about them.
+    Dropout, pads and weights are left to the caller there, so they are not checked.
     """
 
     promised = False
@@ -219,7 +219,7 @@ def find(project) -> Ours:
     divergences = {}
     for name, function in named(project, lambda n: re.search(r"(?i)sym(metric)?_?kl", n) and "." not in n):
         divergences.setdefault("yes or no" if re.search(r"(?i)bernoulli|binary", name) else "classes", function)
-    if tasks := optional(project, "tasks", "TASKS"):  # what the tasks do use
+    if tasks := optional(project, "tasks", "TASKS"):  # the one that the tasks use
         divergences["yes or no"] = tasks.TASKS["para"].divergence
     if module := optional(project, "smart", "smoothness"):
         return Ours(module, divergences)
@@ -235,7 +235,7 @@ def find(project) -> Ours:
 
 @contextmanager
 def same_noise():
-    """Inside, N(0, 1) is a fixed pattern however it is asked for, so that all start their search from one place."""
+    """Inside, every function for N(0, 1) gives a fixed pattern, so that all start their search from one place."""
 
     def pattern(shape, dtype=torch.float64) -> Tensor:
         n = int(torch.Size(shape).numel())
