@@ -30,7 +30,7 @@ from multitask_classifier import run, start
 
 
 def get_args(argv: list[str] | None = None) -> Namespace:
-    """The settings of a command line; flags that cannot be combined are refused here, in one line."""
+    """The settings of a command line; flags that cannot be combined end the program, with one line."""
     return from_command_line("c", argv, __doc__)
 
 
@@ -57,7 +57,7 @@ def for_task(args: Namespace, task: Task) -> Namespace:
 
 
 def run_all(args: Namespace) -> dict[str, float]:
-    """Find what is missing before anything trains; then train on one data set after the other."""
+    """Check that all files are there before training on one data set after the other; returns dev scores."""
     rows = list(args.rows.values())
     if args.train:
         rows = [own_task(Path(args.train), args.text, args.text2, args.label, args.regression)]
@@ -72,8 +72,8 @@ def run_all(args: Namespace) -> dict[str, float]:
         for split in ("train", "dev"):
             if not (path := one.files[one.tasks[0]][split]).exists():
                 raise UserError(f"{path}: no such file (data/download.py fetches the course's)")
-    for one in runs[1:]:  # the first one's files are read at once
-        with contextlib.redirect_stderr(io.StringIO()):  # what is said of single rows is said later
+    for one in runs[1:]:  # the first run reads its files at once
+        with contextlib.redirect_stderr(io.StringIO()):  # messages about rows are printed later
             for split, path in one.files[one.tasks[0]].items():
                 if split != "test" or (path.exists() and not one.skip_predictions):
                     read_split(path, one.rows[one.tasks[0]], split, one.limit.get(one.tasks[0]))

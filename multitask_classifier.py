@@ -54,9 +54,9 @@ Data = dict[str, dict[str, Dataset]]  # task → split → data set
 def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Namespace | None = None, **flags):
     """Train on data[task]["train"]; keep the model with the best overall dev score in OUT/best; return its scores.
 
-    From Python: train(model, tokenizer, data, out="runs/mine", epochs=3, lr=5e-5, smart=5). Which weights train is
-    decided by the model: `model.freeze_bert()`, `MultitaskBert(…, additions={"lora": {"rank": 8}})`; so are its device
-    and `model.precision`.
+    From Python: train(model, tokenizer, data, out="runs/mine", epochs=3, lr=5e-5, smart=5). The model sets
+    which weights train, `model.freeze_bert()` or `MultitaskBert(…, additions={"lora": {"rank": 8}})`, the device and
+    the precision, `model.precision`.
     """
     if args is None:
         args = from_keywords("m", model.tasks.values(), of_training=True, precision=model.precision, **flags)
@@ -65,8 +65,8 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
         with RunFolder(args.out).held(args) as args.folder:
             args.folder.start(args, describe(args))
             return train(model, tokenizer, data, args)
-    able = [task for task in data if any(p.requires_grad for p in model.parameters_of(task))]
-    learners = [task for task in able if task in args.train_tasks]
+    tasks = [task for task in data if any(p.requires_grad for p in model.parameters_of(task))]
+    learners = [task for task in tasks if task in args.train_tasks]
     if not learners:
         raise UserError(f"nothing to learn: --fine-tune-mode {FROZEN} with --sts_head cosine, which has no weights")
     train_sets = {task: data[task]["train"] for task in learners}
@@ -118,7 +118,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
                 if combine:
                     give_gradients(gradients, combine, memory)
                     log.add_cosines(step, memory.cosines())
-                done, total = epoch * len(steps) + i, args.epochs * len(steps)  # an epoch counts as one, however long
+                done, total = epoch * len(steps) + i, args.epochs * len(steps)  # long and short epochs count alike
                 factor = lr_factor(done, total, args.warmup, args.lr_decay)
                 checked_step(model, optimizer, losses, f"epoch {epoch + 1}, step {i + 1}", args.clip, factor)
                 average.update()
@@ -165,12 +165,12 @@ def load_data(args: Namespace, tokenizer: BertTokenizer) -> Data:
 
 
 def build_model(args: Namespace) -> MultitaskBert:
-    """Pretrained BERT, what is added to it, fresh heads, on the device that was asked for; BERT frozen if so asked."""
+    """Pretrained BERT with its additions and fresh heads, on the run's device; BERT is frozen if the flags say so."""
     bert = load_bert(args.pretrained, args.attention, args.bert_dropout, local_files_only=args.local_files_only)
     try:
         model = MultitaskBert(bert, args.rows.values(), args.pairs, args.pooling, args.heads,
                               args.hidden_dropout_prob, args.additions)  # fmt: skip
-    except ValueError as error:  # what only the weights can tell
+    except ValueError as error:  # which depends on the weights
         raise UserError(f"the additions {args.additions}: {error}") from error
     model.to(find_device(args.use_gpu)).precision = args.precision
     if args.fast_dropout:
@@ -194,7 +194,7 @@ def build_model(args: Namespace) -> MultitaskBert:
 
 
 def run(args: Namespace | None = None, **flags) -> dict[str, float]:
-    """Load, train, load the best, predict; returns its dev scores. From Python: run(pretrained="minilm", epochs=3)."""
+    """Load, train, predict with the best; returns its dev scores. From Python: run(pretrained="minilm", epochs=3)."""
     args = args or from_keywords("m", **flags)
     args.out = args.out or processes.from_first(lambda: free_folder(RUNS, args.run_name))
     check_places(args)
@@ -225,7 +225,7 @@ def start(args: Namespace, run: Callable[[Namespace], dict]):
 
 
 def get_args(argv: list[str] | None = None) -> Namespace:
-    """The settings of a command line; flags that cannot be combined are refused here, in one line."""
+    """The settings of a command line; flags that cannot be combined end the program, with one line."""
     return from_command_line("m", argv, __doc__)
 
 

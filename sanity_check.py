@@ -47,7 +47,7 @@ from minbert.sanity.check import check
 ROOT = Path(__file__).resolve().parent
 
 # Outputs for the course's two sentences, by the `transformers` library (minilm) and by the course (bert-base-uncased).
-# "hello world", padded, and "hello transformer …"; a few numbers of each tensor, and the norms of all of it.
+# "hello world", padded, and "hello transformer …"; a few numbers of each tensor, and norms.
 IDS = [[101, 7592, 2088, 102, 0, 0, 0, 0], [101, 7592, 15756, 2897, 2005, 17953, 2361, 102]]
 STORED = {
     "minilm": {
@@ -79,7 +79,7 @@ def compare(found: Tensor, expected: Tensor | list, name: str, atol: float, rtol
 
 
 def check_tiny_bert(model_class: Callable = BertModel) -> str:
-    """One layer of two heads whose every matrix is the identity, on two tokens and a pad: done by hand.
+    """One layer of two heads, all matrices the identity, on two tokens and a pad, compared with numbers done by hand.
 
     The embeddings are x₁ = (1, -1, 1, -1) and x₂ = (1, 1, -1, -1), which LayerNorm leaves alone. Inside each head
     x₁·x₁ = 2 and x₁·x₂ = 0, so with D = 2 a token looks at itself with weight a = 1/(1 + e^(-2/√2)), at the other with
@@ -132,7 +132,7 @@ def check_adamw(optimizer_class: Callable = AdamW) -> str:
 
 
 def check_real_bert(name: str) -> str:
-    """The real weights of `name` give the stored outputs, to the course's tolerance and to six digits of the norms."""
+    """The real weights of `name` give the stored outputs, to the course's tolerance; the norms agree to 1e-5."""
     from minbert.pretrained import load_bert  # takes half a second, and a check of somebody's project needs none of it
 
     model = load_bert(name).eval()
@@ -152,7 +152,7 @@ def check_real_bert(name: str) -> str:
 
 
 def named_parts(text: str) -> list[str]:
-    """The flag's value: names of parts with commas between, in the order of the check."""
+    """The names of parts, from a list with commas, in the order of the check."""
     names = [name.strip().casefold() for name in text.split(",")]
     unknown = [name for name in names if name not in parts.NAMES]
     if unknown:
@@ -161,7 +161,7 @@ def named_parts(text: str) -> list[str]:
 
 
 def check_ours(pretrained: str) -> int:
-    """What is known of this project alone: numbers done by hand, the course's, and real weights. The exit status."""
+    """Check this project alone: numbers done by hand, the course's, and real weights. Returns the exit status."""
     checks = {
         "BERT, one tiny layer done by hand": check_tiny_bert,
         "AdamW, the course's 1,000 steps": check_adamw,
@@ -183,7 +183,7 @@ def check_ours(pretrained: str) -> int:
 def check_projects(
     paths: Sequence[str], names: Sequence[str], timeout: float, child: Child, jobs: int = 1
 ) -> Iterator[dict]:
-    """A result a path, as `check` gives it, in order; a path that holds no project has an "error" instead of parts."""
+    """The result of `check` for each path, in order; a path that holds no project has an "error" instead of parts."""
     children: queue.Queue[Child] = queue.Queue()
     children.put(child)
     others = [Child() for _ in range(min(jobs, len(paths)) - 1)]
@@ -203,7 +203,7 @@ def check_projects(
         with ThreadPoolExecutor(max_workers=len(others) + 1) as pool:
             try:
                 yield from pool.map(checked, paths)
-            except BaseException:  # Ctrl-C, say: no thread shall wait for an answer
+            except BaseException:  # such as Ctrl-C; no thread may wait for an answer
                 for each in (child, *others):
                     each.close()
                 raise

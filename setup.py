@@ -25,7 +25,7 @@ setup(
         "plots": ["matplotlib>=3.8"],  # the pictures of `python -m minbert.report`
         "reading": ["pygments>=2.17", "latex2mathml>=3.77"],  # the page of `python -m minbert.reading`
         "test": [
-            "pytest>=8,<9",  # with 9.2 pytest-xdist 3.8 leaves no group of tests together
+            "pytest>=8,<9",  # with pytest 9.2, pytest-xdist 3.8 splits groups of tests
             "pytest-xdist>=3.6",  # all cores: the tests take 8 minutes on one
             "hypothesis>=6.100",
             "transformers>=4.48",

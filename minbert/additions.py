@@ -2,11 +2,11 @@
 
 An addition is a row of ADDITIONS in the module that has its equations (`lora.py`, `pals.py`): a class with
 
-    apply(bert, tasks, **settings)     the surgery, on the built model, after its pretrained weights are in; the model
-                                       answers as before. settings: the values of its flags, "rank" for "--lora_rank"
+    apply(bert, tasks, **settings)     the surgery, on the built model, after its pretrained weights are in; it leaves
+                                       the outputs equal. settings: its flags' values, "rank" for "--lora_rank"
     freezes_bert                       whether BERT's own weights stay as they are
-    use(bert, task)                    let what a task has its own of be this task's; called before each pass
-    plain                              bert → the state_dict of the plain BERT that answers as it does; None where there
+    use(bert, task)                    switch to the task's own parts, where it has some; called before each pass
+    plain                              bert → the state_dict of the plain BERT with the same outputs; None where there
                                        is none. (A setting `per_task` says that each task has its own.)
 
 The names of its own parameters have a part that begins with the addition's name (`lora_A`, `adapter`). The module's
@@ -30,7 +30,7 @@ def names() -> list[str]:
 
 
 def add(bert: nn.Module, tasks: Iterable[str], additions: Settings) -> dict[str, Any]:
-    """Apply `additions` to `bert`, in the order of the table; their rows, by name. Only their modules are imported."""
+    """Apply `additions` to `bert`, in the order of the table; returns their rows by name. ValueError if one fails."""
     unknown = set(additions) - set(names())
     if unknown:
         raise ValueError(f"no addition is called {', '.join(sorted(unknown))}; there are {', '.join(names())}")
@@ -51,7 +51,7 @@ def part_of(name: str) -> str:
 
 
 def plain_state_dict(bert: nn.Module) -> dict[str, Tensor]:
-    """The state_dict of the plain BERT that answers as this one with its additions does; UserError where none does."""
+    """The state_dict of the plain BERT with the outputs of this one and its additions; UserError if there is none."""
     state = bert.state_dict()
     for name in names():
         if any(part_of(f"bert.{key}") == name for key in state):

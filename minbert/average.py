@@ -1,16 +1,16 @@
 """A running mean of the weights, with which the model is evaluated and kept (Polyak & Juditsky 1992).
 
-Each step of AdamW follows the gradient of one small batch, so the weights walk around the place to which they tend. A
-mean over the last steps lies nearer to that place:
+Each step of AdamW follows the gradient of one small batch, so the weights move around the point that they approach. A
+mean over the last steps lies nearer to that point:
 
     θ̄ ← β_t·θ̄ + (1 - β_t)·θ,    β_t = min(β, (1 + t)/(10 + t))    after step t = 0, 1, …
 
-θ are the weights that train; training itself never sees θ̄. β = .999 is a mean over about 1/(1 - β) = 1,000 steps. In
+θ are the weights that train; training itself does not use θ̄. β = .999 is a mean over about 1/(1 - β) = 1,000 steps. In
 the first steps β_t is smaller, so that the mean soon forgets the weights with which training began (the ramp is that
 of TensorFlow's `ExponentialMovingAverage`). Tarvainen & Valpola 2017 take such a mean as their teacher.
 
-A learning rate that falls to zero (`--lr_decay linear`) does the same in the end: the mean helps before that, and where
-the rate stays as it is (minbert/recipes/RESULTS.md has figures).
+A learning rate that falls to zero (`--lr_decay linear`) has the same effect at the end; the mean helps earlier, and
+where the rate is constant (minbert/recipes/RESULTS.md has figures).
 `smart.py` keeps another such mean, θ̃, for its Bregman term, and there it changes the loss.
 """
 

@@ -23,12 +23,12 @@ and explains them.
 
 BERT differs from the Transformer's encoder in three places: positions are learned vectors and not sines, GELU stands
 in place of ReLU, and a token type says to which of two sentences a token belongs. This file differs from Google's code
-in three as well: GELU is exact and not approximated by a tanh (so is that of `transformers` and of the course), a pad's
-score is lowered by the largest number that there is and not by 10,000, and fresh weights come from a normal
-distribution that is not cut off at two standard deviations.
+in three as well: GELU is exact and not approximated by a tanh (as in `transformers` and in the course), a pad's score
+is lowered by the largest float and not by 10,000, and fresh weights come from a normal distribution that is not cut off
+at two standard deviations.
 
-Classes and parameters have the names of the course's `bert.py`, and so have most methods. Nothing in this file knows
-about tasks, training or the techniques that other files add.
+Classes, parameters and most methods have the names of the course's `bert.py`. Nothing in this file depends on tasks,
+training or the techniques that other files add.
 """
 
 import math
@@ -51,10 +51,10 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.D
 
     Why √D? The product of a query and a key sums D numbers; if each has variance 1, the sum has variance D. Scores that
     large would give nearly all of the weight to one token, and the softmax would pass hardly any gradient. Without the
-    mask a sentence's vectors would depend on its pads, and so on the longest sentence in its batch.
+    mask a sentence's vectors would depend on its pads, and thus on the longest sentence in its batch.
 
-    Dropout falls on the probabilities: in training a token has to do without some of the others. No comparison in
-    evaluation mode can see that it is missing, and then fine-tuning overfits sooner.
+    Dropout is applied to the probabilities, so that in training a token misses some of the others. Without it
+    fine-tuning overfits sooner, and no comparison in evaluation mode shows that it is missing.
     """
     D = q.shape[-1]
     scores = q @ k.transpose(-2, -1) / math.sqrt(D) + mask  # (B, H, T, T): rows are queries, columns are keys
@@ -66,9 +66,9 @@ def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: nn.Dr
     """The same by PyTorch's fused kernels, which need not hold the T×T scores of all heads (on a CPU, with dropout,
     they still do). Without dropout the numbers are the same; with it, other probabilities are dropped.
 
-    On a CPU in bfloat16 they are the slower ones for short rows: with dropout they convert all to float32 first, and
-    without it their backward pass takes 3 to 7 times as long at up to 128 tokens (PyTorch 2.13). Such rows go to
-    `plain_attention`.
+    On a CPU in bfloat16 they are slower for short rows: with dropout they convert all to float32 first, and without it
+    their backward pass takes 3 to 7 times as long at up to 128 tokens (PyTorch 2.13). There, rows of less than 256
+    tokens go to `plain_attention`.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] < 256:
         return plain_attention(q, k, v, mask, dropout)
@@ -103,7 +103,7 @@ class BertSelfAttention(nn.Module):
     def transform(self, x: Tensor, linear_layer: nn.Linear) -> Tensor:
         """Project, then split the width into heads: (B, T, C) → (B, H, T, D).
 
-        The width is split before the axes change places. `.view(B, H, T, D)` would have the same shape, and put numbers
+        The width is split before the axes change places. `.view(B, H, T, D)` would have the same shape, but put numbers
         of different tokens into one head.
         """
         B, T, C = x.shape
@@ -113,7 +113,7 @@ class BertSelfAttention(nn.Module):
     def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) and the additive mask (B, 1, 1, T) → (B, T, C)."""
         q = self.transform(hidden_states, self.query)  # (B, H, T, D): what each token looks for
-        k = self.transform(hidden_states, self.key)  # (B, H, T, D): by what each token is found
+        k = self.transform(hidden_states, self.key)  # (B, H, T, D): what each token is found by
         v = self.transform(hidden_states, self.value)  # (B, H, T, D): what each token gives
         heads = self.attend(q, k, v, mask, self.dropout)  # (B, H, T, D)
         return heads.transpose(1, 2).flatten(2)  # (B, T, H·D) = (B, T, C): the heads side by side
@@ -148,8 +148,8 @@ class BertLayer(nn.Module):
                  ln_layer: nn.LayerNorm) -> Tensor:  # fmt: skip
         """Close a sub-layer: LN(input + dropout(dense(output))).
 
-        input: (B, T, C), what the sub-layer was given. output: (B, T, ·), what came out of it. Returns (B, T, C).
-        Dropout falls on what the sub-layer adds, never on the residual.
+        input: (B, T, C), the sub-layer's input. output: (B, T, ·), its output. Returns (B, T, C).
+        Dropout is applied to what the sub-layer adds, never to the residual.
         """
         return ln_layer(input + dropout(dense_layer(output)))  # (B, T, C): input and output together
 
@@ -162,7 +162,7 @@ class BertLayer(nn.Module):
 
     def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) and the additive mask (B, 1, 1, T) → (B, T, C)."""
-        attended = self.attend(hidden_states, mask)  # (B, T, C): each token knows of the others
+        attended = self.attend(hidden_states, mask)  # (B, T, C): each token in context
         ffn = F.gelu(self.interm_dense(attended))  # (B, T, M): GELU(x) = x·Φ(x), Φ exact
         return self.add_norm(attended, ffn, self.out_dense, self.out_dropout, self.out_layer_norm)
 
@@ -237,9 +237,9 @@ class BertModel(nn.Module):
 
             u = tanh(W·h_[CLS] + b)
 
-        [CLS] means nothing by itself, so its vector is free to gather what the sentence says. BERT learned W by telling
-        whether one sentence follows another (Devlin et al. 2019, §3.1). A model that did not has a poor pooler, and the
-        mean over the tokens, `heads.mean_pool`, is better: with minilm it took STS from .698 to .811
+        [CLS] has no meaning of its own, so its vector can stand for the whole sentence. BERT learned W by telling
+        whether one sentence follows another (Devlin et al. 2019, §3.1). A model without this training has a poor
+        pooler, and the mean over the tokens, `heads.mean_pool`, is better: with minilm it raised STS from .698 to .811
         (minbert/recipes/RESULTS.md, heads and pooling).
         """
         return torch.tanh(self.pooler_dense(hidden_states[:, 0]))  # (B, C): the sentence
@@ -252,18 +252,18 @@ class BertModel(nn.Module):
         return {"last_hidden_state": hidden_states, "pooler_output": self.pool(hidden_states)}
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest):
-        """The course's BERT has its positions 0, 1, 2, … among its weights, and ours counts them when it runs."""
+        """Leave out the positions 0, 1, 2, … that the course's BERT saves with its weights; `embed` computes them."""
         state_dict.pop(f"{prefix}position_ids", None)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, attention: str = "plain", *, local_files_only: bool = False,
                         num_attention_heads: int | None = None) -> "BertModel":  # fmt: skip
-        """A BERT with real weights, in eval mode: a hub name, a directory, or "minilm" (see `pretrained.load_bert`).
+        """The pretrained BERT `name`, in eval mode: a hub name, a path or "minilm" (see `pretrained.load_bert`).
 
-        A subclass comes as itself: what it has besides BERT starts as its `__init__(config)` makes it.
+        A subclass returns a model of its own class; what it adds to BERT starts as its `__init__(config)` makes it.
         """
-        from minbert.pretrained import load_bert  # the one look ahead: loading is a later chapter
+        from minbert.pretrained import load_bert  # imported here, since loading is a later chapter
 
         bert = load_bert(name, attention, num_attention_heads=num_attention_heads, local_files_only=local_files_only)
         if cls is BertModel:
@@ -276,10 +276,10 @@ class BertModel(nn.Module):
 
 
 def attention_maps(bert: BertModel, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None):
-    """Which token looks at which: the attention probabilities of all layers, row = who looks.
+    """The attention probabilities of all layers: each row is the token that looks, each column the one looked at.
 
     input_ids, attention_mask, token_type_ids: (B, T). Returns (L, B, H, T, T).
-    bert: in evaluation mode, with "plain" attention, whose probabilities pass through `dropout`.
+    bert: in evaluation mode, with "plain" attention, whose probabilities pass through `dropout`; else ValueError.
     """
     maps: list[Tensor] = []
     attentions = [layer.self_attention for layer in bert.bert_layers]

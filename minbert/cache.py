@@ -17,9 +17,9 @@ from minbert.files import sha256
 
 
 def caches(name: str) -> list[Path]:
-    """Where fetched files can be, the usual place first. name: "hub" (huggingface_hub's cache) or "minbert" (ours).
+    """The folders of fetched files, the usual one first. name: "hub" (huggingface_hub's cache) or "minbert" (ours).
 
-    The second, which is there only once it was needed, is a folder of the user's own among the temporary files.
+    The second one, if it was ever needed, is a folder of the user's own among the temporary files.
     """
     ours = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "minbert"
     usual = Path(constants.HF_HUB_CACHE) if name == "hub" else ours
@@ -27,7 +27,7 @@ def caches(name: str) -> list[Path]:
 
 
 def cache_to_write(name: str, below: str = "") -> Path:
-    """The one of `caches` that can be written; a line says so where it is not the usual one."""
+    """The first of `caches` that can be written; if it is not the usual one, stderr says so."""
     usual, folder = caches(name)[0], spare_folder()
     if usable(usual / below):
         return usual
@@ -40,7 +40,7 @@ def cache_to_write(name: str, below: str = "") -> Path:
 
 
 def spare_folder() -> Path:
-    """The cache of who has no home that can be written."""
+    """The cache of a user whose home cannot be written."""
     return Path(tempfile.gettempdir()) / f"minbert-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
 
 
@@ -51,7 +51,7 @@ def is_own(folder: Path) -> bool:
 
 
 def usable(folder: Path) -> bool:
-    """Whether `folder` can be written or made. Without a home directory it would begin with a `~`."""
+    """Whether `folder` can be written or made. (If there is no home directory, it begins with a `~`.)"""
     if not folder.is_absolute():
         return False
     try:
@@ -66,10 +66,10 @@ def usable(folder: Path) -> bool:
 
 
 def check_unchanged(folder: Path, expected: Mapping[str, str]):
-    """UserError, with what to remove, where a file of a cached model is not what was fetched.
+    """UserError, with what to remove, if a file of a cached model is not what was fetched.
 
-    expected: the sha256 of files that must be there. The hub's cache says the others' by itself: its files are links to
-    files whose names are their content's sha256, or git's id of it.
+    expected: file name → sha256, of files that must be there. The hub's cache shows the others': its files are links to
+    files whose names are the sha256 of their content, or git's id of it.
     """
     if not config_file(folder).exists():
         raise UserError(f"{config_file(folder)}: is gone from the cache; {_advice(folder)}")
@@ -89,7 +89,7 @@ def check_unchanged(folder: Path, expected: Mapping[str, str]):
 
 
 def _advice(folder: Path) -> str:
-    """What to remove: of the hub's cache everything of the model, since its files are kept beside the folder."""
+    """What to remove: in the hub's cache the model's whole folder, since its files are kept outside of `folder`."""
     models = [place for place in folder.parents if place.name.startswith("models--")]
     return f"remove {(models or [folder])[0]} and run this again, which fetches it anew"
 

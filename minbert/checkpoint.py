@@ -1,11 +1,11 @@
-"""A trained model in one folder, written whole or not at all, read without running anything in it (`state.py`).
+"""A trained model in one folder, written whole or not at all, and read without running code from it (`state.py`).
 
-`save_model` writes a folder that is self-contained: the weights, BERT's sizes, how the heads and what was added to BERT
-were built, and the tokenizer. `--predict` answers from it, and `--pretrained` takes its BERT as a starting point.
+`save_model` writes a folder that is self-contained: the weights, BERT's sizes, the settings of the heads and of BERT's
+additions, and the tokenizer. `--predict` answers from it, and `--pretrained` takes its BERT as a starting point.
 
-Where BERT's pretrained weights stayed frozen, all that a run made is small: LoRA's additions, adapters, heads.
-`save_trained` writes these alone, with a fingerprint of the BERT that they belong to; `load_trained` puts them around
-that BERT again, and around no other.
+If BERT's pretrained weights are frozen, the trained ones are few: LoRA's matrices, adapters, heads. `save_trained`
+writes these alone, with a fingerprint of the BERT that they belong to; `load_trained` puts them around that BERT
+again, and around no other.
 """
 
 import hashlib
@@ -27,20 +27,20 @@ from minbert.tokenizer import BertTokenizer
 
 
 def save_model(path: str | Path, model: MultitaskBert, tokenizer: BertTokenizer, **notes):
-    """Write `model` with all that it takes to use it. notes: further plain values to keep (flags, scores).
+    """Write `model` with all that its use requires. notes: further plain values to keep (flags, scores).
 
     Of several processes the first one writes. Raises UserError, and writes nothing, where a weight is not a finite
     number.
     """
     weights = model.state_dict()
-    if wild := finite(weights):
-        raise UserError(f"{path}: not written, for {wild} is not finite any more; lower --lr, or add --clip 1")
+    if name := finite(weights):
+        raise UserError(f"{path}: not written, for {name} is not finite any more; lower --lr, or add --clip 1")
     if processes.rank() == 0:
         write_state(path, {"model": weights, **about_model(model, tokenizer), "notes": notes})
 
 
 def about_model(model: MultitaskBert, tokenizer: BertTokenizer) -> dict[str, Any]:
-    """All that it takes to use the weights of `model`, without the weights."""
+    """All that the use of `model` requires besides its weights."""
     return {
         "config": model.bert.config.to_dict(),
         "build": model.build,
@@ -50,9 +50,9 @@ def about_model(model: MultitaskBert, tokenizer: BertTokenizer) -> dict[str, Any
 
 
 def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBert, BertTokenizer]:
-    """The model and tokenizer of a folder that `save_model` wrote; UserError if it is damaged or another's.
+    """The model and tokenizer of a folder that `save_model` wrote; UserError if it is damaged or no such folder.
 
-    path: that folder, or the folder of a run, which has it as `best`, or a checkpoint of a run.
+    path: that folder, the folder of a run, whose `best` is taken, or a checkpoint of a run.
     """
     path = Path(path)
     path = path if is_state(path) or not is_state(path / "best") else path / "best"
@@ -90,9 +90,9 @@ def _config(values: dict, path: Path) -> BertConfig:
 
 
 def save_trained(path: str | Path, model: MultitaskBert):
-    """Write what is not BERT's own: additions, adapters, heads, and which BERT they belong to.
+    """Write the weights of additions and heads, and the fingerprint of the BERT that they belong to.
 
-    Raises ValueError where BERT's own weights train, for then they are not those of any other BERT.
+    Raises ValueError if BERT's own weights train, since no other BERT has the same then.
     """
     if any(p.requires_grad for name, p in model.named_parameters() if part_of(name) == "BERT"):
         raise ValueError("BERT's own weights train in this model: save_model keeps them, save_trained would not")
@@ -102,7 +102,7 @@ def save_trained(path: str | Path, model: MultitaskBert):
 
 
 def load_trained(path: str | Path, bert: BertModel) -> MultitaskBert:
-    """Put what `save_trained` wrote around `bert`; UserError where that is not the BERT that it was trained on."""
+    """Put what `save_trained` wrote around `bert`; UserError if it was trained around another BERT."""
     path = Path(path)
     saved = _checked(read_state(path), {"trained": dict, "build": dict, "base": str}, path)
     base = fingerprint(bert)

@@ -16,14 +16,8 @@ from minbert.flags import QUICKSTART, flags_of, flags_then, groups
 from minbert.parser import Flag, Parser
 from minbert.recipe import SCRIPTS, letter_of, listing, maker, read_recipe
 
-BY_CONTENT = ("data", "pretrained")  # may be elsewhere when a run goes on, if the content is the same
-OF_THE_CALL = (
-    "out",
-    "resume",
-    "overwrite",
-    "predict",
-    "predict_only",
-)  # not of the run: a resumed one does not have them
+BY_CONTENT = ("data", "pretrained")  # --resume may name another place, if the content is the same
+OF_THE_CALL = ("out", "resume", "overwrite", "predict", "predict_only")  # --resume does not take them from run.json
 FREE = (*BY_CONTENT, *OF_THE_CALL, "save_every", "skip_predictions", "local_files_only", "use_gpu")  # may be given anew
 
 
@@ -36,9 +30,9 @@ def make_parser(script: str, description: str, prog: str | None = None) -> Parse
 
 
 def show_help(script: str, description: str, prog: str | None = None):
-    """Print the help or the recipes and leave, if the command line asks. A script calls it before it loads PyTorch.
+    """Print the help or the recipes and end, if the command line asks for it; a script calls this before PyTorch loads.
 
-    From now on, Ctrl-C is one line.
+    Otherwise Ctrl-C ends the program with one line from now on.
     """
     with one_line_errors():
         if {"-h", "--help"} & set(sys.argv[1:]):
@@ -49,7 +43,7 @@ def show_help(script: str, description: str, prog: str | None = None):
 
 
 def parse(script: str, argv: Sequence[str] | None, description: str, prog: str | None = None) -> dict[str, Any]:
-    """Read the flags of one script; its values by name. The parser ends the program where they cannot be."""
+    """Read the flags of one script: name → value. Wrong flags end the program with a one-line error."""
     parser = make_parser(script, description, prog)
     try:
         given = parser.given(argv)
@@ -59,7 +53,7 @@ def parse(script: str, argv: Sequence[str] | None, description: str, prog: str |
         defaults = QUICKSTART if given.get("quickstart") else {}
         if given.get("recipe"):
             defaults = defaults | recipe_values(script, given["recipe"])
-        if given.get("resume") and not given.get("overwrite"):  # which would be refused below
+        if given.get("resume") and not given.get("overwrite"):  # both together are refused below
             place = {key: defaults[key] for key in ("out",) if key in defaults}
             defaults = defaults | {"overwrite": False} | flags_of_run(script, place | given)
         parser.set_defaults(**defaults)
@@ -73,7 +67,7 @@ def parse(script: str, argv: Sequence[str] | None, description: str, prog: str |
 
 
 def recipe_values(script: str, name: str) -> dict[str, Any]:
-    """What a recipe says of the flags of a script, by the names of their values; UserError with the line at fault."""
+    """The values of a recipe's flags, by name, without the flag of several values. UserError names the wrong line."""
     recipe = read_recipe(name)
     if recipe.script != script:
         raise UserError(f"--recipe {name}: is a recipe of {SCRIPTS[recipe.script]}, not of {SCRIPTS[script]}")
@@ -91,7 +85,7 @@ def recipe_values(script: str, name: str) -> dict[str, Any]:
 
 
 def check_recipe(script: str, values: Mapping[str, Any]):
-    """UserError where the recipe has several values of a flag, of which none was chosen, or needs weights first."""
+    """UserError where a flag of the recipe has several values and none was chosen, or where its weights are missing."""
     recipe = read_recipe(values["recipe"])
     row = next((flag for flag in flags_of(script).values() if flag.name == recipe.flag), None)
     if row and not row.is_on(values):
@@ -110,7 +104,7 @@ def check_recipe(script: str, values: Mapping[str, Any]):
 def flags_of_run(script: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of the run that --resume goes on with, from its run.json. given: those of the command line.
 
-    UserError where a given one would make it another run.
+    UserError where run.json is missing, damaged or another script's, or where a given flag differs and is not in FREE.
     """
     out = given.get("out") or (QUICKSTART["out"] if given.get("quickstart") else None)
     if not out:
@@ -135,7 +129,10 @@ def flags_of_run(script: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def typed(flag: Flag, value: Any) -> Any:
-    """A value from Python or JSON, held against its flag's type and choices; lists become words with commas."""
+    """A value from Python or JSON, checked and converted by its flag's type; lists become words with commas.
+
+    Raises ValueError or ArgumentTypeError.
+    """
     if value is None or flag.type is None or flag.many:
         return value
     if isinstance(value, list | tuple):

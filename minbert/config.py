@@ -59,23 +59,23 @@ class BertConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "BertConfig":
-        """Take the sizes out of a parsed `config.json`; other entries are left alone.
+        """Take the sizes out of a parsed `config.json`; other entries are ignored.
 
-        Raises UserError for a model that is not the BERT written here (another architecture, an approximate
-        GELU, relative positions, a decoder): it would load and compute something else.
+        Raises UserError for an impossible size, and for a model that is not the BERT written here (another
+        architecture, an approximate GELU, relative positions, a decoder), since its outputs would be wrong.
         """
         required = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute",
                     "is_decoder": False, "add_cross_attention": False}  # fmt: skip
-        for key, value in required.items():
-            said = values.get(key, value)
-            if not isinstance(said, type(value)) or said != value:
-                raise UserError(f"config.json says {key} = {_short(said)}; this BERT is {key} = {value!r}")
+        for key, ours in required.items():
+            theirs = values.get(key, ours)
+            if not isinstance(theirs, type(ours)) or theirs != ours:
+                raise UserError(f"config.json says {key} = {_short(theirs)}; this BERT is {key} = {ours!r}")
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: values[name] for name in names if name in values})
 
     @classmethod
     def from_json(cls, path: str | Path) -> "BertConfig":
-        """Read a `config.json`, or what Google called `bert_config.json`."""
+        """Read a `config.json`, or Google's `bert_config.json`. UserError where it is not this BERT's."""
         values = read_json(Path(path))
         try:
             config = cls.from_dict(values)
@@ -91,7 +91,7 @@ class BertConfig:
 
 
 def _short(value: object) -> str:
-    """A value for a message, cut."""
+    """The first 40 letters of a value, for a message."""
     try:
         return repr(value).partition("\n")[0][:40]
     except ValueError:  # Python writes no number of more than 4,300 digits
@@ -99,5 +99,5 @@ def _short(value: object) -> str:
 
 
 def config_file(folder: Path) -> Path:
-    """The config of a model's directory: `config.json`, there or not, or Google's `bert_config.json`."""
+    """The path of `bert_config.json` where a model's directory has only that, else of `config.json`, there or not."""
     return next((folder / name for name in CONFIG_FILES if (folder / name).exists()), folder / CONFIG_FILES[0])

@@ -2,10 +2,10 @@
 
 `examples.py` reads a file. Here every text is tokenised once; then there are two ways to batch:
 
-    Batches       for training: endless, every example once a pass, like lengths together, still random
+    Batches       for training: endless, every example once a pass, similar lengths together, still random
     eval_batches  for evaluation: every example once, longest first, as many as fit a budget of tokens
 
-Why like lengths? A batch is padded to its longest row, and the longest of 32 random sentences is about twice the
+Why similar lengths? A batch is padded to its longest row, and the longest of 32 random sentences is about twice the
 mean: half of the work would be done on pads.
 """
 
@@ -27,7 +27,7 @@ __all__ = [
     "read_texts",
 ]  # fmt: skip
 
-CPU_TOKENS, GPU_TOKENS = 1024, 8192  # a batch of evaluation
+CPU_TOKENS, GPU_TOKENS = 1024, 8192  # a batch of evaluation, with pads
 POOL = 50  # batches that are sorted by length together
 CHUNK = 10_000  # texts that are tokenised at a time, since the tokenizer's own record of a text takes kilobytes
 
@@ -53,7 +53,7 @@ class Ragged:
 
 
 class Dataset:
-    """A file, tokenised: for every example its rows of BERT's input.
+    """A tokenised file: each example is one or two rows of BERT's input.
 
     pairs: "separate" makes a row of each sentence, "joint" one row of both; single sentences are single rows.
     """
@@ -64,7 +64,7 @@ class Dataset:
         self.task, self.tokenizer = task, tokenizer
         self.examples = Examples(examples, getattr(examples, "form", None))
         number = {text: None for example in examples for text in example.texts}
-        number = dict(zip(number, range(len(number)), strict=True))  # of each text, in the order of its first use
+        number = dict(zip(number, range(len(number)), strict=True))  # text → number, in the order of first use
         texts, pieces = list(number), Ragged()
         for start in range(0, len(texts), CHUNK):
             for ids in tokenizer.encode(texts[start : start + CHUNK]):
@@ -77,7 +77,7 @@ class Dataset:
             for row in [tokenizer.pair(*parts)] if join else map(tokenizer.single, parts):
                 self._ids.append(row.ids)
                 self._firsts.append(row.first)
-        self.vectors: Tensor | None = None  # of all rows, where BERT does not change: `evaluation.remembered`
+        self.vectors: Tensor | None = None  # BERT's, of all rows, while it is frozen: `evaluation.remembered`
         sizes = [end - start for start, end in pairwise(self._ids.ends)]
         self.lengths = [max(sizes[i : i + self.parts]) for i in range(0, len(sizes), self.parts)]
 
@@ -90,7 +90,7 @@ class Dataset:
         labels: Sequence[str | float] | None = None,
         pairs: str = "separate",
     ) -> "Dataset":
-        """A data set from Python's lists: texts, or pairs of texts, and their labels as words or numbers."""
+        """A data set from lists: texts or pairs, and labels as words or numbers. UserError for a label out of range."""
         both = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         wrong = next((text for text in both if len(text) != len(task.texts)), None)
         if wrong is not None:
@@ -108,7 +108,7 @@ class Dataset:
 
     @property
     def rows(self) -> list[tuple[Row, ...]]:
-        """The rows of every example. They are made anew from a compact store each time: do not ask in a loop."""
+        """The rows of every example. They are made anew from a compact store each time, so use it outside of loops."""
         return [tuple(self._row(i, part) for part in range(self.parts)) for i in range(len(self))]
 
     def _row(self, index: int, part: int) -> Row:
@@ -140,13 +140,13 @@ class Batch:
     attention_mask: Tensor  # (R, T), 1 for a token, 0 for a pad
     token_type_ids: Tensor  # (R, T)
     labels: Tensor | None  # (B,) float, None in a test set
-    vectors: Tensor | None = None  # (R, C), what BERT makes of the rows, where it is known already
+    vectors: Tensor | None = None  # (R, C), BERT's vectors of the rows, if they are known already
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def part(self, mine: slice) -> "Batch":
-        """Some of the examples."""
+        """The examples in a slice."""
         rows = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name != "labels"}
         parts = {name: value.view(-1, len(self), *value.shape[1:])[:, mine] for name, value in rows.items()}
         return replace(
@@ -162,9 +162,9 @@ class Batch:
             yield self.part(slice(start, start + size))
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device`; to CUDA from pinned memory, so that the copy need not be waited for.
+        """The same batch on `device`. A copy to CUDA is asynchronous, from pinned memory.
 
-        Other devices are waited for: a copy to MPS may still read memory that is free already (PyTorch's issue 189690).
+        Others are synchronous: an asynchronous one to MPS may read memory that is already free (PyTorch issue 189690).
         """
         if device.type == "cpu":
             return self
@@ -181,8 +181,8 @@ class Batch:
 class Batches:
     """An endless stream of training batches: pass after pass over the data, every example once in each.
 
-    The order of a pass depends on (seed, pass) alone, so the stream's whole state is two numbers. even: "examples", of
-    which batches have the same number, or "tokens", about the same; a pass has ⌈N/batch_size⌉ batches in either case.
+    The order of a pass depends on (seed, pass) alone, so the stream's whole state is two numbers. even: batches have
+    the same number of "examples", or about the same number of "tokens"; a pass has ⌈N/batch_size⌉ batches either way.
     """
 
     def __init__(self, data: Dataset, batch_size: int, seed: int, even: str = "examples"):
@@ -210,7 +210,7 @@ class Batches:
         return [batches[i] for i in torch.randperm(len(batches), generator=random).tolist()]
 
     def next(self) -> Batch:
-        """The next batch; after the last of a pass comes the first of another."""
+        """The next batch; after the last of a pass, the first of the next pass."""
         if self.position == len(self._order):
             self.passes, self.position = self.passes + 1, 0
             self._order = self.order(self.passes)
@@ -227,18 +227,18 @@ class Batches:
 
 
 def even_ends(lengths: Sequence[int], size: int) -> list[int]:
-    """Where ⌈N/size⌉ batches of N rows end so that the largest batch has as few tokens as possible.
+    """The ends of ⌈N/size⌉ batches of N rows, such that the largest batch has as few tokens as possible.
 
-    lengths: of the rows, the shortest first. Pads count: a batch has as many tokens as rows times its longest row. For
-    lengths of 1, 1, 1, 1, 2, 2, 4, 4 and size 4 it is [6, 8], batches of 12 and 8 tokens.
+    lengths: of the rows, the shortest first. Pads count: the tokens of a batch are its rows times its longest length.
+    For lengths of 1, 1, 1, 1, 2, 2, 4, 4 and size 4 the ends are [6, 8], for batches of 12 and 8 tokens.
     """
     N, count = len(lengths), -(-len(lengths) // size)
 
     def ends(most: int) -> list[int]:
-        """The ends of batches of at most `most` tokens each: `count` of them, or more where these cannot hold all."""
+        """The ends of batches of at most `most` tokens each: `count` of them, or more if these cannot hold all rows."""
         result, start = [], 0
         for i, length in enumerate(lengths):
-            few_are_left = N - i < count - len(result)  # each of them becomes a batch of its own
+            few_are_left = N - i < count - len(result)  # each row left becomes a batch of its own
             if i > start and ((i + 1 - start) * length > most or few_are_left):
                 result.append(i)
                 start = i
@@ -249,10 +249,10 @@ def even_ends(lengths: Sequence[int], size: int) -> list[int]:
 
 
 def eval_batches(data: Dataset, tokens: int = CPU_TOKENS) -> Iterator[Batch]:
-    """Every example once, longest first (so that what does not fit memory fails at once), ≤ `tokens` a batch.
+    """Every example once, longest first (so that too little memory shows at once), ≤ `tokens` a batch with pads.
 
     On a CPU the numbers of about 1,000 tokens stay in its caches: batches of 8,192 took 1.4 to 1.7 times as long
-    (tests/benchmarks/RESULTS.md). A GPU is the faster the more it gets at once, as long as they fit its memory.
+    (tests/benchmarks/RESULTS.md). A GPU is faster with larger batches, as long as they fit its memory.
     """
     order = sorted(range(len(data)), key=data.lengths.__getitem__, reverse=True)
     start = 0

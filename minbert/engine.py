@@ -1,4 +1,4 @@
-"""The machine under a run: its device, its memory, its processes, and the one step in which weights change.
+"""A run's device, memory and processes, and the one step in which weights change.
 
 Three scripts share this: multitask_classifier.py, classifier.py (the same loop) and the further pre-training.
 """
@@ -27,7 +27,7 @@ Log = dict[str, dict[str, Tensor]]  # term → name → number
 def find_device(use_gpu: bool) -> torch.device:
     """The device that a run uses, one a process: a CUDA device, or without CUDA the GPU of a Mac (MPS).
 
-    UserError where GPUs are asked for that PyTorch does not see.
+    UserError if PyTorch sees no GPU, or too few for the processes.
     """
     if not use_gpu:
         return torch.device("cpu")
@@ -47,17 +47,17 @@ def find_device(use_gpu: bool) -> torch.device:
 
 
 def seed_everything(seed: int):
-    """Fix dropout and fresh heads, which draw from torch's generator; what else is random has its own."""
+    """Seed torch's generator, from which dropout and fresh heads draw. Other draws have their own generators."""
     torch.manual_seed(seed)
 
 
 class Portions:
-    """Batches forward and backward, at most `size` examples at a time; None is a whole batch at once.
+    """Passes batches forward and backward, at most `size` examples at a time; None is a whole batch at once.
 
-    Losses and terms are means over examples, L = Σₖ (nₖ/n)·Lₖ, so the portions' gradients add up to the batch's. Where
-    the memory is full, the size halves, and the batch is done again: the update stays that of the whole batch. In the
-    same way the gradients of several processes' shares of a batch add up to the batch's. precision: the model's; with
-    "fp16" the loss is scaled (`scaling.py`).
+    Losses and terms are means over examples, L = Σₖ (nₖ/n)·Lₖ, so the portions' gradients add up to the batch's. When
+    the memory is full, the size is halved and the batch repeated; the update stays that of the whole batch. In the same
+    way the gradients of several processes' shares of a batch add up to the batch's. precision: the model's; with "fp16"
+    the loss is scaled (`scaling.py`).
     """
 
     def __init__(self, size: int | None = None, precision: str = "fp32"):
@@ -68,7 +68,7 @@ class Portions:
 
     def load_state_dict(self, state: Mapping[str, Any]):
         self.size = state["size"]
-        if "scale" in state:  # an earlier version has none
+        if "scale" in state:  # earlier versions saved none
             self.scale.load_state_dict(state["scale"])
 
     def descend(
@@ -93,7 +93,7 @@ class Portions:
         return result
 
     def _try(self, model, batch, loss, terms, weight):
-        """The same for this process alone; None where the memory was full, and then the size is half of what it was."""
+        """The same for this process alone; None if the memory was full, and then the size is half of what it was."""
         try:
             return self._descend(model, batch, loss, terms, weight)
         except (MemoryError, RuntimeError) as error:
@@ -126,9 +126,9 @@ class Portions:
 
 
 def whole(model: nn.Module, loss: Tensor, log: Log, share: float, terms: Mapping[str, Any]) -> tuple[Tensor, Log]:
-    """The whole batch's gradient in place of a share's, which was weighted; returns the batch's loss and log.
+    """Replace a share's weighted gradients by the whole batch's; returns the whole batch's loss and log.
 
-    loss, log: of this process's share of the batch, n_r/n.
+    loss, log: of this process's share of the batch. share: n_r/n.
     """
     if processes.size() == 1:
         return loss, log
@@ -158,9 +158,9 @@ def checked_step(
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if not torch.isfinite(norm):
-        wild = [task for task, loss in losses.items() if not torch.isfinite(loss)]
+        tasks = [task for task, loss in losses.items() if not torch.isfinite(loss)]
         raise UserError(
-            f"{place}: the {'loss' if wild else 'gradient'} of {' and '.join(wild or losses)} is not a finite number "
+            f"{place}: the {'loss' if tasks else 'gradient'} of {' and '.join(tasks or losses)} is not a finite number "
             "any more; lower --lr, or add --clip 1"
         )
     if clip:

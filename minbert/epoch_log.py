@@ -1,4 +1,4 @@
-"""An epoch in numbers: losses, what the terms log, cosines of gradients, time; and the line that a run prints of it."""
+"""An epoch in numbers: losses, what the terms log, cosines of gradients, time; and the line that a run prints."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ class EpochLog:
         return {task: _stack(values).mean().item() for task, values in self.values.get(name, {}).items()}
 
     def term(self, name: str, largest: Iterable[str] = ()) -> dict[str, dict[str, float]]:
-        """What a term logged, task → name → number: means, but of the numbers named in `largest` the largest."""
+        """A term's log, task → name → number: the mean over the batches, or the largest for names in `largest`."""
         result: dict[str, dict[str, float]] = {}
         for key, by_task in self.values.items():
             term, _, number = key.partition(".")
@@ -83,7 +83,7 @@ class EpochLog:
 
 
 def report(run: Run, model: MultitaskBert, epoch: int, epochs: int, scores: dict, numbers: dict, terms: dict):
-    """Print the epoch, one line and one a term, and end it; epoch 0 is before training."""
+    """Print a line for the epoch and one for each term, and end it; epoch 0 is before training."""
     mean = overall(scores["dev"], model.tasks)
     columns = {"loss": numbers["loss"], **scores} if epoch else scores
     text = [f"epoch {epoch}/{epochs}" if epoch else "before training"]
@@ -102,5 +102,5 @@ def report(run: Run, model: MultitaskBert, epoch: int, epochs: int, scores: dict
 
 
 def _stack(values: list[Tensor]) -> Tensor:
-    """Scalars as one tensor; those of before a stop may be on another device than those after it."""
+    """Scalars as one tensor; after --resume, earlier ones may be on another device than later ones."""
     return torch.stack([value.to(values[-1].device) for value in values])

@@ -19,9 +19,9 @@ class UserError(Exception):
 
 
 def stop_early():
-    """Let Ctrl-C end the program with one line until `one_line_errors` begins: while PyTorch is loaded, for a second.
+    """Let Ctrl-C end the program with one line until `one_line_errors` begins; PyTorch takes a second to load.
 
-    Where it is ignored, as in a job that a shell started with `&`, it stays so.
+    If it is ignored, as in a job that a shell started with `&`, it stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
@@ -71,7 +71,7 @@ def one_line_errors():
 
 
 def _raise_stopped() -> dict[int, Any]:
-    """Let SIGTERM and SIGHUP raise `Stopped` where they would end the process on the spot; returns what was set."""
+    """Let SIGTERM and SIGHUP raise `Stopped` where they would end the process at once; returns the old handlers."""
 
     def stop(number, frame):
         raise Stopped(number)
@@ -83,20 +83,20 @@ def _raise_stopped() -> dict[int, Any]:
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks and what else cannot be printed (in a file's name, say) as Python writes them."""
+    """The text with line breaks and other unprintable characters (in a file's name, say) as Python escapes."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def full_memory(error: BaseException) -> str:
     """Whose memory was full when `error` arose: "GPU", "machine", or "" where it is another error."""
     if type(error).__name__ == "OutOfMemoryError" or "MPS backend out of memory" in str(error):
-        return "GPU"  # the name of torch.OutOfMemoryError, since this module does without torch
+        return "GPU"  # torch.OutOfMemoryError by its name, since this module does not load torch
     words = ("can't allocate memory", "could not create a primitive", "bad_alloc")  # PyTorch's, oneDNN's and C++'s own
     return "machine" if isinstance(error, MemoryError) or any(word in str(error) for word in words) else ""
 
 
 class Stopped(BaseException):
-    """A signal came, outside of the training or while `Stop.raising` was set. number: which."""
+    """A signal came, outside of the training or while `Stop.raising` was set. number: the signal's."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -106,16 +106,16 @@ class Stopped(BaseException):
 class Stop:
     """Whether a signal asked the program to stop: `signal` is its number, or None.
 
-    raising: whether a signal ends what is going on at once, by `Stopped`. It does where nothing would be lost.
+    raising: whether a signal raises `Stopped` at once. It is set while nothing would be lost.
     """
 
     signal: int | None = None
     raising = False
 
     def leave(self, message: str, signal: int | None = None):
-        """Print `message` and leave as a signal's victim would: status 130 for Ctrl-C, 143 for SIGTERM.
+        """Print `message` and exit like a program that a signal ended: status 130 for Ctrl-C, 143 for SIGTERM.
 
-        signal: its number, where another process had it.
+        signal: its number, if another process got it.
         """
         with contextlib.suppress(OSError):  # after SIGHUP the terminal is gone
             print(message, file=sys.stderr)
@@ -126,8 +126,8 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """Let Ctrl-C, SIGTERM and SIGHUP (a machine that is taken away) wait until the program looks at the `Stop`.
 
-    The second signal leaves at once. A signal that is ignored stays so (`nohup`, a job started with `&`). Outside of
-    the main thread signals cannot be caught, and do what they always do.
+    The second signal ends the program at once. An ignored signal stays ignored (`nohup`, a job started with `&`).
+    Outside of the main thread signals cannot be caught, and do what they always do.
     """
     stop = Stop()
 

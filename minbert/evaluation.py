@@ -1,4 +1,4 @@
-"""Scores and prediction files, in the course's form.
+"""Scores, and prediction files in the courses' forms.
 
 SST, Quora, CFIMDB   accuracy                STS   Pearson's r
 overall              the mean of the scores, with Pearson's r taken as (r + 1)/2 (the course, from 2024 on)
@@ -29,7 +29,7 @@ from minbert.tasks import TASKS, Task
 def _each_batch(model: MultitaskBert, data: Dataset, title: str, do: Callable[[Batch], None]):
     """Call `do` with every batch of the data, on the model's device, without gradients and dropout.
 
-    Each of several processes has every N-th batch; those of the others take as long.
+    Each of N processes takes every N-th batch; the bar counts the others' batches too.
     """
     was_training = model.training
     with Progress(len(data), title, "example") as bar:
@@ -57,9 +57,9 @@ def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
 
     _each_batch(model, data, f"evaluating {data.task.name}", answer)
     in_order = torch.zeros(len(data), data.task.outputs)
-    if results:  # fewer batches than processes leave nothing to some
+    if results:  # with fewer batches than processes, some have none
         in_order[order] = torch.cat(results).cpu()
-    (in_order,) = processes.summed([in_order])  # each row is of one process, and 0 in the others
+    (in_order,) = processes.summed([in_order])  # each row is from one process, and 0 in the others
     if not torch.isfinite(in_order).all():
         fp16 = ", or use --precision bf16 or fp32, since fp16 ends at 65,504" if model.precision == "fp16" else ""
         raise UserError(
@@ -70,9 +70,9 @@ def outputs(model: MultitaskBert, data: Dataset) -> torch.Tensor:
 
 @contextmanager
 def remembered(model: MultitaskBert, train: Mapping[str, Dataset], dev: Mapping[str, Dataset], draws: int):
-    """Inside, a BERT that does not change reads each row once, and not once an epoch: `Dataset.vectors` has the result.
+    """Inside, a frozen BERT computes the vector of each row only once, not once an epoch, and `Dataset.vectors` has it.
 
-    draws: how many training examples a task's run draws at most; fewer than a data set has are read as they come.
+    draws: the most training examples that the run draws of a task. Larger data sets are not computed in advance.
     """
     sets = [d for name, d in train.items() if model.is_fixed(name) and draws >= len(d)]
     sets += [d for name, d in dev.items() if model.is_fixed(name) and draws]
@@ -86,7 +86,7 @@ def remembered(model: MultitaskBert, train: Mapping[str, Dataset], dev: Mapping[
 
 
 def _remember(model: MultitaskBert, data: Dataset):
-    """Fill `data.vectors`. The batches are the same each time, since pads change a vector's last bits."""
+    """Fill `data.vectors`, with the same batches in every run, since pads change a vector's last bits."""
     vectors = torch.zeros(len(data), data.parts, model.bert.config.hidden_size)  # (N, ·, C): · rows an example
 
     def read(batch: Batch):
@@ -94,8 +94,8 @@ def _remember(model: MultitaskBert, data: Dataset):
         vectors[batch.indices] = rows.float().cpu().unflatten(0, (data.parts, -1)).transpose(0, 1)
 
     _each_batch(model, data, f"reading {data.task.name} once", read)
-    (vectors,) = processes.summed([vectors])  # each row is of one process, and 0 in the others
-    data.vectors = vectors.flatten(0, 1)  # on the CPU, from which batches are moved like all of a batch
+    (vectors,) = processes.summed([vectors])  # each row is from one process, and 0 in the others
+    data.vectors = vectors.flatten(0, 1)  # on the CPU, like all that batches are made from
 
 
 def predict(model: MultitaskBert, data: Dataset) -> np.ndarray:
@@ -133,8 +133,8 @@ def chance(task: Task, labels: Sequence[float]) -> float:
 def write_predictions(path: str | Path, task: Task, examples: Sequence[Example], predictions: np.ndarray):
     """Write a prediction file, whole or not at all, in the form that goes with the file the examples come from.
 
-    The form is `examples.form`; of examples that come from no file, it is the task's where they have ids, else CMU's
-    of 2022. Raises UserError for an id that would break the file's lines.
+    The form is `examples.form`; examples that come from no file get the task's form if they have ids, else CMU's of
+    2022. Raises UserError for an id that would break the lines of Stanford's form.
     """
     form = getattr(examples, "form", None) or ("cmu2022" if examples[0].id is None else task.form)
     ids = [str(number) if example.id is None else example.id for number, example in enumerate(examples)]
@@ -145,7 +145,7 @@ def write_predictions(path: str | Path, task: Task, examples: Sequence[Example],
 
 
 def write_outputs(path: str | Path, task: Task, examples: Sequence[Example], outputs: torch.Tensor):
-    """Write what the model puts out for each example, as lines of JSON: id, texts, label, prediction, raw outputs."""
+    """Write a line of JSON for each example: id, texts, label, prediction, raw outputs."""
     predictions = task.predict(outputs).tolist()
     rows = zip(examples, predictions, outputs.tolist(), strict=True)
     lines = [{"id": e.id, "texts": e.texts, "label": e.label, "prediction": p, "outputs": o} for e, p, o in rows]

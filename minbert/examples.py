@@ -1,9 +1,9 @@
-"""From files to examples: what a task reads of a file's rows, and what to do about rows that are not in order.
+"""From files to examples: the columns of a file that a task reads, and what happens to rows with mistakes.
 
-`tables.py` finds the rows, whatever the form of the file; the task's row of the table of tasks names the columns that
-matter. What is wrong with a row is never passed over in silence. Whether it matters depends on what the file is for:
+`tables.py` finds the rows, whatever the form of the file; the task names the columns. Rows that are left out, and odd
+ids that are written, are listed on stderr. The consequence of a mistake depends on the use of the file:
 
-             an empty text, no label     an id that is empty, odd or there twice     a label that is none
+             an empty text, no label     an id that is empty, odd or repeated        a label that is not valid
     train    the row is left out         does not matter                             stops the run
     dev      the row is left out         is written into the prediction file         stops the run
     test     the row is predicted        is written into the prediction file         does not matter
@@ -22,9 +22,9 @@ from minbert.errors import UserError
 from minbert.tables import Record, Table, read_table, swallowed
 from minbert.tasks import Task
 
-SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}  # split → how the course's files call it
-FORMULA = tuple("=+-@")  # a spreadsheet runs a cell that begins with one; `write_predictions` puts a ' before it
-UNWRITABLE = re.compile(r"[,\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # an id with one breaks a prediction file
+SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}  # split → its name in the course's files
+FORMULA = tuple("=+-@")  # a spreadsheet runs a cell that begins so; `write_predictions` puts a ' before it
+UNWRITABLE = re.compile(r"[,\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # they break a prediction file's lines
 
 
 class Example(NamedTuple):
@@ -46,15 +46,15 @@ class Examples(list[Example]):
 def read_examples(path: str | Path, task: Task, limit: int | None = None, split: str = "train") -> Examples:
     """Read a file in any of the forms of `tables.py`. A label is a number or, where the task has words, its word.
 
-    limit: keep so many examples, drawn evenly and always the same (the first would not do: SST's training file is
-    ordered by sentiment), in the order of the file; a smaller draw is part of a larger one.
+    limit: keep so many examples, a fixed random draw (not the first ones, since SST's training file is ordered by
+    sentiment), in the order of the file; a smaller draw is part of a larger one.
 
-    split: what the file is for, see above. If predictions are going to be written ("dev", "test") and the file has no
+    split: the use of the file, see above. If predictions are going to be written ("dev", "test") and the file has no
     ids, or is of the form `ID,data,label`, the ids are the numbers of the rows, from 0.
 
     Rows that are left out, and ids that are odd, are listed on stderr with their line numbers. Raises UserError, with
-    file and line, for everything else: a missing column, a label that is none, an id that would break the prediction
-    file, a row of a test file with too few or too many fields, a file without rows.
+    file and line, for all other mistakes: a missing column, a label that is not valid, an id that would break the
+    prediction file, a row of a test file with too few or too many fields, a file without rows.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, not one of {', '.join(SPLITS)}")
@@ -107,7 +107,7 @@ def read_examples(path: str | Path, task: Task, limit: int | None = None, split:
 
 
 def read_split(path: Path, task: Task, split: str, limit: int | None = None) -> Examples:
-    """The examples of a file; UserError where one that needs a label has none. limit: not of a test file."""
+    """The examples of a file; UserError if one of train or dev has no label. limit: of train and dev files alone."""
     examples = read_examples(path, task, None if split == "test" else limit, split)
     if split != "test" and None in [example.label for example in examples]:
         raise UserError(f"{path}: not every row has a {task.label}, but a {split} file needs labels")
@@ -115,7 +115,7 @@ def read_split(path: Path, task: Task, split: str, limit: int | None = None) -> 
 
 
 def read_texts(path: str | Path, task: Task) -> list[str]:
-    """Every text of a file, also of rows that `read_examples` leaves out for another field's sake."""
+    """Every text of a file, also of rows that `read_examples` leaves out because of another field."""
     rows = rows_of(read_table(path), task, "test")
     return [values[name] for _, values, _ in rows for name in task.texts if values.get(name)]
 
@@ -141,10 +141,10 @@ def _prediction_form(table: Table, task: Task) -> str:
 
 
 def rows_of(table: Table, task: Task, split: str) -> Iterator[tuple[int, dict[str, str], str | None]]:
-    """Each row's line, its values under the task's names, and what is wrong with its fields or None.
+    """Each row's line number, its values under the task's names, and the mistake in its fields, or None.
 
-    Values are texts without spaces around them. What the file has no column for is absent; what the row is too short
-    for is empty.
+    Values are texts without spaces around them. A value without a column in the file is absent; one that a short row
+    lacks is empty.
     """
     if table.form == "bars":
         if task.is_pair:
@@ -152,7 +152,7 @@ def rows_of(table: Table, task: Task, split: str) -> Iterator[tuple[int, dict[st
         columns = {task.texts[0]: "text", task.label: "label"}
     elif table.form == "columns":
         columns = _find_columns(table.path, table.line, table.header, task, split)
-    known: dict[tuple[str, ...], dict[str, str]] = {}  # the columns of each set of names that JSON objects have
+    known: dict[tuple[str, ...], dict[str, str]] = {}  # names in a JSON object → the columns among them
     for record in table.records:
         if table.form == "json":
             names = tuple(record.values)
@@ -169,7 +169,7 @@ def rows_of(table: Table, task: Task, split: str) -> Iterator[tuple[int, dict[st
         if table.form == "bars":
             if record.fields < 2:
                 problem = "not `label ||| text`"
-            elif values[task.label] in ("", "-1") and split != "test":  # CMU withholds a label so
+            elif values[task.label] in ("", "-1") and split != "test":  # CMU's withheld label
                 del values[task.label]
         elif too_short or (table.form == "columns" and record.fields > len(table.header)):
             fields = "1 field" if record.fields == 1 else f"{record.fields} fields"
@@ -182,7 +182,7 @@ def _text(value: Any) -> str:
 
 
 def _find_columns(path: Path, line: int, names: Sequence[str], task: Task, split: str) -> dict[str, str]:
-    """Which column of a file holds what the task reads: the task's name → the file's, in whatever case it is."""
+    """The task's columns → the file's, in any case. UserError if a text column is missing or one is there twice."""
     columns = {}
     for wanted in (*task.columns, task.label):
         for name in (wanted, *(other for other, ours in task.aliases.items() if ours == wanted)):
@@ -194,15 +194,15 @@ def _find_columns(path: Path, line: int, names: Sequence[str], task: Task, split
                 break
     missing = [name for name in task.texts if name not in columns]
     if missing:
-        found = ", ".join(repr(name) for name in names if name) or "none"
+        listing = ", ".join(repr(name) for name in names if name) or "none"
         raise UserError(
-            f"{path}, line {line}: no column {missing[0]!r}; found {found[:200]}; expected {_expected(task)}"
+            f"{path}, line {line}: no column {missing[0]!r}; found {listing[:200]}; expected {_expected(task)}"
         )
     return columns
 
 
 def _check_json(path: Path, record: Record, columns: dict[str, str], task: Task):
-    """Texts must be texts, or null for none; labels must be numbers or words."""
+    """UserError unless texts are strings or null, and the label is a number, a string or null."""
     for name in task.texts:
         value = record.values[columns[name]]
         if not isinstance(value, str | None) or re.search(r"[\0\ud800-\udfff]", value or ""):
@@ -213,9 +213,9 @@ def _check_json(path: Path, record: Record, columns: dict[str, str], task: Task)
 
 
 def _are_rows(ends: Sequence[dict[str, str]], columns: dict[str, str], task: Task) -> bool:
-    """Whether the first and the last line of a quoted field over several lines are rows by themselves.
+    """Whether the first and the last line of a row of several lines are rows by themselves.
 
-    Both have as many fields as the header. If there is a label, they also have to have one, or both to have none.
+    `tables.py` has checked that both have as many fields as the header. Here both need a valid label, or both none.
     """
     labels = [row[columns[task.label]].strip() for row in ends if task.label in columns]
     return all(label in ("", "-1") for label in labels) or all(_is_label(label, task) for label in labels)
@@ -229,7 +229,7 @@ def _is_label(text: str, task: Task) -> bool:
 
 
 def _word(text: str, task: Task) -> str | None:
-    """Which of the task's words a label is: to the letter, in small letters, or as the same number."""
+    """The task's word that equals a label, exactly, in lower case or as a number; None if there is none."""
     for form in (text, text.lower()):
         if form in task.words:
             return form
@@ -242,7 +242,7 @@ def _word(text: str, task: Task) -> str | None:
 
 
 def read_label(text: str | None, task: Task, path: str | Path = "a label", line: int = 0) -> float | None:
-    """The label that a text is, as a number; None for None. Raises UserError for one that is out of the range."""
+    """A label's text as a number; None for None. Raises UserError for a label that the task does not have."""
     if text is None:
         return None
     place = f"{path}, line {line}" if line else str(path)
@@ -269,7 +269,7 @@ def read_label(text: str | None, task: Task, path: str | Path = "a label", line:
 
 
 def _settle_ids(path: str | Path, examples: Examples, lines: Sequence[int], numbers: Sequence[int]):
-    """Make the ids fit a prediction file, where a row gets a line of its own whatever its id is; list the odd ones."""
+    """Number the rows if none has an id; list the odd ids. UserError for an id that would break a prediction file."""
     ids = [example.id or "" for example in examples]
     if not any(ids):
         print(f"{path}: has no ids; the prediction file will hold the numbers of the rows, from 0", file=sys.stderr)

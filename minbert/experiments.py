@@ -61,7 +61,7 @@ class Job(NamedTuple):
 
     @property
     def command(self) -> list[str]:
-        """The command without Python's own name."""
+        """The command, without `python`."""
         script = SCRIPTS[self.script]
         here = script if (Path.cwd() / script).exists() else str(ROOT / script)
         return [*(["-m", script] if self.script == "p" else [here]), *self.words]
@@ -71,7 +71,7 @@ class Job(NamedTuple):
 
 
 def get_args(argv: Sequence[str] | None = None) -> tuple[Namespace, dict[str, list[str]]]:
-    """Our flags, and those of the runs: {"--limit": ["--limit", "300"], …}. Errors end the program in one line."""
+    """Our flags, and the runs': {"--limit": ["--limit", "300"], …}. Wrong flags end the program with one line."""
     parser = Parser(description=__doc__, prog="python -m minbert.experiments", allow_abbrev=False)
     parser.add_flags("experiments", OWN)
     args, words = parser.parse_known_args(argv)
@@ -102,7 +102,7 @@ def tables_of(text: str) -> dict[str, Table]:
 
 
 def jobs_of(args: Namespace, chunks: dict[str, list[str]]) -> list[Job]:
-    """All runs, in their order. UserError for a flag that no chosen script has, or that is not the user's to give."""
+    """All runs, in their order. UserError for a flag that no chosen script has, or that is set here for each run."""
     jobs, used = {}, set()
 
     def add(name: str, recipe: str, script: str, number: int, more: list[str], drop: str = "", after: str = ""):
@@ -147,7 +147,7 @@ def values_of(job: Job) -> dict[str, Any]:
 
 
 def state_of(job: Job) -> str:
-    """What of a run is in its folder: new, stopped or done. UserError where another run is there."""
+    """Whether a run is "new", "stopped" or "done", from its folder. UserError where the folder holds another run."""
     values, finished = values_of(job), []
     for path in sorted(job.out.glob("*/run.json" if job.script == "c" else "run.json")):
         try:
@@ -169,7 +169,7 @@ def state_of(job: Job) -> str:
 
 
 def command_for(job: Job) -> list[str]:
-    """The command that begins a run, or goes on with one that was stopped."""
+    """The command that begins a run, or resumes a stopped one."""
     if state_of(job) == "new":
         return job.command
     saved = any(job.out.glob("checkpoints/*")) or any(job.out.glob("*/checkpoints/*"))
@@ -180,7 +180,7 @@ def command_for(job: Job) -> list[str]:
 
 
 def run_all(jobs: list[Job], at_once: int) -> dict[str, str]:
-    """Run all, `at_once` at a time; returns name → what went wrong. An interruption stops the runs, which then save."""
+    """Run all, `at_once` at a time; returns name → error of those that failed. SIGTERM lets the runs save first."""
     start, waiting, problems = time.monotonic(), list(jobs), {}
     running: dict[str, tuple[Job, subprocess.Popen]] = {}
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))

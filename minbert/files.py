@@ -1,4 +1,4 @@
-"""What several modules need of a file: written whole or not at all, known by its digest, read without running it."""
+"""Files: writing them whole or not at all, their digests, and reading them without running code from them."""
 
 import argparse
 import contextlib
@@ -27,9 +27,9 @@ TEMPORARY = ".minbert-tmp"  # how the names of unfinished files end
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, it replaces `path` in one step.
+    """Yield a temporary path beside `path`. If the block ends well, that file replaces `path` in one step.
 
-    A crash, a full disk or a `kill -9` leaves the old file as it was. Directories on the way are made.
+    A crash, a full disk or a `kill -9` leaves the old file as it was. Missing directories are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def sync(path: Path):
-    """Bring a file, or the names in a folder, to the disk."""
+    """Flush a file, or a folder's list of names, to the disk."""
     if path.is_dir() and os.name == "nt":  # Windows has no such thing for folders
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes only what may be written
@@ -78,7 +78,7 @@ def atomic_save(path: str | Path, saved: dict):
 def remove_strays(folder: str | Path):
     """Remove what an `atomic` or a `write_state` that was killed left behind in `folder`.
 
-    A state that stepped aside for a new one which never came gets its place back.
+    An old state, renamed for a new one that was never completed, gets its name back.
     """
     for stray in Path(folder).glob(f".*{TEMPORARY}"):
         place = stray.with_name(stray.name.removeprefix(".").removesuffix(f".old{TEMPORARY}"))
@@ -100,7 +100,7 @@ def sha256(path: str | Path) -> str:
 
 SAVE_WEIGHTS = "save the weights alone, by torch.save(model.state_dict(), PATH) in the program that made it"
 WEB_PAGE = "a web page, not the file itself; fetch it again (a login or a quota may be in the way)"
-BEGINNINGS = {  # how a file begins that stands where weights, or a vocabulary, should be
+BEGINNINGS = {  # beginnings of other files that stand in place of weights or a vocabulary
     b"version https://git-lfs": "a git-lfs pointer, not the file itself; run `git lfs pull` in its folder",
     b"<!doctype": WEB_PAGE,
     b"<html": WEB_PAGE,
@@ -136,7 +136,7 @@ def read_json(path: Path) -> dict:
 
 
 class Unread:
-    """Stands for what nobody needs, such as numpy's arrays, which could be made to point anywhere in memory."""
+    """Replaces objects that nobody needs, such as numpy's arrays, which could be made to point anywhere in memory."""
 
     def __init__(self, *args):
         pass
@@ -146,7 +146,7 @@ class Unread:
 
 
 def _small(kind: Callable) -> Callable:
-    """`bytes` or `range` without the numbers that would fill the memory: bytes(10**12), list(range(10**12))."""
+    """`bytes` or `range`, but ValueError for sizes that fill the memory: bytes(10**12), list(range(10**12))."""
 
     def make(*args):
         if any(isinstance(arg, int) and abs(arg) > 10**6 for arg in args):
@@ -197,7 +197,7 @@ def safe_load(path: Path) -> dict:
     """`torch.load` without the power to run code.
 
     The course's trainer saves its flags and random states beside the weights; the few harmless types that these
-    need are allowed by name, nothing else is, and a refusal is never retried with the guard off.
+    need are allowed by name. A damaged file or any other type is a UserError; `weights_only` is never switched off.
     """
     try:
         refuse_stand_in(path)

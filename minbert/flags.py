@@ -24,7 +24,7 @@ from minbert import parser as types
 from minbert.parser import Flag, at_least, count, interval, names, number, positive, rate, seed, steps, words
 
 PACKAGE = Path(__file__).resolve().parent
-DATA = (PACKAGE.parent if __package__ else PACKAGE) / "data"  # beside the scripts; flat files are beside them, too
+DATA = (PACKAGE.parent if __package__ else PACKAGE) / "data"  # beside the scripts, as this file is in the course layout
 SPLITS = ("train", "dev", "test")
 MULTITASK = ("sst", "para", "sts")
 SINGLE = ("sst", "cfimdb")
@@ -219,7 +219,7 @@ TABLE: dict[str, list[Flag]] = {
 
 
 class Technique(NamedTuple):
-    """A name in a module's FLAGS, its rows, its module, and the table there that has it: "ADDITIONS" or "TERMS"."""
+    """A technique: its name in its module's FLAGS, its rows, the module, and the table there, ADDITIONS or TERMS."""
 
     name: str
     flags: list[Flag]
@@ -232,13 +232,13 @@ class Technique(NamedTuple):
         return self.flags[0]
 
     def load(self) -> Any:
-        """The technique's row in its table; its module is imported now."""
+        """Import the technique's module and return its row in the table there."""
         return getattr(sibling(self.module), self.table)[self.name]
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of its flags that were given, under their names without the technique's: {"rank": 8}."""
-        given = [flag for flag in self.flags if flag is self.switch or flag.is_on(values)]
-        return {flag.key.removeprefix(f"{self.name}_"): values[flag.key] for flag in given}
+        """The values of its switch and of its flags that are on, without the technique's name: {"rank": 8}."""
+        flags = [flag for flag in self.flags if flag is self.switch or flag.is_on(values)]
+        return {flag.key.removeprefix(f"{self.name}_"): values[flag.key] for flag in flags}
 
 
 def sibling(name: str) -> ModuleType:
@@ -272,9 +272,9 @@ def techniques() -> dict[str, Technique]:
 
 @cache
 def keys(table: str) -> tuple[str, ...]:
-    """The keys of a table that is written out in a module of this package: keys("sampling.SCHEDULES").
+    """The keys of a table, read from the source of a module of this package: keys("sampling.SCHEDULES").
 
-    A third part names an entry of the table, a tuple of words: "heads.PAIR_HEADS.number".
+    With a third part, "heads.PAIR_HEADS.number", the words of that entry of the table, which is a tuple.
     """
     module, name, *entry = table.split(".")
     expression = assigned((PACKAGE / f"{module}.py").read_text("utf-8"), name)
@@ -307,5 +307,5 @@ def flags_of(script: str) -> dict[str, Flag]:
 
 
 def flags_then(script: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """All flags' values where `values`, of a run.json or a recipe, has some: the others have, or had, their default."""
+    """The values of all flags: those in `values`, of a run.json or a recipe, and for the others their default."""
     return {key: flag.default for key, flag in flags_of(script).items()} | dict(values)

@@ -1,12 +1,12 @@
-"""The folder of a run: it can be repeated from that alone, resumed to the same bits, and compared with others.
+"""The folder of a run, which is enough to repeat it, to resume it to the same bits, and to compare it with others.
 
     run.json         the command, every flag's value, which of them are not the default, versions, the seed, the sha256
                      of the weights and of the data files, the machine, when
     metrics.jsonl    one line of JSON an epoch
-    best/            the model with the best dev score (trained/: what of it was trained, where BERT stayed frozen)
+    best/            the model with the best dev score (trained/: its additions and heads alone, if BERT was frozen)
     checkpoints/     the last two states of the training, for --resume and, before an epoch is done, for predictions
     predictions/     the prediction files of the best model
-    outputs/         what the best model puts out for each dev example
+    outputs/         the best model's raw outputs for each dev example
 
 `RunFolder` keeps other runs out while one is on its way, and deletes nothing that the user did not ask to delete. What
 happens in a run, and how it goes on after a stop, is in `run.py`.
@@ -38,12 +38,12 @@ from minbert.files import atomic, remove_strays, sha256
 from minbert.flags import flags_then
 from minbert.recipe import SCRIPTS, letter_of
 
-RUNS = Path("runs")  # where runs go that name no folder
-OLDER = "older-run"  # where an earlier run's files wait until the new one has something to put in their place
-MOVING = "older-run-moving"  # what it is called until all of them are there
+RUNS = Path("runs")  # the place of runs without --out
+OLDER = "older-run"  # holds an earlier run's files until the new run has a model
+MOVING = "older-run-moving"  # its name until all of the files are in it
 LOCK = ".minbert-lock"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # what a file system without locks says
-READ = (  # of a directory of weights
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # errors of a file system without locks
+READ = (  # files of a directory of weights
     "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.index.json", "config.json", "vocab.txt", "added_tokens.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "state.json",
 )  # fmt: skip
@@ -55,7 +55,7 @@ PACKAGES = ("minbert", "torch", "numpy", "scipy", "tokenizers", "safetensors", "
 
 
 class RunFolder:
-    """The folder of one run. path: where it is, or will be. more: what else a run of this kind writes there."""
+    """The folder of one run. path: where it is, or will be. more: other names that this kind of run writes there."""
 
     def __init__(self, path: str | Path, more: Sequence[str] = ()):
         self.path, self.names = Path(path), (*OURS, *more)
@@ -63,11 +63,11 @@ class RunFolder:
         self.metrics, self.description = self.path / "metrics.jsonl", self.path / "run.json"
 
     def contents(self) -> list[str]:
-        """What of a run is here, by name."""
+        """The names of a run's files that are here."""
         return [name for name in self.names if (self.path / name).exists()]
 
     def check_free(self, overwrite: bool):
-        """UserError where an earlier run is here and shall not go."""
+        """UserError if an earlier run is here and may not be replaced."""
         there = self.contents()
         if there and not overwrite:
             raise UserError(
@@ -91,7 +91,7 @@ class RunFolder:
             try:
                 _lock(file)
                 if not os.path.samestat(os.fstat(file.fileno()), os.stat(self.path / LOCK)):
-                    raise BlockingIOError  # the run that had it has just removed it, and perhaps another one came
+                    raise BlockingIOError  # the run that held the lock has just removed its file
             except OSError as error:
                 raise UserError(f"{self.path}: another run is writing here; name another folder with --out") from error
             try:
@@ -104,10 +104,10 @@ class RunFolder:
 
     @contextmanager
     def held(self, args: Namespace) -> Iterator["RunFolder"]:
-        """The folder for a run with these settings: locked, and free or the one that the run goes on with."""
+        """Inside, this folder is locked for a run. UserError if it is not free, or has no run to --resume."""
         if args.resume:
             self.read_description()
-        if processes.rank():  # the first process keeps it for all
+        if processes.rank():  # the first process holds the lock for all
             yield self
             return
         with self.lock():
@@ -118,8 +118,8 @@ class RunFolder:
             yield self
 
     def start(self, args: Namespace, description: Mapping[str, Any]):
-        """Write run.json, or see that the run that is resumed was this one."""
-        processes.wait()  # until the others have seen what was there before
+        """Write run.json or, with --resume, check that the run here is the same."""
+        processes.wait()  # until the others have read the earlier run.json
         if not args.resume:
             return self.begin(description)
         self.check_same(description)
@@ -127,12 +127,12 @@ class RunFolder:
         args.course_folder = Path(folder) if folder else None
 
     def begin(self, description: Mapping[str, Any]):
-        """Write run.json. An earlier run's files step aside, into older-run/, until `forget_older`."""
+        """Write run.json. An earlier run's files are moved into older-run/, until `forget_older`."""
         if processes.rank():
             return
         self.path.mkdir(parents=True, exist_ok=True)
         older = [*self.contents(), *self._predictions()]
-        unfinished = (self.path / MOVING).exists()  # this was stopped before
+        unfinished = (self.path / MOVING).exists()  # an earlier move was stopped
         if (self.path / OLDER).exists() and not self.best.exists() and not unfinished:
             # The run that is here never had a model, so it is deleted instead.
             for name in older:
@@ -149,7 +149,7 @@ class RunFolder:
         self.describe(description)
 
     def _predictions(self) -> list[str]:
-        """The prediction files of the run that is here: those alone, since other files may lie among them."""
+        """The prediction files of the run that is here; predictions/ may hold other files, which stay."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             plan = json.loads(self.description.read_text("utf-8"))["plan"]
             names = [plan["prediction_name"].format(task=t, split=s) for t in plan["files"] for s in ("dev", "test")]
@@ -157,7 +157,7 @@ class RunFolder:
         return []
 
     def forget_older(self):
-        """The new run has a model of its own: the earlier one's files go."""
+        """Delete the earlier run's files, once the new run has a model."""
         if processes.rank() == 0 and any((self.path / OLDER / name).exists() for name in self.names):
             shutil.rmtree(self.path / OLDER, ignore_errors=True)
 
@@ -180,7 +180,7 @@ class RunFolder:
             raise UserError(f"{self.description}: cannot be read ({error})") from error
 
     def check_same(self, description: Mapping[str, Any]):
-        """UserError, naming the flag or the file, where the run here was another than the one described."""
+        """UserError that names the flag or file in which the run here differs from the description."""
         before = self.read_description()
         flags = flags_then(letter_of(description["script"]), before["flags"])
         for key, value in description["flags"].items():
@@ -203,12 +203,12 @@ class RunFolder:
 
 
 def _plain(value: Any) -> Any:
-    """A value as it is after a trip through JSON."""
+    """A value as it would be read back from JSON."""
     return json.loads(json.dumps(value, default=str))
 
 
 def _lock(file):
-    """Lock an open file for this process, or OSError. Where the system has no locks, everybody gets one."""
+    """Lock an open file for this process; OSError if another has it. A file system without locks gets a warning."""
     try:
         import fcntl
     except ImportError:
@@ -231,13 +231,13 @@ def free_folder(parent: Path, name: str) -> Path:
 
 
 def newest_run(parent: Path) -> Path | None:
-    """The folder in `parent` whose best model was written last, or the folder in such a folder."""
+    """The run in `parent`, or one folder deeper, whose best model was written last; None without one."""
     models = [*parent.glob("*/best"), *parent.glob("*/*/best")]
     return max(models, key=lambda path: path.stat().st_mtime).parent if models else None
 
 
 def check_places(args: Namespace, more: Sequence[str] = ()):
-    """UserError, before anything is read, where an output is an input, two outputs are one file, or one cannot be."""
+    """UserError, before anything is read, if an output is an input or another output, or cannot be written."""
     folder = RunFolder(args.out, more)
     inputs = [path for paths in args.files.values() for path in paths.values()] + [Path(str(args.pretrained))]
     outputs = {f"--{name}_{split}_out": path for name, outs in args.outs.items() for split, path in outs.items()}
@@ -290,7 +290,7 @@ def _check_writable(folder: Path, flag: str):
 
 
 def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
-    """What run.json says when a run begins. weights: the directory or the checkpoint that the run starts from."""
+    """The content of a new run's run.json. weights: the directory or the checkpoint that the run starts from."""
     parts = {path.name: path for pattern in READ for path in (weights.glob(pattern) if weights else ())}
     parts = dict(sorted(parts.items())) if parts or not weights else {"the checkpoint": weights}
     files = {task: {split: str(path) for split, path in paths.items()} for task, paths in args.files.items()}
@@ -319,10 +319,10 @@ def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
 
 @cache
 def versions() -> dict[str, str]:
-    """The versions of Python and of what this project stands on."""
+    """The versions of Python and of the packages in use."""
     result = {"python": platform.python_version()}
     for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):  # run from a folder of sources
+        with contextlib.suppress(PackageNotFoundError):  # not installed, but run from its sources
             result[name] = version(name)
     return result
 

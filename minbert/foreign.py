@@ -25,12 +25,12 @@ from minbert.strict import check_table
 
 WORDS = re.compile(r"((?:.+\.)?)(?:embeddings\.word_embeddings(?:\.weight)?|word_embedding\.weight)")  # theirs, ours
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # DataParallel, compile, …
-TABLES = ("model", "model_state_dict", "state_dict")  # what a table of weights is mostly called
+TABLES = ("model", "model_state_dict", "state_dict")  # the usual names of a table of weights
 PUBLISHED = {30522: "bert-base-uncased", 28996: "bert-base-cased"}  # rows of the word embedding → whose vocabulary
 
 
 def plain_name(name: str) -> str:
-    """A weight's name without what wrapped its module, and with dots where TensorFlow has slashes."""
+    """A weight's name without the parts of wrappers, and with dots where TensorFlow has slashes."""
     return ".".join(part for part in re.split(r"[./]", name) if part not in WRAPPERS)
 
 
@@ -38,7 +38,7 @@ def plain_name(name: str) -> str:
 
 
 def find_table(saved: Mapping, path: Path) -> dict[str, Tensor]:
-    """The table of weights in what a checkpoint holds; UserError where there is none, or no telling which one."""
+    """The table of weights in a checkpoint's content; UserError if there is none, or more than one."""
     tables = dict(tables_in(saved))
     chosen = [name for name in TABLES if name in tables] or list(tables)
     if not chosen:
@@ -50,7 +50,7 @@ def find_table(saved: Mapping, path: Path) -> dict[str, Tensor]:
 
 
 def tables_in(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict]]:
-    """The dicts inside nested ones that have a word embedding, and the keys that lead to them: "state.model"."""
+    """Each nested dict with a word embedding, after the keys that lead to it: ("state.model", dict)."""
     if not isinstance(value, Mapping) or depth > 3:
         return
     if any(isinstance(key, str) and WORDS.fullmatch(plain_name(key)) for key in value):
@@ -98,7 +98,7 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 
 def checkpoint_config(saved: Mapping, weights: Mapping[str, Tensor], path: Path, heads: int | None) -> BertConfig:
-    """The config of a BERT that is in a file by itself. weights: BERT's, under our names. heads: if somebody said so.
+    """The config of a BERT that is in a file by itself. weights: BERT's, under our names. heads: their number, or None.
 
     The number of heads is what the file says, else what a config.json beside it says, else that of the published BERTs
     if the vocabulary has their size (which is then said on stderr); otherwise UserError.

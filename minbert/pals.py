@@ -84,7 +84,7 @@ class AdaptedLayer(BertLayer):
     def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) and the additive mask (B, 1, 1, T) → (B, T, C)."""
         attended = self.attend(hidden_states, mask)  # (B, T, C)
-        ffn = F.gelu(self.interm_dense(attended))  # (B, T, M): as without TS, for TS is not inside the layer
+        ffn = F.gelu(self.interm_dense(attended))  # (B, T, M): TS is not part of its input
         attended = attended + self.adapter(hidden_states, mask)  # (B, T, C): attn_out + TS(h)
         return self.add_norm(attended, ffn, self.out_dense, self.out_dropout, self.out_layer_norm)
 
@@ -196,10 +196,10 @@ def _add(bert: BertModel, tasks: Iterable[str], layers: Callable[[str], list[nn.
         raise ValueError("layers of a task's own need a task")
     if any(isinstance(layer, AdaptedLayer) for layer in bert.bert_layers):
         raise ValueError("this BERT has layers added already")
-    added = {task: layers(task) for task in tasks}
+    modules = {task: layers(task) for task in tasks}
     weight = bert.word_embedding.weight
     for i, layer in enumerate(bert.bert_layers):
-        table = TaskTable({task: added[task][i] for task in tasks}).to(weight.device, weight.dtype)
+        table = TaskTable({task: modules[task][i] for task in tasks}).to(weight.device, weight.dtype)
         bert.bert_layers[i] = AdaptedLayer(layer, table)
     use_task(bert, tasks[0])
     return bert

@@ -14,7 +14,7 @@ from typing import Any
 
 from minbert.errors import one_line
 
-LONGEST = 900  # letters of an error: some values that are given by mistake are whole files
+LONGEST = 900  # characters of an error; a value that is given by mistake may be a whole file
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Flag:
     "module.TABLE" for the keys of a table in a module of this package. needs: a flag that must be on beside this one,
     or "--flag value". not_with: flags that must be off beside this one, with a reason each (which may be "").
     scripts: m for multitask_classifier.py, c for classifier.py, p for `python -m minbert.pretraining`. example: a value
-    that is not the default and has an effect, perhaps with other flags behind it; the tests turn the flag with it.
+    that is not the default and has an effect, with other flags behind it if need be; the tests use it.
     many: the flag takes one word or more.
     """
 
@@ -63,7 +63,7 @@ class Flag:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line, and whose help says every flag's default.
+    """An argument parser with one-line errors, whose help shows every flag's default.
 
     Unambiguous beginnings of a flag are accepted, as in the course's scripts: `--fine-tune full-model`.
     """
@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {line} (--help lists the flags)\n")
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
-        """The flags that a command line gives, without those that it leaves at their defaults."""
+        """The values of the flags that a command line names; the other flags are absent."""
         bare = copy.deepcopy(self)
         for action in bare._actions:
             action.default = argparse.SUPPRESS
@@ -105,7 +105,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
         super().__init__(prog, max_help_position=30, width=100)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        """Say a default where there is one to say: not for switches, not where the text itself explains it."""
+        """Add the default, except for switches and where the help text explains it already."""
         if action.default in (None, "") or action.default is False or "default" in (action.help or ""):
             return action.help or ""
         return super()._get_help_string(action)
@@ -114,7 +114,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 # ------------------------------------------------------------------------------------------------ types of values
 
 
-MOST = {int: 10**9, float: 1e38}  # of either kind of number; float32 ends at 3.4e38
+MOST = {int: 10**9, float: 1e38}  # the largest value of a flag; float32 ends at 3.4e38
 
 
 def _shown(text: str) -> str:
@@ -123,7 +123,7 @@ def _shown(text: str) -> str:
 
 @cache  # so that two flags with the same bounds have the same type
 def at_least(kind: type, low: float, above: bool = False, most: float | None = None) -> Callable[[str], Any]:
-    """A flag's type: a number of `kind` that is ≥ `low`, or > `low`, and ≤ `most` (default: see MOST)."""
+    """A flag's type: a number of `kind` that is ≥ `low` (> `low` with `above`) and ≤ `most` (default: see MOST)."""
     most = MOST[kind] if most is None else most
 
     def parse(text: str):
@@ -149,7 +149,7 @@ count = at_least(int, 1)
 
 
 def place(text: str) -> str:
-    """A flag's type: the name of a file or folder. An empty one is what an unset variable of a shell leaves."""
+    """A flag's type: the name of a file or folder. It cannot be empty, as an unset variable of a shell would be."""
     if not text:
         raise argparse.ArgumentTypeError("an empty text names no file or folder")
     return text
@@ -180,7 +180,7 @@ def betas(text: str) -> tuple[float, float]:
 
 
 def interval(text: str) -> str:
-    """A flag's type: a number of steps, "500", or of minutes, "10m"."""
+    """A flag's type: a number of steps, "500", or of minutes, "10m"; the text stays as it is."""
     number_of = positive if text.endswith("m") else count
     try:
         number_of(text.removesuffix("m"))

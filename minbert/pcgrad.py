@@ -8,11 +8,11 @@ surgery removes from each gradient the part that opposes another one (PCGrad, Yu
     g   = Σᵢ gᵢ'                         is what the update follows
 
 The order is drawn anew for each i, since what is removed first changes what is left to remove. Without the surgery the
-update follows the longest gradient, and the other tasks may lose by it. A step costs 1.01 times that of the summed
-losses (tests/benchmarks/RESULTS.md); what it is worth in scores has not been measured here.
+update follows the longest gradient, and the other tasks may get worse. A step costs 1.01 times that of the summed
+losses (tests/benchmarks/RESULTS.md); the gain in scores has not been measured here.
 
 Here gⱼ is always the original gradient. So each gᵢ' is a mix of the originals, gᵢ' = Σⱼ Wᵢⱼ gⱼ, and the algorithm
-depends on them only by the table of products Kᵢⱼ = gᵢ·gⱼ, T×T for T tasks. The functions here compute K once, run the
+needs only their products Kᵢⱼ = gᵢ·gⱼ, a table of T×T numbers for T tasks. The functions here compute K once, run the
 algorithm on the rows of W, and mix once. They hold T gradients in memory and no further one.
 
     sum_gradients   Σᵢ gᵢ, the gradient of the summed losses
@@ -77,7 +77,7 @@ def products(gradients: list[Gradient]) -> Tensor:
 
 
 def mix(gradients: list[Gradient], weights: Tensor) -> Gradient:
-    """Σᵢ wᵢ gᵢ, computed inside the first gradient's memory. weights: (T,)."""
+    """Σᵢ wᵢ gᵢ, which overwrites the first gradient. weights: (T,)."""
     first, *others = weights.tolist()
     for parts in zip(*gradients, strict=True):
         if first != 1.0:
@@ -120,8 +120,8 @@ def gradvac(gradients: list[Gradient], memory: Memory) -> Gradient:
 
     gᵢ' ← gᵢ' + ‖gᵢ'‖(φ̂√(1-φ²) - φ√(1-φ̂²)) / (‖gⱼ‖√(1-φ̂²)) · gⱼ  where φ < φ̂;  then φ̂ ← (1-β)φ̂ + βφ in any case.
 
-    The targets start at 0, with which a first step is PCGrad's, and follow what is seen. A pair with a gradient of 0 is
-    left alone, and so is its target. K is kept in `memory.products` for the log, as in `pcgrad`.
+    The targets start at 0, so the first step is PCGrad's, and then follow the cosines. A pair with a gradient of 0
+    stays as it is, and so does its target. K is kept in `memory.products` for the log, as in `pcgrad`.
     """
     T, K = len(gradients), products(gradients)
     memory.products = K
@@ -146,8 +146,8 @@ def cagrad(gradients: list[Gradient], memory: Memory) -> Gradient:
     """Conflict-averse gradient (Liu et al. 2021, Algorithm 1).
 
     With g₀ the mean gradient, g_w = Σᵢ wᵢgᵢ and φ = c²‖g₀‖², find the w on the simplex that minimises
-    g_w·g₀ + √φ‖g_w‖; the update is g₀ + √φ/‖g_w‖·g_w. It is a mean and not a sum, so for --clip its norm is T times
-    smaller.
+    g_w·g₀ + √φ‖g_w‖; the update is g₀ + √φ/‖g_w‖·g_w. It is near the mean, not the sum, so it is about T times
+    shorter than the other methods' updates, which matters for --clip.
     """
     memory.products = products(gradients)
     T, K = len(gradients), memory.products.numpy()
@@ -185,7 +185,7 @@ def take_gradients(parameters: Iterable[nn.Parameter]) -> dict[nn.Parameter, Ten
 def give_gradients(tasks: list[dict[nn.Parameter, Tensor]], combine: Callable, memory: Memory):
     """Combine the gradients that `take_gradients` returned for each task, and put the result into `.grad`.
 
-    Parameters with a gradient of some tasks get the plain sum, and those without any keep None.
+    Parameters with a gradient from only some tasks get the plain sum, and those without any keep None.
     """
     shared = {p: None for p in tasks[0] if all(p in gradients for gradients in tasks)}  # an ordered set
     for gradients in tasks:

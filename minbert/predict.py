@@ -1,4 +1,4 @@
-"""What the best model of a run says: its prediction files, and answers to one sentence or two."""
+"""Predictions of a run's best model: its prediction files, and answers for one sentence or two."""
 
 import json
 import shutil
@@ -21,9 +21,9 @@ from minbert.tokenizer import BertTokenizer
 
 
 def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
-    """The model in OUT/best or, where no OUT is named, of the newest run in runs/; args.out becomes its folder.
+    """The model in OUT/best or, if no OUT is named, of the newest run in runs/; args.out becomes its folder.
 
-    Of a run that was stopped in its first epoch it is the model of the last whole checkpoint, which is said on stderr.
+    For a run that was stopped in its first epoch, it is that of the last whole checkpoint; a line on stderr says so.
     """
     args.out = args.out or newest_run(RUNS) or RUNS
     path = RunFolder(args.out).best
@@ -65,14 +65,14 @@ def write_all_predictions(args: Namespace, data: dict[str, dict[str, Dataset]]) 
     print("\nbest model, on dev:")
     for name, splits in data.items():
         for split in (split for split in ("dev", "test") if split in splits):
-            task, found = splits[split].task, outputs(model, splits[split])
-            predictions = task.predict(found)
+            task, raw = splits[split].task, outputs(model, splits[split])
+            predictions = task.predict(raw)
             usual = args.out / "predictions" / args.prediction_name.format(task=name, split=split)
             path = args.outs[name].get(split, usual)
             if processes.rank() == 0:
                 write_predictions(path, task, splits[split].examples, predictions)
                 if split == "dev":
-                    write_outputs(args.out / "outputs" / f"{name}-dev.jsonl", task, splits[split].examples, found)
+                    write_outputs(args.out / "outputs" / f"{name}-dev.jsonl", task, splits[split].examples, raw)
                 if args.course_folder and path == usual:
                     args.course_folder.mkdir(exist_ok=True)
                     with atomic(args.course_folder / path.name) as temporary:
@@ -112,7 +112,7 @@ def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
 
 
 def answer(args: Namespace):
-    """--predict: what the model says of one sentence, or of two."""
+    """Print the model's answers for the one or two sentences of --predict."""
     model, tokenizer = best_model(args)
     texts = tuple(args.predict)
     tasks = [task for task in model.tasks.values() if task.is_pair == (len(texts) == 2)]

@@ -1,4 +1,4 @@
-"""Real weights: taken into our BERT under our names, strictly, and written back so that others can load them.
+"""Real weights: loaded strictly into our BERT, under our names, and written so that other programs can load them.
 
 `--pretrained NAME` may be
 
@@ -7,9 +7,9 @@
     DIR                  config.json, a vocabulary, and weights in one file or several
     FILE.pt              a checkpoint of this trainer's, of the course's, or of somebody else's
 
-`hub.py` finds and fetches these, `foreign.py` knows other people's checkpoints. A pretrained file names its weights
-after `transformers`' modules, ours are the course's names; one table translates. Loading is strict: a weight that is
-missing, left over, of another shape or no number is an error that names it.
+`hub.py` finds and fetches these, `foreign.py` reads other people's checkpoints. A pretrained file names its weights
+after `transformers`' modules, our BERT after the course's; one table translates. Loading is strict: a weight that is
+missing, left over, of another shape or not finite is an error that names it.
 """
 
 import json
@@ -37,7 +37,7 @@ from minbert.vocabulary import FILES as VOCABULARIES
 from minbert.vocabulary import read_tokenizer
 
 SAVED = ("model.safetensors", "config.json", "vocab.txt", "tokenizer_config.json")  # what save_pretrained writes
-SPARE_ROWS = 1024  # a word embedding is made longer for speed (a multiple of 64) or for tokens to come
+SPARE_ROWS = 1024  # the most word-embedding rows without a piece: for speed (a multiple of 64) or new tokens
 
 # ---------------------------------------------------------------------------------------------- loading
 
@@ -46,7 +46,7 @@ def load_bert(name: str | Path, attention: str = "plain", dropout: float | None 
               num_attention_heads: int | None = None, local_files_only: bool = False) -> BertModel:  # fmt: skip
     """A BERT with the weights of `name`, in float32, in eval mode: training calls `.train()`.
 
-    dropout: replaces both of BERT's dropout rates where given. num_attention_heads: for a checkpoint that does not say
+    dropout: replaces both of BERT's dropout rates where given. num_attention_heads: for a checkpoint that does not have
     it. local_files_only: fetch nothing. Raises UserError if anything does not fit.
     """
     path = find(name, local_files_only)
@@ -79,7 +79,7 @@ def load_bert(name: str | Path, attention: str = "plain", dropout: float | None 
 
 
 def _additions(saved: dict, path: Path) -> dict:
-    """What was added to the BERT of one of this trainer's checkpoints, by name; {} in others."""
+    """The additions in one of this trainer's checkpoints, name → settings; {} for other files."""
     build = saved.get("build")
     additions = build.get("additions") if isinstance(build, Mapping) else None
     additions = additions if isinstance(additions, Mapping) else {}
@@ -90,7 +90,7 @@ def _additions(saved: dict, path: Path) -> dict:
 
 
 def _adapted(config: BertConfig, build: Mapping, weights: Mapping[str, Tensor], path: Path) -> BertModel:
-    """A BERT with the additions that a checkpoint describes, which its weights fit."""
+    """A fresh BERT with a checkpoint's additions; UserError if its weights do not fit."""
 
     def make() -> BertModel:
         bert = BertModel(config)
@@ -109,9 +109,9 @@ def _plain(bert: BertModel, place: str | Path) -> dict[str, Tensor]:
 
 
 def _fresh_pooler(weights: Mapping[str, Tensor], config: BertConfig, path: Path) -> dict[str, Tensor]:
-    """A pooler for weights that came without one, as a masked language model's do; {} where there is one.
+    """A fresh pooler for weights without one, such as a masked language model's; {} if there is one.
 
-    It is the same at every load, so that what was trained around it (`checkpoint.save_trained`) fits again.
+    It is the same at every load, so that heads trained on it (`checkpoint.save_trained`) fit again.
     """
     if any(name.startswith("pooler_dense.") for name in weights):
         return {}
@@ -122,10 +122,10 @@ def _fresh_pooler(weights: Mapping[str, Tensor], config: BertConfig, path: Path)
 
 
 def load_tokenizer(name: str | Path, local_files_only: bool = False, lowercase: bool | None = None) -> BertTokenizer:
-    """The tokenizer that goes with the weights of `name`; it cuts where the model runs out of positions.
+    """The tokenizer that goes with the weights of `name`; it cuts rows to the model's number of positions.
 
-    lowercase: replaces what the files say. Raises UserError if the vocabulary has more pieces than the word embedding
-    has rows. A few rows beyond the last piece, which some models have for speed, are never used.
+    lowercase: replaces the files' setting. Raises UserError if the vocabulary has more pieces than the word embedding
+    has rows, or over 1,024 fewer. (A few rows more, which some models have for speed, are never used.)
     """
     path = find(name, local_files_only)
     folder, rows, positions = path, None, 512
@@ -234,7 +234,7 @@ def bert_weights(weights: Mapping[str, Tensor], source: str | Path = "the weight
     """The weights of BERT itself, under our names and in float32.
 
     Takes the names of transformers, of its old files (`gamma`, `beta`), of TensorFlow's (`bert/encoder/layer_0/…`,
-    matrices transposed) and of the course, under any prefix (see `foreign.bert_part`). A name that fits none of this
+    matrices transposed) and of the course, under any prefix (see `foreign.bert_part`). A name that fits none of these
     stays as it is, for `load_strictly` to report. source: what to name in a UserError.
     """
     return {_our_name(name): _upright(name, tensor) for name, tensor in bert_part(weights, source).items()}
@@ -295,9 +295,9 @@ def save_pretrained(bert: BertModel, tokenizer: BertTokenizer, directory: str | 
                     mlm_head: torch.nn.Module | None = None):  # fmt: skip
     """Write config.json, the tokenizer's files and model.safetensors, as `transformers` reads them.
 
-    With `mlm_head` (see `pretraining.MlmHead`) the result is a `BertForMaskedLM`, without it a `BertModel`; both kinds
-    load as either. `transformers.BertModel.from_pretrained(directory)` and `--pretrained directory` both load the
-    result. LoRA's additions are merged into the matrices that are written; `bert` stays as it is.
+    With `mlm_head` (see `pretraining.MlmHead`) the result is a `BertForMaskedLM`, without it a `BertModel`.
+    `transformers.BertModel.from_pretrained(directory)` and `--pretrained directory` load both. LoRA's additions are
+    merged into the written matrices; `bert` does not change. UserError if a weight of it is not finite.
     """
     directory = Path(directory)
     weights = _plain(bert, directory)

@@ -7,7 +7,7 @@ are means over examples, so the gradient of the whole batch is
 
     ∇L = Σ_r (n_r/n)·∇L_r        a sum over the processes, which `all_reduce` gives to each of them
 
-It must be computed for each task by itself, and before everything that is not linear: gradient surgery, clipping,
+This sum is computed for each task by itself, and before everything that is not linear: gradient surgery, clipping,
 AdamW. Then N processes make the update that one process makes with the whole batch. (PCGrad in each process and a mean
 afterwards is another update: conflicts between shares are not those between batches.)
 
@@ -30,9 +30,9 @@ from torch import Tensor
 
 from minbert.errors import UserError, full_memory
 
-LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells a process
+LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # the variables that torchrun sets
 TIMEOUT = timedelta(hours=2)  # how long a process waits for the others
-TALL = 4096  # rows of a gradient, from which on those that are 0 everywhere are not sent
+TALL = 4096  # a gradient with this many rows or more is sent without those that are 0 everywhere
 
 
 def size() -> int:
@@ -47,9 +47,9 @@ def rank() -> int:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Inside, this process is one of those that torchrun started; nothing happens where it started none.
+    """Inside, this process is connected to the others that torchrun started; without torchrun nothing happens.
 
-    Processes after the first print nothing. Where a process fails all end, and the first one to fail says why.
+    Processes after the first print nothing. If one process fails, all end, and the first to fail prints why.
     """
     if any(name not in os.environ for name in LAUNCHED) or os.environ["WORLD_SIZE"] == "1" or size() > 1:
         yield
@@ -74,10 +74,10 @@ def joined() -> Iterator[None]:
 
 
 def _fails_first(store: Any) -> bool:
-    """Whether no process has said before what went wrong."""
+    """Whether this is the first process to fail, which reports it."""
     try:
         return store is None or store.add("failures", 1) == 1
-    except RuntimeError:  # what the processes share is gone
+    except RuntimeError:  # the shared store is gone
         return True
 
 
@@ -96,7 +96,7 @@ def _together() -> Iterator[None]:
 
 
 def seed_apart(seed: int) -> int:
-    """The seed of this process's own noise, with which dropout now begins; the first process goes on as it is."""
+    """The seed of this process's own noise. Dropout's generator is set to it, except in the first process."""
     own = seed + 1_000_003 * rank()
     if rank():
         torch.manual_seed(own)
@@ -106,7 +106,7 @@ def seed_apart(seed: int) -> int:
 def share(n: int) -> tuple[slice, float]:
     """This process's rows of a batch of n examples, and n_r/n.
 
-    Where there are too few examples, it is the first row with n_r = 0: the same parameters get a gradient everywhere.
+    A process without an example takes the first row, with n_r = 0, so that the same parameters get a gradient in all.
     """
     mine = slice(rank(), None, size())
     count = len(range(n)[mine])
@@ -137,9 +137,9 @@ def largest(tensor: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: Sequence[torch.nn.Parameter], numbers: Sequence[Tensor]) -> list[Tensor]:
-    """Sum the gradients over the processes, and some numbers, which are returned.
+    """Sum the gradients over the processes, into `.grad`, and `numbers`, whose sums are returned.
 
-    Most rows of the word table have no gradient, since their words are not in the batch; they are not sent.
+    Most rows of the word embedding have no gradient, since their words are not in the batch. They are not sent.
     """
     if size() == 1:
         return list(numbers)
@@ -180,7 +180,7 @@ def from_first(make: Callable[[], Any]) -> Any:
 
 
 def first_alone(do: Callable[[], Any]) -> Any:
-    """Call `do` in every process, in the others after the first: what it fetches is fetched once."""
+    """Call `do` in the first process, then in all others, so that files are fetched only once."""
     if rank():
         wait()
     result = do()

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal and in a notebook, a line a minute in a pipe or a log file."""
+"""The progress of long work: a bar on a terminal and in a notebook, a line a minute where there is no terminal."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from typing import TypeVar
 from tqdm.auto import tqdm
 
 Item = TypeVar("Item")
-QUIET = 60.0  # seconds without a word, at most
+QUIET = 60.0  # seconds between two printed lines
 
 
 class Progress:

@@ -3,11 +3,11 @@
     # round-robin: SST .524, Quora .726, STS .583, 67 s an epoch      the row's name, and what it scored in the report
     # Which report; what it says, what it leaves unsaid, what stands here instead.
     classifier.py                    the script; without this line it is multitask_classifier.py
-    --schedule round_robin           a flag a line
+    --schedule round_robin           one flag a line
     --smart 0.1 | 1 | 10             several values: a run of each, see `experiments.py`
 
-`--recipe NAME` of the three scripts takes minbert/recipes/NAME.txt, or any file of this form. The flags on the command
-line count, wherever they stand; a recipe only changes what holds without them.
+`--recipe NAME` of the three scripts takes minbert/recipes/NAME.txt, or any file of this form. Flags on the command line
+replace the recipe's, wherever they stand.
 """
 
 import re
@@ -26,7 +26,7 @@ OR = "|"  # between the values of a flag that has several
 
 
 def letter_of(script: Any) -> str | None:
-    """The letter of a script by its name, or by its letter, as earlier versions wrote it; None of anything else."""
+    """A script's letter, from its name or from the letter, which earlier versions wrote; None for anything else."""
     return next((letter for letter, name in SCRIPTS.items() if script in (letter, name)), None)
 
 
@@ -70,8 +70,8 @@ TABLES = {
 
 
 class Recipe(NamedTuple):
-    """What a recipe's file says. first: its first line. script: a key of SCRIPTS. lines: (number, words) of each line
-    with flags that have one value. flag, values: the flag that has several, or ""."""
+    """The content of a recipe's file. first: its first line. script: a key of SCRIPTS. lines: (number, words) of each
+    line with a flag that has one value or none. flag, values: the flag that has several; "" and () without one."""
 
     name: str
     path: Path
@@ -93,12 +93,12 @@ class Recipe(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        """The seconds an epoch in its first line, if it has any."""
-        found = re.search(r"([\d,]+) (s|min) an epoch$", self.first)
-        return float(found[1].replace(",", "")) * {"s": 1, "min": 60}[found[2]] if found else None
+        """The seconds of an epoch in its first line, or None."""
+        match = re.search(r"([\d,]+) (s|min) an epoch$", self.first)
+        return float(match[1].replace(",", "")) * {"s": 1, "min": 60}[match[2]] if match else None
 
     def value(self, flag: str) -> str | None:
-        """What stands behind a flag, or None."""
+        """The word after a flag at the beginning of a line, or None without such a line."""
         return next((words[1] for _, words in self.lines if words[0] == flag), None)
 
 
@@ -109,7 +109,7 @@ def names() -> list[str]:
 
 
 def read_recipe(name: str) -> Recipe:
-    """A recipe by its name, or by the path of a file; UserError where there is none, or where a line cannot be."""
+    """A recipe by its name, or by the path of a file; UserError where there is none, or where a line is no flag."""
     path = FOLDER / f"{name}.txt"
     if not path.is_file():
         path = Path(name)
@@ -160,7 +160,7 @@ def maker(weights: str | None) -> Recipe | None:
 
 
 def listing() -> str:
-    """All recipes in a text, table by table, with the first line of each."""
+    """A text with the first line of every recipe, table by table."""
     text = ["The scores are the reports', of bert-base-uncased, on the dev sets."]
     rows = {name for table in TABLES.values() for name in table.recipes}
     others = Table("Recipes of no table", tuple(name for name in names() if name not in rows))

@@ -1,16 +1,16 @@
-"""A run on its way: where it stands, and everything that it must remember to go on after a stop.
+"""A run in progress: its position, and everything that it needs to go on after a stop.
 
-Whatever has state registers once (`state_dict`, `load_state_dict`); nothing else knows about saving. A checkpoint holds
-it all: weights, AdamW's means, the streams of batches, the schedule's history, the gradients' memory, the terms, the
+Each object with state (`state_dict`, `load_state_dict`) is registered once, and none saves itself. A checkpoint holds
+the states of all: weights, AdamW's means, the batch streams, the schedule's history, the gradients' memory, terms, the
 log of the epoch so far, dropout's generator. So a run that is stopped at any step and resumed ends, on a CPU, with the
 same bits as one that was not. With several processes (`processes.py`) the first one writes the checkpoint, with the
-generators of all; a run may be resumed with another number of them.
+generators of all; a run may be resumed with another number of processes.
 
     run = Run(folder, "10m")
     run.register(model=model, optimizer=optimizer, …)
     with run.on_its_way(resume):
         for epoch in run.epochs(10):
-            for i, step in run.steps(steps, "epoch 1/10"):       saves now and then, and leaves after a signal
+            for i, step in run.steps(steps, "epoch 1/10"):       saves when it is due, and leaves after a signal
                 …
             with run.evaluation():                               a signal may end this at once
                 …
@@ -42,11 +42,11 @@ KEPT = 2  # checkpoints
 
 
 class Run:
-    """Where a run stands: `epoch` epochs are done, and `step` steps of the next one.
+    """The position of a run: `epoch` epochs are done, and `step` steps of the next one.
 
-    folder: where it is kept. save_every: "500" steps or "10m" minutes between two checkpoints; each epoch ends with
-    one. lines: of metrics.jsonl. best: the best overall dev score so far, its epoch and scores. about: what else stands
-    in every checkpoint, and is not read by --resume.
+    folder: the run's. save_every: "500" (steps) or "10m" (minutes) between two checkpoints; each epoch ends with one.
+    lines: of metrics.jsonl. best: the best overall dev score so far, its epoch and scores. about: further values in
+    every checkpoint, which --resume does not read.
     """
 
     def __init__(self, folder: RunFolder, save_every: str = "10m"):
@@ -69,7 +69,7 @@ class Run:
 
     @contextmanager
     def on_its_way(self, resume: bool = False) -> Iterator[None]:
-        """Signals wait for the end of a step inside. resume: begin where the last checkpoint stands."""
+        """Inside, a signal takes effect at the end of a step. resume: begin at the last checkpoint."""
         if resume:
             processes.first_alone(self.load)  # which removes what is damaged
         self._check_weights()
@@ -115,9 +115,9 @@ class Run:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Inside, nothing changes that has state: a signal ends it, and --resume does it again.
+        """An evaluation changes no state, so a signal ends it at once, and --resume repeats it.
 
-        Several processes cannot agree in the middle of it to save, so they save before it.
+        Several processes cannot agree to save in the middle of it, so they save before it.
         """
         if processes.size() > 1 and self.step:
             self.save()
@@ -136,7 +136,7 @@ class Run:
             self.stop.raising = False
 
     def is_best(self, overall: float, scores: Mapping[str, float]) -> bool:
-        """Whether these are the best dev scores so far, which are kept in `best` then."""
+        """Whether these are the best dev scores so far; if so, `best` gets them."""
         if self.best and not overall > self.best["overall"]:
             return False
         self.best = {"overall": overall, "epoch": self.epoch + 1, "scores": dict(scores)}
@@ -152,7 +152,7 @@ class Run:
             self.stop.leave(f"stopped after epoch {self.epoch}; --resume goes on from there", signal)
 
     def log(self, line: Mapping[str, Any]):
-        """Add a line to metrics.jsonl, which is written whole."""
+        """Add a line to metrics.jsonl, and write the whole file."""
         self.lines.append(json.dumps(line) + "\n")
         self._write_lines()
 
@@ -164,7 +164,7 @@ class Run:
     # -------------------------------------------------------------------------------------------- saving
 
     def save(self):
-        """Write a checkpoint; the newest two are kept. UserError where a weight is not finite: it would be no use."""
+        """Write a checkpoint; the newest two are kept. UserError if a weight is not finite."""
         for part in self.parts.values():
             if isinstance(part, nn.Module) and (name := finite(part.state_dict())):
                 raise UserError(
@@ -187,7 +187,7 @@ class Run:
         self.saved_at = time.monotonic()
 
     def _check_weights(self):
-        """UserError where the weights are not the same bits in all processes, which would train other models."""
+        """UserError if the weights are not the same bits in all processes, which must train one model."""
         if processes.size() > 1:
             modules = [part for part in self.parts.values() if isinstance(part, nn.Module)]
             bits = [p.detach().contiguous().view(torch.int32).sum() for part in modules for p in part.parameters()]
@@ -199,9 +199,9 @@ class Run:
                 )
 
     def load(self):
-        """Take up the newest whole checkpoint; damaged ones are named on stderr, and removed.
+        """Load the newest whole checkpoint; damaged ones are named on stderr, and removed.
 
-        Where the run was stopped before its first checkpoint it begins from the start. UserError where all are damaged.
+        A run without any checkpoint begins from the start. UserError if all are damaged, or the newest does not fit.
         """
         damage, damaged = "", []
         for path in reversed(checkpoints(self.folder)):
@@ -213,7 +213,7 @@ class Run:
                 damaged.append(path)
                 continue
             self._take(state, path)
-            for other in damaged:  # it would be one of the two that are kept
+            for other in damaged:  # else it counts among the two that are kept
                 shutil.rmtree(other, ignore_errors=True)
             print(f"resumed after epoch {self.epoch}{f' and {self.step} steps' if self.step else ''}", flush=True)
             return
@@ -234,7 +234,7 @@ class Run:
             for name, part in self.parts.items():
                 if rank == 0 or not getattr(part, "of_process", False):
                     part.load_state_dict(parts[name])
-                elif rank <= len(others):  # else there were fewer, and this one begins with the seed of its own
+                elif rank <= len(others):  # else there were fewer processes, and this one keeps its own seed
                     part.load_state_dict(others[rank - 1][name])
                 if isinstance(part, nn.Module) and (wild := finite(part.state_dict())):
                     raise ValueError(f"{wild} is not finite")
@@ -257,7 +257,7 @@ def checkpoints(folder: RunFolder) -> list[Path]:
 
 
 def _release_memory():
-    """Give the memory back that glibc keeps of batches of many lengths; a long run would hold more and more of it."""
+    """Let glibc return freed memory to the system; with batches of many lengths it would keep more and more."""
     with contextlib.suppress(OSError, AttributeError):  # another system's library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

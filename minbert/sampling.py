@@ -1,7 +1,7 @@
-"""Schedules: on which tasks, and with what batch sizes, each step of an epoch trains.
+"""Schedules: the tasks and the batch sizes of each step of an epoch.
 
 Quora has twenty-three times the examples of STS. A schedule says how much of Quora an epoch uses, and how often it
-repeats the small tasks. One after the other is the worst way: the last task overwrites what BERT learned for the first
+repeats the small tasks. When they are trained one after the other, the last overwrites what BERT learned for the first
 (SST .346 by `sequential` and .431 by `round_robin`, on 4,000 examples of each; minbert/recipes/RESULTS.md).
 
     sequential    all of one task, then all of the next, every epoch (Zhang, Pan & Tao)
@@ -138,7 +138,7 @@ def priority(plan: Plan, epoch: int) -> list[Step]:
 
 
 def fixed(plan: Plan, epoch: int) -> list[Step]:
-    """⌊N_min / batch⌋ iterations of p_i batches of task i, in a fresh order each."""
+    """⌊N_min / batch⌋ iterations of p_i batches of task i, each in a fresh random order."""
     return _iterations(plan, epoch, first_priorities(plan))
 
 

@@ -32,9 +32,9 @@ class LossScale:
         self.value, self.good = (START if self.is_on else 1.0), 0  # good: batches since S changed
 
     def undo(self, parameters: Iterable[nn.Parameter]) -> bool:
-        """Divide the gradients of S·L by S; or return False where S was too large, which is then halved.
+        """Divide the gradients of S·L by S and return True; where S was too large, halve S and return False.
 
-        With S = 1 a gradient that is not finite is the loss's own, and it stays: `engine.checked_step` reports it. With
+        With S = 1 a gradient that is not finite comes from the loss itself; `engine.checked_step` reports it. With
         several processes S is the same in all of them, and all compute their shares of the batch again.
         """
         if not self.is_on:

@@ -1,7 +1,7 @@
-"""What follows from the flags of the two training scripts: which files, which weights train, at which rate.
+"""From the flags of the two training scripts to the settings of a run: its files, what trains, at which rate.
 
-`settle` turns the flags' values into the settings of a run. Flags that cannot be combined are refused here, in one line
-that names them. The same function serves the command line and keyword arguments from Python.
+`settle` turns the flags' values into the settings. Flags that cannot be combined raise a UserError of one line that
+names them. The same function serves the command line and keyword arguments from Python.
 """
 
 import argparse
@@ -18,16 +18,16 @@ from minbert.parser import Parser, at_least
 from minbert.sampling import SCHEDULES
 from minbert.tasks import TASKS, Task, of_task
 
-OWN = "own"  # the name of a data set of the user's
+OWN = "own"  # the name of the user's own data set
 SPLIT_NAMES = {"train": "train", "dev": "dev", "test": "test-student"}  # as Stanford's course names its files
 MODES = {"pretrain": "last-linear-layer", "freeze": "last-linear-layer", "finetune": "full-model"}  # --option
-TRAINING = ("training", "terms of the loss", "output")  # groups of flags that concern a model that is there
+TRAINING = ("training", "terms of the loss", "output")  # groups of flags that a model which is already built can take
 FROZEN, FULL = "last-linear-layer", "full-model"
-SURGERY = ("pcgrad", "gradvac", "cagrad")  # of --combine: they work on gradients that tasks share
+SURGERY = ("pcgrad", "gradvac", "cagrad")  # values of --combine that work on the gradients of shared weights
 
 
 def from_command_line(script: str, argv: Sequence[str] | None, description: str) -> Namespace:
-    """The settings that a command line asks for; it ends the program in one line where they cannot be. script: m, c."""
+    """The settings of a command line. Wrong flags end the program with a one-line error. script: "m", "c"."""
     values = parse(script, argv, description)
     try:
         return settle(script, values)
@@ -36,11 +36,11 @@ def from_command_line(script: str, argv: Sequence[str] | None, description: str)
 
 
 def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: bool = False, **keywords) -> Namespace:
-    """The settings that keyword arguments ask for, named as the flags are: from_keywords("m", smart=5, epochs=3).
+    """The settings of keyword arguments, named as the flags are: from_keywords("m", smart=5, epochs=3).
 
-    rows: tasks of your own, in place of those that a flag names. of_training: allow only the flags that concern the
-    training of a model that is there. Raises TypeError for a name that is no such flag, and UserError where the
-    settings cannot be.
+    `mode` is --fine-tune-mode. rows: tasks of your own, in place of those that a flag names. of_training: allow only
+    the flags of the groups TRAINING. Raises TypeError for a name that is no such flag, and UserError for a wrong value
+    and for flags that cannot be combined.
     """
     flags = flags_of(script)
     allowed = list(flags)
@@ -69,8 +69,8 @@ def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: 
 def settle(script: str, values: Mapping[str, Any], rows: Iterable[Task] | None = None) -> Namespace:
     """The settings of a run, from the values of all flags. Raises UserError where they cannot be combined.
 
-    What both scripts need has a value, also where only the other script has a flag for it. rows: see `from_keywords`.
-    Added are
+    A flag that only the other training script has is there with its default. rows: see `from_keywords`. These are
+    added:
 
         values, changed     every flag's value, and those that are not the default, for run.json
         tasks, rows         the tasks' names; name → Task     mode        "last-linear-layer" or "full-model"
@@ -86,12 +86,12 @@ def settle(script: str, values: Mapping[str, Any], rows: Iterable[Task] | None =
     args.changed = {key: value for key, value in values.items() if value != flags[key].default}
     args.script = script
     if script == "c":
-        args.schedule = "interleaved"  # of one task: every example once an epoch, the last, short batch included
+        args.schedule = "interleaved"  # with one task: every example once an epoch, also those of a short last batch
     return settle_rows(args, {task.name: task for task in rows} if rows is not None else _rows(args))
 
 
 def settle_rows(args: Namespace, rows: dict[str, Task]) -> Namespace:
-    """The rest of `settle`, in `args` itself: what depends on the tasks, by name."""
+    """The rest of `settle`, which depends on the tasks; it changes `args` itself. rows: name → task."""
     args.rows, args.tasks = rows, list(rows)
     limit, weights = args.values.get("limit"), args.values.get("task_weights")
     args.limit = per_task("--limit", limit, args.tasks, int) if limit else {}
@@ -115,7 +115,7 @@ def settle_rows(args: Namespace, rows: dict[str, Task]) -> Namespace:
 
 
 def per_task(flag: str, text: str, tasks: Sequence[str], kind: type) -> dict:
-    """A flag's one number for all tasks, or its list of one for each: {"sst": 1.0, "para": 2.0, "sts": 1.0}."""
+    """A flag's number for each task, from one for all or a list: {"sst": 1.0, "para": 2.0, "sts": 1.0}."""
     words = str(text).split(",")
     if len(words) == 1:
         words *= len(tasks)
@@ -128,7 +128,7 @@ def per_task(flag: str, text: str, tasks: Sequence[str], kind: type) -> dict:
 
 
 def one_or_each(flag: str, text: str, tasks: Sequence[str]) -> str | dict[str, str]:
-    """A flag's one word, or its list of one for each task: {"sst": "cls", "para": "cls", "sts": "mean"}."""
+    """A flag's one word as it is, or its list by task: {"sst": "cls", "para": "cls", "sts": "mean"}."""
     words = text.split(",")
     if len(words) == 1:
         return text
@@ -138,7 +138,7 @@ def one_or_each(flag: str, text: str, tasks: Sequence[str]) -> str | dict[str, s
 
 
 def _rows(args: Namespace) -> dict[str, Task]:
-    """The tasks that --tasks names. A data set of the user's becomes a task when its file is read, in classifier.py."""
+    """The tasks that --tasks names; with --train none yet, since classifier.py makes the task from the file."""
     known = MULTITASK if args.script == "m" else SINGLE
     if args.train:
         for flag in ("tasks", "cfimdb_batch_size"):
@@ -154,9 +154,9 @@ def _rows(args: Namespace) -> dict[str, Task]:
 
 
 def _settle_places(args: Namespace):
-    """Where each task's files are, and where its predictions go: None is the usual name inside OUT.
+    """Set each task's files, and those of its predictions that a flag names; the others have their usual place in OUT.
 
-    OUT is None where no --out was given; a free folder called `run_name` is then found when the run begins.
+    Without --out, `out` is None; the run then begins in a free folder called `run_name`.
     """
     args.data = Path(args.data) if args.data else DATA if DATA.is_dir() else Path("data")
     args.out = Path(args.out) if args.out else None
@@ -178,13 +178,13 @@ def _settle_places(args: Namespace):
 
 
 def find_file(folder: Path, task: Task, split: str) -> Path:
-    """A task's file in a folder, under the name that Stanford's course gives it, else under one of CMU's."""
+    """A task's file in a folder, under Stanford's name or one of CMU's; where none exists, under Stanford's."""
     names = [task.file.format(SPLIT_NAMES[split]), *(name.format(split) for name in task.other_files)]
     return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
 
 
 def _settle_techniques(args: Namespace):
-    """What is added to BERT and to the losses, by name, with the settings that were given."""
+    """Set the additions to BERT and the terms of the losses: name → the settings that were given."""
     on = [technique for technique in techniques().values() if technique.switch.is_on(vars(args))]
     args.additions = {t.name: t.settings(vars(args)) for t in on if t.table == "ADDITIONS"}
     args.terms = {t.name: t.settings(vars(args)) for t in on if t.table == "TERMS"}
@@ -195,7 +195,7 @@ def _settle_techniques(args: Namespace):
 
 
 def _settle_mode(args: Namespace):
-    """Which weights train, and at which rate."""
+    """Set the mode, which says what trains, and the quickstart's learning rate."""
     if args.option:
         mode = MODES[args.option]
         if args.mode and args.mode != mode:

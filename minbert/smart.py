@@ -1,4 +1,4 @@
-"""SMART: fine-tuning that stays smooth, and stays near (Jiang et al. 2020).
+"""SMART: two terms that keep fine-tuning smooth, and near its earlier outputs (Jiang et al. 2020).
 
 The outputs of a big model that is fine-tuned on few examples change sharply between the examples. SMART adds two terms
 to a task's loss,
@@ -26,8 +26,8 @@ brought back to ε. Dropout stays on, and its noise is larger than the term even
 answer goes through a softmax, which is 1 whatever the logit is. The term is a sum of detached numbers, without a
 gradient.
 
-Without the two terms a model overfits where data are few: with 1,000 examples of each task minilm ends its third epoch
-with .634 on STS, and with both terms at .751 (means of three seeds). The published ε = 1e-5 is so small that the first
+Without the two terms a model overfits where data are few: with 1,000 examples of each task minilm scores .634 on STS
+after three epochs, and .751 with both terms (means of three seeds). The published ε = 1e-5 is so small that the first
 term alone changes no digit of the first epoch's scores (minbert/recipes/RESULTS.md, "SMART on few examples").
 
 All of this works on any module and any f; nothing here needs a BERT.
@@ -132,10 +132,10 @@ def smoothness(
     clean: (B, K), f(x) if the caller has computed it, inside `exact(model)` or without dropout and autocast.
     mask: (R, T), 1 where x may be moved, 0 for a pad. epsilon, sigma, eta, steps: ε, σ, η and K; eta None is 100·ε, the
     paper's ratio of 1e-3 to 1e-5 (with a shorter η one step does not reach the edge of the ball). noise: a name from
-    `NOISE`. generator: of the random start. ‖g‖_∞ is of each row of x by itself.
+    `NOISE`. generator: of the random start. ‖g‖_∞ is taken over each row of x.
 
     Gradients flow through both f(x̃) and f(x) into θ, and into x. The search leaves every `.grad` as it is, for
-    its gradient is of x̃ alone. All passes run without dropout and without autocast; bf16 and fp16 cannot tell x̃ from x.
+    its gradient is of x̃ alone. All passes run without dropout and without autocast: in bf16 and fp16 x̃ rounds to x.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
@@ -165,7 +165,7 @@ def ball(delta: Tensor, x: Tensor, epsilon: float) -> Tensor:
 
 
 def relative(delta: Tensor, x: Tensor, epsilon: float) -> Tensor:
-    """Not the paper's: each vector's δ is scaled, up or down, to ‖δ‖_∞ = ε·‖x‖_∞, a fixed share of the vector.
+    """Not in the paper: each vector's δ is scaled, up or down, to ‖δ‖_∞ = ε·‖x‖_∞, a fixed share of the vector.
 
     Public packages normalise in this way instead of projecting (and to 1, whatever ε is). Trujillo & Mahvash have "5%
     noise", ε = .05, which is far more than the paper's 1e-5.
@@ -180,7 +180,7 @@ EPSILON = {"ball": 1e-5, "relative": 0.05}  # the ε that goes with each
 
 @contextmanager
 def exact(model: nn.Module) -> Iterator[None]:
-    """Inside, `model` has no dropout and no autocast. Equal inputs give equal outputs, and close inputs other outputs.
+    """Inside, `model` has no dropout and no autocast: equal inputs have equal outputs, close inputs different ones.
 
     Afterwards every submodule is in train or eval mode as it was before.
     """

@@ -4,7 +4,7 @@
     state.json            everything else, with the places of the tensors
     manifest.json         the sha256 of both; it is written last, and a folder without it is not complete
 
-A folder is written beside its place, brought to the disk, and renamed. Where one was there before, the old folder is
+A folder is written beside its place, flushed to the disk, and renamed. If one was there before, the old folder is
 first renamed, and deleted once the new one has its name; a reader that finds no folder takes the renamed one. So a
 crash, a full disk or a `kill -9` at any moment leaves the old state or the new one, and a flipped bit shows in a
 checksum.
@@ -32,12 +32,12 @@ TENSOR, TUPLE, ITEMS = "\0tensor", "\0tuple", "\0items"  # marks in state.json o
 
 
 def is_state(path: str | Path) -> bool:
-    """Whether a complete state is at `path`, or stepped aside from there."""
+    """Whether a complete state is at `path`, or was renamed from there."""
     return any((place / MANIFEST).exists() for place in (Path(path), _aside(Path(path))))
 
 
 def write_state(path: str | Path, state: Any):
-    """Write nested dicts, lists and tuples of tensors and plain values. UserError where the disk is full or refuses."""
+    """Write nested dicts, lists and tuples of tensors and plain values. UserError if it cannot be written."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh, aside = path.with_name(f".{path.name}.new{TEMPORARY}"), _aside(path)
@@ -68,7 +68,7 @@ def write_state(path: str | Path, state: Any):
 
 
 def read_state(path: str | Path) -> Any:
-    """What `write_state` wrote, tensors on the CPU. UserError where anything of it is not as it was written."""
+    """What `write_state` wrote, tensors on the CPU. UserError if it is not there, incomplete or damaged."""
     path = Path(path)
     if not path.exists() and not _aside(path).exists():
         raise UserError(f"{path}: not there")
@@ -82,7 +82,7 @@ def read_state(path: str | Path) -> Any:
                 raise UserError(f"{path / name}: damaged, its sha256 is {actual} and not {str(manifest[name])[:64]}")
         if set(manifest) != {TENSORS, VALUES}:
             raise UserError(f"{path / MANIFEST}: damaged")
-        tensors = load(contents[TENSORS])  # from memory: tensors of a mapped file would keep it, and it may go
+        tensors = load(contents[TENSORS])  # not a mapped file, which must stay while tensors use it
         return _join(json.loads(contents[VALUES].decode("utf-8")), tensors)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: not there, so {path} is no complete state") from error

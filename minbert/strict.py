@@ -1,8 +1,8 @@
-"""Do these weights fit this model? Every misfit is named, and found before the model takes memory for its numbers.
+"""Do these weights fit this model? A misfit is an error, raised before the model takes memory for its numbers.
 
-A file can be well formed and still hold what would load as something that it is not (whole numbers, NaN, one number
-that stands for a million), or describe a model that no machine can hold. `check_tensor` looks at a weight, `check_fit`
-builds the model on PyTorch's "meta" device, where tensors have shapes and no numbers, and compares.
+A well-formed file can still hold values that would load as wrong weights (whole numbers, NaN, one number repeated a
+million times), or describe a model that no machine can hold. `check_tensor` checks one weight; `check_fit` builds the
+model on PyTorch's "meta" device, where tensors have shapes and no numbers, and compares.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def check_tensor(name: str, value: Any, source: str | Path):
-    """UserError for what would load as something that it is not: quantised, sparse, empty, not a number."""
+    """UserError for a value that is no usable weight: quantised, sparse, without numbers, of integers, not finite."""
     if not isinstance(value, Tensor):
         raise UserError(f"{source}: {name} is a {type(value).__name__}, not a tensor")
     if value.is_meta:
@@ -32,12 +32,12 @@ def check_tensor(name: str, value: Any, source: str | Path):
     if value.numel() > numbers:
         raise UserError(f"{source}: {name} has {value.numel():,} numbers, of which the file holds {numbers:,}; save it "
                         "by tensor.contiguous()")  # fmt: skip
-    if not torch.isfinite(value.float()).all():  # float64 may hold what float32 does not
+    if not torch.isfinite(value.float()).all():  # a finite float64 may be infinite in float32
         raise UserError(f"{source}: {name} holds NaN or infinite numbers; its training went wrong")
 
 
 def check_table(weights: Mapping[Any, Any], source: str | Path):
-    """UserError where a table of weights has an entry that is none, or a name that is no text."""
+    """UserError where a table of weights has an entry that is no weight, or a name that is no text."""
     for name, value in weights.items():
         if not isinstance(name, str):
             raise UserError(f"{source}: {str(name)[:40]!r} is the name of a weight, and not a text")
@@ -46,9 +46,9 @@ def check_table(weights: Mapping[Any, Any], source: str | Path):
 
 def check_fit(build: Callable[[], nn.Module], weights: Mapping[str, Tensor], source: str | Path,
               counts: Callable[[str], bool] = bool):  # fmt: skip
-    """UserError where the module that `build` makes has other weights; it is made without memory for its numbers.
+    """UserError where the module of `build` has other weights; it is built without memory for its numbers.
 
-    counts: which of the module's weights, by name, should be there.
+    counts: name → whether this weight of the module must be among `weights`.
     """
     try:
         with torch.device("meta"), _NoNormal():
@@ -61,7 +61,7 @@ def check_fit(build: Callable[[], nn.Module], weights: Mapping[str, Tensor], sou
 
 
 class _NoNormal(TorchFunctionMode):
-    """`normal_` does nothing: a tensor without numbers needs none, and PyTorch loads 800 modules to say so."""
+    """Makes `normal_` do nothing: a meta tensor has no numbers to fill, and PyTorch would load 800 modules for it."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}

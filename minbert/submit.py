@@ -38,7 +38,7 @@ def flat(source: str) -> str:
 
 
 def write_submission(path: Path, folder: str, sources: dict[str, str], predictions: Sequence[Path], inside: str = ""):
-    """Write the zip, whole or not at all. folder: all files' folder in it; inside: the predictions' folder in that."""
+    """Write the zip, whole or not at all. folder: of all files, as "NAME/" or ""; inside: of the predictions in it."""
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, source in sources.items():
             archive.writestr(f"{folder}{name}", source)

@@ -1,4 +1,4 @@
-"""Files as rows of named values: find out how a file is written, and read it. What its columns mean, `data.py` knows.
+"""Files as rows of named values: find out how a file is written, and read it. `examples.py` interprets the columns.
 
     columns   a header, then rows, separated by tabs (the course's), commas (pandas; CMU since 2023) or semicolons
               (Excel where the comma is the decimal mark), with the quotes of Python's `csv` module
@@ -10,7 +10,7 @@ CRLF or CR. A lone CR in a file whose lines end with LF is a line break within a
 quotes), and so is an LF in a file whose lines end with CR.
 
 Rows are read as `csv.DictReader` reads them, except that a quote which is opened in one row and closed in another is
-an error: `csv` makes one field of everything between, and the rows in there are lost without a word.
+an error: `csv` makes one field of everything between, and these rows are lost without a warning.
 """
 
 import csv
@@ -26,16 +26,16 @@ from minbert.errors import UserError
 csv.field_size_limit(2**31 - 1)  # by default `csv` refuses fields of over 128 KiB; more is not possible on Windows
 
 BREAK = "\udc0a"  # stands for a line break within a field while `csv` reads it; decoded text cannot contain it
-BARS = ["label", "text"]  # what the two values of `label ||| text` are called here
+BARS = ["label", "text"]  # the names of the two values of `label ||| text`
 
 
 class Record(NamedTuple):
     """One row of a file.
 
-    values: what it holds, by the names of its columns. A column that the row is too short for is absent.
+    values: column → value. If the row is too short, its last columns are absent.
     fields: how many fields it has, which may be more than the header has.
-    ends: the fields of its first and of its last line, each read as a line of its own, if the row has several lines
-        and both could be rows by themselves; otherwise empty. `data.py` decides whether a quote has swallowed rows.
+    ends: the fields of its first and of its last line, each read as a line of its own, if the row has several lines and
+        both could be rows by themselves; otherwise empty. `examples.py` decides whether a quote has swallowed rows.
     """
 
     line: int  # where it begins, counted from 1
@@ -56,9 +56,9 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a file's header; its rows follow while `records` is read.
+    """Read a file's header; its rows, and their errors, come while `records` is read.
 
-    Raises UserError, with file and line, for bytes that are no text, for a quote that is left open, and for bad JSON.
+    Raises UserError for a missing or empty file, bytes that are no text, a quote that is left open, and bad JSON.
     """
     path = Path(path)
     text = _read_text(path)
@@ -102,7 +102,7 @@ def _read_text(path: Path) -> str:
 
 
 def _lines(text: str, ends_with_cr: bool) -> list[str]:
-    """The text's lines, which end with CR or else with LF; both side by side are one end. What is left is a BREAK."""
+    """The text's lines, which end with CR or else with LF; both side by side are one end. Any other becomes BREAK."""
     if ends_with_cr:
         return text.replace("\r\n", "\r").replace("\n", BREAK).split("\r")
     if "\r" in text:
@@ -123,7 +123,7 @@ def _csv_rows(path: Path, lines: list[str], delimiter: str, quotes: bool) -> Ite
     line, broken = 1, any(BREAK in line for line in lines)
     for row in reader:
         span = lines[line - 1 : reader.line_num]
-        if len(span) > 1 or (row and row[-1].endswith("\n")):  # it must be csv to the letter
+        if len(span) > 1 or (row and row[-1].endswith("\n")):  # such a row must be strictly valid csv
             try:
                 complete = len(list(csv.reader((line + "\n" for line in span), strict=True, **options))) == 1
             except csv.Error:
@@ -138,7 +138,7 @@ def _csv_rows(path: Path, lines: list[str], delimiter: str, quotes: bool) -> Ite
 
 
 def swallowed(path: Path, line: int) -> str:
-    """What to say of a quote that is opened there and not closed in its own row."""
+    """The error for a quote that is opened in this line and not closed in its own row."""
     return (
         f'{path}, line {line}: a quote (") is opened and swallows the rows that follow; close it at the end of its '
         'field, or write """ if it begins the text'

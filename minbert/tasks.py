@@ -7,9 +7,8 @@
     nli     SNLI, MNLI   does the premise entail the hypothesis?                      3 logits   accuracy
 
 The last is not one of the course's tasks; BERT can be trained on it before the others, see `pretraining/`.
-A head gives K raw outputs an example, without softmax or sigmoid: these are part of the two cross-entropies, which are
-exact for large logits only because they see the logits themselves. STS labels are real numbers (2.6 stays 2.6), and so
-is its output.
+A head gives K raw outputs an example, without softmax or sigmoid: the two cross-entropies compute these from the
+logits, which is exact for large logits too. STS labels are real numbers (2.6 stays 2.6), and so is the output for STS.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,12 +40,12 @@ def binary_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def regression_loss(outputs: Tensor, labels: Tensor, low: float = 0.0, high: float = 5.0) -> Tensor:
-    """Mean squared error with both sides mapped from low…high to 0…1. outputs: (B, 1), labels: (B,), both low…high.
+    """Mean squared error of outputs and labels, both mapped from low…high to 0…1. outputs: (B, 1); labels: (B,).
 
         L = mean over examples of ((z - y)/(high - low))²
 
-    The optimum does not change; this keeps the tasks' gradients at a similar size. On a scale to 5 they are 25 times
-    larger, and Adam's running means, which all tasks share, then make every other task's steps small. (As in Mo & Ho.)
+    The optimum does not change; this keeps the tasks' gradients at a similar size. On a scale to 5 this task's are 25
+    times larger, and Adam's running means, which all tasks share, then make the other tasks' steps small. (Mo & Ho.)
     """
     return F.mse_loss((outputs[:, 0] - low) / (high - low), (labels - low) / (high - low))
 
@@ -58,7 +57,7 @@ def cosine_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 
     outputs: (B, 1), 5·cos(u, v). Above half the highest label the optimum is cos 1, below it cos 0. Labels 3
     and 5 have the same optimum and differ only in the size of the gradient (after the report of Griggs).
-    `regression_loss` is what sentence-transformers calls CosineSimilarityLoss.
+    With the same head, `regression_loss` is the CosineSimilarityLoss of sentence-transformers.
     """
     cos, y = outputs[:, 0] / 5, labels / 5
     return (y * (1 - cos) + (1 - y) * cos.clamp(min=0)).mean()
@@ -108,7 +107,7 @@ def spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 
 def macro_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """The mean over the classes of F1 = 2·TP/(2·TP + FP + FN), every class that occurs on either side counted once."""
+    """The mean of F1 = 2·TP/(2·TP + FP + FN) over all classes that occur in the predictions or the labels."""
     both = [(predictions == k, labels == k) for k in np.union1d(predictions, labels)]
     return float(np.mean([2 * np.sum(p & y) / (np.sum(p) + np.sum(y)) for p, y in both]))
 
@@ -148,17 +147,17 @@ class Task:
     texts: tuple[str, ...]  # the columns that hold the sentence, or the two sentences
     label: str  # the column that holds the label, absent from a test file
     kind: str = "classes"  # a row of KINDS
-    label_range: tuple[float, float] = (0, 0)  # with both ends; it follows from the words of classes
+    label_range: tuple[float, float] = (0, 0)  # both ends included; classes get it from `words`
     words: tuple[str, ...] = ()  # the meanings of the labels 0, 1, …
     title: str = ""
     file: str = ""  # its name in a data folder, with {} for the split
     other_files: tuple[str, ...] = ()  # the names that other courses give it
     header: str = ""  # of the prediction's column in the course's files, in its spelling; "" if the course has none
-    aliases: Mapping[str, str] = field(default_factory=dict)  # others' names of columns → ours, where ours are absent
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of columns → ours; used if ours are absent
     undecided: tuple[str, ...] = ()  # labels of examples on which the annotators did not agree
-    by_number: bool = True  # whether a file may hold, and predictions are, the numbers of the classes; else their words
-    bounded: bool = True  # whether a label beyond label_range is a mistake; else the range is that of the training file
-    form: str = "stanford"  # how predictions are written about files that have no form of their own; see evaluation.py
+    by_number: bool = True  # files may hold the numbers of classes, and predictions are numbers; if False, words alone
+    bounded: bool = True  # whether a label outside label_range is an error; if not, the range is the training file's
+    form: str = "stanford"  # the form of predictions unless the data file sets one: a key of evaluation.FORMS
 
     def __post_init__(self):
         if self.label_range[0] == self.label_range[1] and len(self.words) > 1 and self.kind != "number":
@@ -168,7 +167,7 @@ class Task:
             raise ValueError(f"task {self.name}: {problem}")
 
     def _problem(self) -> str:
-        """What cannot be in this row, or ""."""
+        """The first mistake in this row, or ""."""
         low, high = self.label_range
         if self.kind not in KINDS:
             return f"{self.kind!r} is no kind; it takes a kind of {', '.join(KINDS)}"
@@ -215,7 +214,7 @@ class Task:
         return KINDS[self.kind].divergence(a, b, *self._scale)
 
     def predict(self, outputs: Tensor) -> np.ndarray:
-        """(B, K) → (B,), in the form in which it is written."""
+        """(B, K) → (B,): class numbers, 0.0 or 1.0, or numbers."""
         return KINDS[self.kind].predict(outputs)
 
     @property
@@ -237,7 +236,7 @@ class Task:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of a file, labelled or not. Files without ids are read, too: see `data.read_examples`."""
+        """The columns of a file besides the label. Files without ids are read, too: see `data.read_examples`."""
         return ("id", *self.texts) if self.has_ids else self.texts
 
     def written(self, prediction) -> str:
@@ -254,7 +253,7 @@ class Task:
 
 
 def task_row(task: "str | Mapping | Task") -> Task:
-    """A task by its name in the table, by its values, or itself. Raises UserError for a name that is not there."""
+    """The task of a name in the table, of a row's values, or `task` itself. Raises UserError for an unknown name."""
     if isinstance(task, str):
         if task not in TASKS:
             raise UserError(f"no task is called {task}; there are {', '.join(TASKS)}, and any `Task` of your own")
@@ -265,7 +264,7 @@ def task_row(task: "str | Mapping | Task") -> Task:
 
 
 def of_task(choice: str | Mapping[str, str], name: str) -> str:
-    """A task's word, out of one word for all tasks or of one for each. Raises ValueError where it has none."""
+    """The word for the task `name`. choice: one word for all tasks, or task → word. ValueError if it has none."""
     if not isinstance(choice, str) and name not in choice:
         raise ValueError(f"give one word for all tasks, or one for each: {name} has none in {dict(choice)}")
     return choice if isinstance(choice, str) else choice[name]

@@ -11,9 +11,9 @@ and with
     term(first) → (scalar, log)        the weighted term for one batch, a `Pass`, and the numbers to log of it, by name
     largest                            the logged numbers of which an epoch keeps the largest, not the mean
     after_step(progress)               called after each step; progress: the share of the training that is done
-    describe(means) → str              a line for the person after an epoch; means: task → name → number
-    state_dict(), load_state_dict()    what a run must remember to go on
-    of_process                         True where that differs between processes (a generator of noise); may be left out
+    describe(means) → str              a line to print after an epoch; means: task → name → number
+    state_dict(), load_state_dict()    the state that a resumed run needs
+    of_process                         True where that state differs between processes (as of noise); may be left out
 
 The scalar must be a mean over the batch's examples, since a batch may be computed in parts (`engine.Portions`).
 
@@ -42,8 +42,8 @@ class Pass:
 
     def __init__(self, model: MultitaskBert, batch: Batch, loss_function: Loss):
         self.model, self.batch, self.loss_function = model, batch, loss_function
-        known = batch.vectors is not None  # BERT's vectors of these rows
-        self.logits = model(batch) if known else model.logits(batch, self.embedded)
+        has_vectors = batch.vectors is not None  # BERT's, computed before
+        self.logits = model(batch) if has_vectors else model.logits(batch, self.embedded)
 
     @cached_property
     def embedded(self) -> Tensor:
@@ -66,7 +66,7 @@ class Pass:
 
     @cached_property
     def clean(self) -> "Pass":
-        """The pass without dropout and in fp32: this one where it is so, else a second one, which all terms share."""
+        """The pass without dropout and in fp32: this one if it is clean, else a second one, which all terms share."""
         if self.is_clean:
             return self
         with exact(self.model):

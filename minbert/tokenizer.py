@@ -2,23 +2,23 @@
 
     "He couldn't."  →  he couldn ' t .  →  ids;   a rare word splits into pieces: minbert → min ##bert
 
-What BERT sees is one of two shapes, with token types that tell a first sentence (0) from a second (1):
+BERT's input has one of two forms, with token types that tell a first sentence (0) from a second (1):
 
     single   [CLS] a [SEP]                 types 0
     pair     [CLS] a [SEP] b [SEP]         types 0 up to the first [SEP], then 1
 
-Why pieces? 30,522 of them spell every word, known or not, and a rare word still shows its parts to the model. A word
-that cannot be spelled from them is [UNK]. What the model learned belongs to its own vocabulary and case: with another
-one every id is a different word, and nothing but the scores would show it.
+Why pieces? 30,522 of them spell nearly every word, so that the model sees at least the parts of a rare one. A word that
+they cannot spell is [UNK]. A model works only with the vocabulary and case of its training: with others every id means
+a different word, and nothing but low scores would show it.
 
 Splitting into pieces is the slow part and never depends on the batch, so it is done once for each text (`encode`);
 putting the pieces together (`single`, `pair`) and padding a batch (`pad`) are cheap and come later. That is what
 training uses. Programs written for `transformers` call the tokenizer itself, `tokenize`, `decode` and the other
-methods of the second half: whatever they accept means what it means there.
+methods of the second half: the arguments that these accept have the same meaning there.
 
-One letter differs from the fast tokenizer of `transformers`, which lower-cases letter by letter: a Greek capital sigma
-at the end of a word becomes ς, not σ ("ΟΔΟΣ" → "οδος"), as in Google's tokenizer, with which BERT was trained, and in
-`transformers`' own in Python (`BertTokenizerLegacy`).
+One letter differs from the fast tokenizer of `transformers`, which lower-cases letter by letter: here a Greek capital
+sigma at the end of a word becomes ς, not σ ("ΟΔΟΣ" → "οδος"), as in Google's tokenizer, with which BERT was trained,
+and in the Python one of `transformers` (`BertTokenizerLegacy`).
 """
 
 import warnings
@@ -63,8 +63,8 @@ class BertTokenizer:
     """BERT's tokenizer.
 
     vocab: the word pieces in the order of their ids, or a tokenizer of the `tokenizers` library with them.
-    lowercase: as the uncased models want it; a whole tokenizer knows that itself.
-    max_length: the longest row, specials included; longer ones are cut and counted in `truncated`.
+    lowercase: True for an uncased model; a whole tokenizer has this setting inside.
+    max_length: of a row in tokens, specials included; longer ones are cut and counted in `truncated`.
     """
 
     pad_token, unk_token, cls_token, sep_token, mask_token = SPECIAL
@@ -89,18 +89,18 @@ class BertTokenizer:
 
     @classmethod
     def from_json(cls, text: str, max_length: int = 512) -> "BertTokenizer":
-        """What `to_json` wrote."""
+        """Make the tokenizer again from the text of `to_json`."""
         return cls(Tokenizer.from_str(text), max_length=max_length)
 
     def to_json(self) -> str:
-        """All that the tokenizer is, but for `max_length`, in the form of a tokenizer.json."""
+        """The whole tokenizer except `max_length`, in the format of a tokenizer.json."""
         return self._pieces.to_str()
 
     @classmethod
     def from_pretrained(cls, name: str | Path, local_files_only: bool = False,
                         do_lower_case: bool | None = None) -> "BertTokenizer":  # fmt: skip
         """The tokenizer of a pretrained model (see `pretrained.load_tokenizer`)."""
-        from minbert.pretrained import load_tokenizer  # looks ahead, as BertModel.from_pretrained does
+        from minbert.pretrained import load_tokenizer  # imported here, as in BertModel.from_pretrained
 
         return load_tokenizer(name, local_files_only, do_lower_case)
 
@@ -123,7 +123,7 @@ class BertTokenizer:
         return [encoding.ids for encoding in self._pieces.encode_batch(texts, add_special_tokens=False)]
 
     def _clean(self, text: str) -> str:
-        """`text` with small final sigmas, where it will be lower-cased: the library goes by single letters."""
+        """`text` with small sigmas for capital ones, where the library would lower-case each letter by itself."""
         if not isinstance(text, str):
             raise TypeError(f"{text!r} is not a text (str)")
         if not self.lowercase or "Σ" not in text:
@@ -139,7 +139,7 @@ class BertTokenizer:
         return Row(ids, len(ids))
 
     def pair(self, a: list[int], b: list[int]) -> Row:
-        """[CLS] a [SEP] b [SEP]. What is too much is cut from the longer one first, then from both alike."""
+        """[CLS] a [SEP] b [SEP]. To fit `max_length`, the longer one is cut first, then both equally."""
         room = self.max_length - 3
         if len(a) + len(b) > room:
             self.truncated += 1
@@ -177,15 +177,15 @@ class BertTokenizer:
         return_token_type_ids: bool | None = None,
         return_attention_mask: bool | None = None,
     ) -> BatchEncoding:
-        """A text, a pair of texts, or a batch of either, to lists of ids, token types and mask; or to tensors of B×T.
+        """Turn a text, a pair, or a batch of either into lists of ids, token types and mask, or into tensors of B×T.
 
         padding: True (to the longest), "max_length" or False. truncation: True ("longest_first"), "only_first",
-        "only_second" or False. max_length: replaces the model's. return_tensors: None or "pt".
+        "only_second" or False. max_length: replaces the model's. return_tensors: None or "pt". Others: ValueError.
         """
         if padding not in PADDING or truncation not in TRUNCATION or return_tensors not in (None, "pt"):
             raise ValueError(f"padding is {padding!r}, truncation {truncation!r}, return_tensors {return_tensors!r}; "
                              f"they can be {list(PADDING)}, {list(TRUNCATION)}, [None, 'pt']")  # fmt: skip
-        if truncation is None and max_length is not None and padding is False:  # transformers infers it then only
+        if truncation is None and max_length is not None and padding is False:  # as in transformers
             truncation = True
         if max_length is not None and not TRUNCATION[truncation] and padding != "max_length":
             warnings.warn("max_length does nothing here without truncation=True", stacklevel=2)
@@ -201,7 +201,7 @@ class BertTokenizer:
                 length = limit if padding == "max_length" else None
                 self._pieces.enable_padding(pad_id=self.pad_id, pad_token="[PAD]", length=length)
             encodings = self._pieces.encode_batch(rows, add_special_tokens=add_special_tokens)
-        except Exception as error:  # "only_first" where that is too short; the library raises nothing more exact
+        except Exception as error:  # such as "only_first" with too short a text; the library has no exact type
             raise ValueError(str(error)) from error
         finally:
             self._pieces.no_truncation()
@@ -218,7 +218,7 @@ class BertTokenizer:
             raise ValueError("the rows differ in length, so they make no tensor; add padding=True")
         return BatchEncoding({name: torch.tensor(values) for name, values in columns.items()})
 
-    encode_plus = batch_encode_plus = __call__  # as it was called up to transformers 4
+    encode_plus = batch_encode_plus = __call__  # its names up to transformers 4
 
     def _rows(self, text: str | Sequence, text_pair: str | Sequence[str] | None) -> list[str | tuple[str, str]]:
         """One text or pair for each row of the result."""
@@ -244,7 +244,7 @@ class BertTokenizer:
         return encoding.tokens
 
     def decode(self, ids: int | Sequence | Tensor, skip_special_tokens: bool = False) -> str | list[str]:
-        """Ids → text, as far as it can be had again; rows of ids → a list of texts."""
+        """Ids → text, whose case and spaces may differ from before; rows of ids → a list of texts."""
         ids = ids.tolist() if hasattr(ids, "tolist") else ids
         if isinstance(ids, int):
             ids = [ids]
@@ -285,7 +285,7 @@ class BertTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many pieces there are, without added tokens; with them: `len(tokenizer)`."""
+        """The number of pieces without added tokens; `len(tokenizer)` counts these too."""
         return self._pieces.get_vocab_size(with_added_tokens=False)
 
     @property

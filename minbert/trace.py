@@ -19,7 +19,7 @@ NUMBERS = 2
 
 
 def trace(sentence: str, pretrained: str) -> list[tuple[str, ...]]:
-    """Run a sentence through the BERT of `pretrained`; (place, shape, numbers, name, meaning) of each stage, in order.
+    """Run a sentence through the BERT of `pretrained`; returns (place, shape, numbers, name, meaning) for each.
 
     Must be called before any other module of minbert that computes is imported.
     """
@@ -48,8 +48,8 @@ def trace(sentence: str, pretrained: str) -> list[tuple[str, ...]]:
 
 def name_of(claim: Claim, line: str) -> str:
     """The variable that a line assigns to, the function whose value it returns, or the layer that it calls."""
-    assigned, layer = re.match(r"\s*(\w+) = ", line), re.match(r"\s*\+? ?self\.(\w+)\(", line)
-    return (assigned or layer)[1] if assigned or layer else claim.owner.rpartition(".")[2]
+    variable, layer = re.match(r"\s*(\w+) = ", line), re.match(r"\s*\+? ?self\.(\w+)\(", line)
+    return (variable or layer)[1] if variable or layer else claim.owner.rpartition(".")[2]
 
 
 def main(argv: list[str] | None = None):

@@ -1,4 +1,4 @@
-"""The word pieces of a model and how its text is cleaned, as the model's files say it.
+"""The word pieces of a model and how its text is cleaned, read from the model's files.
 
     vocab.txt                 a piece a line, in the order of their ids (Google's form)
     tokenizer.json            the pieces and every setting, as the `tokenizers` library writes them
@@ -6,8 +6,8 @@
     added_tokens.json         tokens that somebody added after the pieces: {"[NAME]": 30522}
     special_tokens_map.json   which of these are special, in older directories
 
-What is read becomes a `Tokenizer` of that library, which `tokenizer.py` uses; it means here what it means in
-`transformers`. What would mean something else there, and what contradicts itself, is a UserError.
+The files become a `Tokenizer` of that library, which `tokenizer.py` uses, with the same meaning as in `transformers`.
+A setting that would have another meaning here, or a contradiction between the files, is a UserError.
 """
 
 import json
@@ -30,7 +30,7 @@ from minbert.files import atomic, read_json, refuse_stand_in
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FILES = ("tokenizer.json", "vocab.txt")  # either is enough
 SETTINGS_FILES = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
-BERTS = ("Bert", "DistilBert", "Electra", "MobileBert")  # whose tokenizer classes do what is done here
+BERTS = ("Bert", "DistilBert", "Electra", "MobileBert")  # whose tokenizer classes work as this file does
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that do what tokenizer.json says
 CLASSES = {None, *GENERIC, *(f"{name}Tokenizer{form}" for name in BERTS for form in ("", "Fast", "Legacy"))}
 SETTINGS = {  # in tokenizer_config.json → in tokenizer.json's normalizer
@@ -44,8 +44,8 @@ def build(vocab: Sequence[str], lowercase: bool = True, strip_accents: bool | No
           added: Sequence[tuple[int | None, AddedToken]] = ()) -> Tokenizer:  # fmt: skip
     """A BERT's tokenizer from its word pieces in the order of their ids.
 
-    lowercase: as the uncased models want it. strip_accents: None is the same as `lowercase`. chinese: whether each
-    Chinese character is a word. added: tokens that stand beside the pieces, with their ids (None: the next).
+    lowercase: True for an uncased model. strip_accents: None is the same as `lowercase`. chinese: whether each
+    Chinese character is a word. added: tokens beside the pieces, with their ids (None: the next free one).
     """
     index = {piece: i for i, piece in enumerate(vocab)}
     tokenizer = Tokenizer(WordPiece(index, unk_token="[UNK]", max_input_chars_per_word=100))
@@ -57,7 +57,7 @@ def build(vocab: Sequence[str], lowercase: bool = True, strip_accents: bool | No
 
 
 def complete(tokenizer: Tokenizer, added: Sequence[tuple[int | None, AddedToken]] = ()) -> Tokenizer:
-    """Give a tokenizer what every BERT's has: special tokens, [CLS] a [SEP] b [SEP], and the tokens that were added."""
+    """Give a tokenizer the special tokens, [CLS] a [SEP] b [SEP], and `added` tokens; UserError if they do not fit."""
     ids = {piece: tokenizer.token_to_id(piece) for piece in SPECIAL}
     missing = [piece for piece, i in ids.items() if i is None]
     if missing:
@@ -86,7 +86,7 @@ def complete(tokenizer: Tokenizer, added: Sequence[tuple[int | None, AddedToken]
 def read_tokenizer(path: Path, lowercase: bool | None = None) -> tuple[Tokenizer, int | None]:
     """The tokenizer of a model's directory, or of one vocab.txt; and the longest row that its settings name, if any.
 
-    lowercase: replaces what the files say of it.
+    lowercase: replaces the setting of the files. Raises UserError.
     """
     folder, files = (path, [path / name for name in FILES]) if path.is_dir() else (path.parent, [path])
     files = [file for file in files if file.exists()]
@@ -114,16 +114,16 @@ def read_tokenizer(path: Path, lowercase: bool | None = None) -> tuple[Tokenizer
         if lowers(tokenizer) and (cased := capitals(tokenizer.get_vocab(with_added_tokens=False))):
             print(f"{files[0]}: its settings lower-case all text (do_lower_case), but {len(cased):,} pieces have "
                   "capitals and will never be used", file=sys.stderr)  # fmt: skip
-        longest = settings.get("model_max_length") or 1e30  # which transformers writes where it does not know
+        longest = settings.get("model_max_length") or 1e30  # which transformers writes for "unknown"
         return tokenizer, int(longest) if longest < 1e9 else None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # settings of another kind than they should be
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # settings of a wrong type
         raise UserError(f"{folder}: the tokenizer's settings cannot be read ({error})") from error
     except UserError as error:
         raise UserError(f"{files[0]}: {error}") from error
 
 
 def read_vocab(path: Path) -> list[str]:
-    """A piece a line; line ends of Windows and a byte-order mark do not matter."""
+    """Read a file of a piece a line; it may have Windows line ends and a byte-order mark."""
     try:
         return path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
@@ -131,14 +131,14 @@ def read_vocab(path: Path) -> list[str]:
 
 
 def capitals(vocab: Iterable[str]) -> list[str]:
-    """The pieces by which one knows the vocabulary of a cased model; an uncased one may have single letters of both."""
+    """The pieces that only a cased model has: those with capitals, except a letter that is there in both cases."""
     known = set(vocab)
     pieces = [piece for piece in known if piece != piece.lower() and not re.fullmatch(r"\[.*\]|<.*>", piece)]
     return [piece for piece in pieces if piece.lower() not in known or len(piece.removeprefix("##")) > 1]
 
 
 def check_settings(settings: Mapping, special: Mapping):
-    """UserError where another tokenizer is meant than the one of this file."""
+    """UserError where the settings are those of another kind of tokenizer."""
     kind = settings.get("tokenizer_class")
     if kind not in CLASSES:
         raise UserError(f"tokenizer_config.json says tokenizer_class = {kind!r}; this one is BertTokenizer")
@@ -153,7 +153,7 @@ def check_settings(settings: Mapping, special: Mapping):
 
 
 def text_of(token: str | Mapping) -> str:
-    """The text of a token, which a settings file names by itself or with flags."""
+    """The text of a token: a settings file holds the text alone, or a table with it and flags."""
     return token if isinstance(token, str) else token["content"]
 
 
@@ -180,7 +180,7 @@ def added_tokens(settings: Mapping, added: Mapping, special: Mapping) -> list[tu
 
 
 def parse(path: Path, settings: Mapping, lowercase: bool | None) -> Tokenizer:
-    """The tokenizer that a tokenizer.json describes; what tokenizer_config.json says otherwise counts more."""
+    """The tokenizer of a tokenizer.json; tokenizer_config.json counts more. UserError where it is not BERT's."""
     try:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8-sig"))
     except Exception as error:  # the library raises nothing more exact
@@ -241,7 +241,7 @@ def compare(tokenizer: Tokenizer, path: Path):
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int):
     """Write vocab.txt and tokenizer_config.json, which `transformers` and `read_tokenizer` read.
 
-    tokenizer.json only where these two do not say everything, or where there is one, which would be another's.
+    It writes tokenizer.json only where these two are not enough, or to replace an older tokenizer.json in the folder.
     """
     pieces = tokenizer.get_vocab(with_added_tokens=False)
     lines = [""] * (max(pieces.values()) + 1)  # an id that no piece has is an empty line

@@ -26,8 +26,8 @@ def main(argv: list[str] | None = None):
         args = parser.parse_args(argv)
         parts = choose(args.parts)
         taken = write_copy(args.out, parts, args.layout)
-        asked = {function for part in parts for function in part.functions}
-        more = [f"{function} in {file}" for file, function in taken if (file, function) not in asked]
+        own = {function for part in parts for function in part.functions}
+        more = [f"{function} in {file}" for file, function in taken if (file, function) not in own]
         print(f"{args.out}: {len(taken)} functions to write, of {', '.join(part.name for part in parts)}")
         if more:
             print(f"Among them are functions of other parts that have lines in common with these: {', '.join(more)}")

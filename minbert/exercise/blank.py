@@ -73,7 +73,7 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def solution(sources: Mapping[str, str], marked: Iterable[tuple[str, str]]) -> dict[str, set[tuple[str, str]]]:
-    """The lines of code by which one would know the bodies of `marked` functions, (file, name): line → functions.
+    """The lines of code that show the bodies of `marked` functions, (file, name): line → functions.
 
     sources: the text of every file. Short lines are left out, and those that stand elsewhere in these files as well.
     """

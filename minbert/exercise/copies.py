@@ -70,7 +70,7 @@ def read_project() -> dict[str, str]:
 
 
 def _ours(path: Path) -> bool:
-    """Whether a file belongs to the project: the course's data, which one may have fetched into data/, do not."""
+    """Whether a file belongs to the project. The course's data, which may have been fetched into data/, does not."""
     return path.suffix != ".csv" or path.parent.name == "sample"
 
 

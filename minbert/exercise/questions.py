@@ -1,8 +1,8 @@
 """What a copy has of the sanity check: its questions, and recorded numbers in place of the right pieces.
 
-A part of the check has three things: how to find a student's code and what to ask of it, which stays; the right pieces,
-the mistakes and what is built of them, which are a solution and go; and what these answer, which `minbert.sanity.
-recorded` writes into a file of numbers.
+A part of the check has three things. How to find a student's code and what to ask of it stays. The right pieces, the
+mistakes and what is built of them are a solution and are left out. What these answer is written into a file of numbers
+by `minbert.sanity.recorded`.
 """
 
 import ast

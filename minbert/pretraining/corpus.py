@@ -1,4 +1,4 @@
-"""What both lessons read: sentences and pairs of the training files, without those of any dev or test file."""
+"""The texts of both lessons: sentences and pairs of the training files, without those of any dev or test file."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ Key = tuple[int, ...]  # a text's word pieces: two texts with the same are the s
 
 @dataclass
 class Corpus:
-    """What both lessons read, and what they are scored on."""
+    """The data sets that both lessons train on and are scored on; None for those that there are not."""
 
     mlm: Dataset | None  # sentences of the training files
     held_out: Dataset | None  # more of them, never trained on
     nli: Dataset | None  # pairs
     nli_dev: Dataset | None
-    notes: list[str]  # what was read and what was left out, for the person
+    notes: list[str]  # what was read and what was left out, to be printed
 
     @property
     def train(self) -> dict[str, Dataset]:
@@ -33,11 +33,11 @@ class Corpus:
 
 
 def forbidden_sentences(folder: Path, tokenizer: BertTokenizer) -> tuple[set[Key], list[str]]:
-    """What no lesson may hold: all texts of all tasks' dev and test files in `folder`; and the names of these."""
+    """The texts that no lesson may hold: those of all dev and test files in `folder`; and the names of these files."""
     every = {folder / task.file.format(SPLITS[split]): task for task in TASKS.values() for split in ("dev", "test")}
-    found = {path: task for path, task in every.items() if path.exists()}
-    texts = [text for path, task in found.items() for text in read_texts(path, task)]
-    return set(map(tuple, tokenizer.encode(texts))), [path.name for path in found]
+    files = {path: task for path, task in every.items() if path.exists()}
+    texts = [text for path, task in files.items() for text in read_texts(path, task)]
+    return set(map(tuple, tokenizer.encode(texts))), [path.name for path in files]
 
 
 def read_corpus(
@@ -52,7 +52,8 @@ def read_corpus(
     """Read the training files of the tasks in `files`, each sentence once, without those of any dev or test file.
 
     limit: how many examples of a task's training file, else all. held_out: sentences to keep for scoring, at most a
-    tenth of all; pairs that hold one of them are left out. pairs: "joint" or "separate", of NLI.
+    tenth of all; pairs that hold one of them are left out. pairs: "joint" or "separate", of NLI. Raises UserError where
+    NLI has no pair left, or one without a label.
     """
     forbidden, compared = forbidden_sentences(folder, tokenizer)
     notes = [f"compared with {', '.join(compared) or 'nothing: no dev or test file is there'}"]
@@ -72,11 +73,11 @@ def read_corpus(
         if len(sentences) > before:
             notes.append(f"{task.title}: {len(sentences) - before:,} sentences")
     kept = [key for key in sentences if key not in forbidden]
-    drawn = torch.randperm(len(kept), generator=generator_for(0)).tolist()
-    aside = {kept[i] for i in drawn[: min(held_out, len(kept) // 10)]}
+    order = torch.randperm(len(kept), generator=generator_for(0)).tolist()
+    reserve = {kept[i] for i in order[: min(held_out, len(kept) // 10)]}
     if kept:
         notes.append(
-            f"left out {len(sentences) - len(kept):,} sentences that a dev or test file has; held out {len(aside):,}"
+            f"left out {len(sentences) - len(kept):,} sentences that a dev or test file has; held out {len(reserve):,}"
         )
 
     def dataset(keys: Iterable[Key]) -> Dataset | None:
@@ -86,7 +87,7 @@ def read_corpus(
     nli = nli_dev = None
     if "nli" in lessons:
         clean = [(keys, example) for keys, example in nli_pairs if forbidden.isdisjoint(keys)]
-        mine = [example for keys, example in clean if aside.isdisjoint(keys)]
+        mine = [example for keys, example in clean if reserve.isdisjoint(keys)]
         notes.append(
             f"left out {len(nli_pairs) - len(clean):,} pairs with a dev or test file's sentence, "
             f"{len(clean) - len(mine):,} with a held-out one"
@@ -97,7 +98,7 @@ def read_corpus(
                 path = folder / TASKS["nli"].file.format(split)
                 raise UserError(f"{path}: not every row has a label, or none is left; --tasks nli needs labelled pairs")
         nli, nli_dev = (Dataset(TASKS["nli"], examples, tokenizer, pairs) for examples in (mine, dev))
-    return Corpus(dataset(key for key in kept if key not in aside), dataset(key for key in kept if key in aside),
+    return Corpus(dataset(key for key in kept if key not in reserve), dataset(key for key in kept if key in reserve),
                   nli, nli_dev, notes)  # fmt: skip
 
 

@@ -21,16 +21,16 @@ from minbert.pretraining.masking import Masker, generator_for
 from minbert.tasks import TASKS
 from minbert.tokenizer import BertTokenizer
 
-BATCH = 8192  # tokens; another number would give the held-out sentences other masks, as they go by batches
-SENTENCES = replace(TASKS["sst"], name="mlm", title="masked words")  # of a data set that is texts and nothing else
+BATCH = 8192  # tokens; with another number the held-out sentences would get other masks, which are drawn by batch
+SENTENCES = replace(TASKS["sst"], name="mlm", title="masked words")  # the task of a data set of texts without labels
 
 
 class MlmHead(nn.Module):
-    """What BERT was pre-trained with, and most checkpoints hold: from a token's vector to a logit for every word piece.
+    """The head of BERT's pre-training, which most checkpoints hold: a token's vector → a logit for every word piece.
 
         logits = W·LN(GELU(A·x + a)) + b        W is the word embedding, not a second copy
 
-    The same W reads and writes: a token's vector must come near the embedding of the word that belongs there.
+    Since W is also BERT's input, a token's vector must come near the embedding of the word that belongs there.
     """
 
     def __init__(self, config: BertConfig):
@@ -63,10 +63,9 @@ class Learner(nn.Module):
         self.nli = MultitaskBert(bert, ["nli"] if nli is not None else [], **(nli or {}))
 
     def mlm_logits(self, batch: Batch, seen: Tensor, chosen: Tensor) -> Tensor:
-        """The logits at the N chosen places alone: over the whole batch they would be 7 times the work.
+        """The logits (N, V) at the N chosen places alone, since at all places they would be 7 times the work.
 
-        batch: whose attention mask and token types count. seen: (B, T), its ids as masked. chosen: (B, T), bool.
-        Returns (N, V).
+        batch: it gives the attention mask and the token types. seen: (B, T), its ids as masked. chosen: (B, T), bool.
         """
         x = self.bert.encode(self.bert.embed(seen, batch.token_type_ids), batch.attention_mask)  # (B, T, C)
         return self.mlm(x[chosen], self.bert.word_embedding.weight)  # (N, V)
@@ -79,14 +78,14 @@ class Learner(nn.Module):
 
 @torch.no_grad()
 def score_masked(learner: Learner, data: Dataset, masker: Masker) -> dict[str, float]:
-    """MLM's mean loss over the chosen tokens of `data`, in nats, and the share that was found; always the same masks.
+    """MLM's mean loss in nats over the chosen tokens of `data`, and the share predicted right; always the same masks.
 
-    "words" are word pieces. Without dropout; BERT is left in the mode in which it was.
+    A "word" is a word piece. There is no dropout; BERT's mode is restored. UserError where the loss is not finite.
     """
     was_training = learner.training
     learner.eval()
     device = learner.nli.device
-    loss, found, count = 0.0, 0, 0
+    loss, correct, count = 0.0, 0, 0
     for number, batch in islice(enumerate(eval_batches(data, BATCH)), processes.rank(), None, processes.size()):
         seen, chosen = (x.to(device) for x in masker(batch.input_ids, generator_for(2, number)))
         batch = batch.to(device)
@@ -94,13 +93,13 @@ def score_masked(learner: Learner, data: Dataset, masker: Masker) -> dict[str, f
             logits = learner.mlm_logits(batch, seen, chosen).float()
         targets = batch.input_ids[chosen]
         loss += F.cross_entropy(logits, targets, reduction="sum").item()
-        found += (logits.argmax(dim=-1) == targets).sum().item()
+        correct += (logits.argmax(dim=-1) == targets).sum().item()
         count += len(targets)
     learner.train(was_training)
-    loss, found, count = processes.summed([torch.tensor([loss, found, count], dtype=torch.float64)])[0].tolist()
+    loss, correct, count = processes.summed([torch.tensor([loss, correct, count], dtype=torch.float64)])[0].tolist()
     if not math.isfinite(loss):
         raise UserError("the loss of mlm on the held-out sentences is not a finite number any more; lower --lr")
-    return {"mlm_loss": loss / max(1, count), "masked_word_accuracy": found / max(1, count)}
+    return {"mlm_loss": loss / max(1, count), "masked_word_accuracy": correct / max(1, count)}
 
 
 def fill_mask(learner: Learner, tokenizer: BertTokenizer, text: str, k: int = 5) -> list[list[tuple[str, float]]]:
@@ -126,7 +125,7 @@ def load_learner(
     nli: Mapping | None = None,
     local_files_only: bool = False,
 ) -> tuple[Learner, bool]:
-    """The BERT of `name` with both heads, and whether the MLM head came with it; else that is fresh."""
+    """The BERT of `name` with both heads, and whether its weights have an MLM head; otherwise that head is fresh."""
     learner = Learner(load_bert(name, attention, dropout, local_files_only=local_files_only), nli)
     head = mlm_weights(name)
     if head:

@@ -5,8 +5,8 @@
     another token   stands in the place of 10%, drawn at random
     the same        10% stay as they were
 
-Fine-tuning never shows a [MASK]. If all chosen tokens became one, the model would learn to think only where it sees it;
-with some chosen tokens wrong and some right, it must check every token against the sentence.
+Fine-tuning never shows a [MASK]. If all chosen tokens became one, only the vectors at a [MASK] would have to be good.
+Since some chosen tokens are wrong and some right, every token's vector must agree with the sentence.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class Masking(NamedTuple):
 
 
 class Masker:
-    """Masks rows of token ids, with a tokenizer's vocabulary; special tokens and pads are never chosen nor put in."""
+    """Masks rows of token ids. Special tokens and pads are never chosen, and never drawn as the other token."""
 
     def __init__(self, tokenizer: BertTokenizer, masking: Masking | None = None):
         self.masking, self.mask_id = masking or Masking(), tokenizer.mask_id
@@ -37,10 +37,10 @@ class Masker:
         self.goes_on = torch.tensor([piece.startswith("##") for piece in tokenizer.vocab])
 
     def __call__(self, input_ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Ids (B, T) on the CPU → what BERT shall see (B, T), and which places were chosen (B, T), bool."""
+        """Ids (B, T) on the CPU → the ids that BERT sees (B, T), and which places were chosen (B, T), bool."""
         rate, mask, random, whole_words = self.masking
         draw = torch.rand(input_ids.shape, generator=generator)
-        if whole_words:  # a piece that goes on with a word shares the draw of the word's first piece
+        if whole_words:  # a piece that continues a word shares the draw of the word's first piece
             places = torch.arange(input_ids.shape[1]).expand_as(input_ids)
             first = torch.where(self.goes_on[input_ids], 0, places).cummax(dim=1).values
             draw = draw.gather(1, first)

@@ -70,10 +70,10 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: Name
 
             numbers = log.summary({})
             with run.evaluation():
-                found = scores(learner, corpus, masker)
+                results = scores(learner, corpus, masker)
             write_weights(learner, tokenizer, args)
-            report(run, epoch + 1, args.epochs, numbers, found)
-    if args.resume:  # perhaps they were lost since
+            report(run, epoch + 1, args.epochs, numbers, results)
+    if args.resume:  # the weights may have been lost since
         write_weights(learner, tokenizer, args)
     print(f"weights     {args.out}", flush=True)
 
@@ -85,24 +85,24 @@ def write_weights(learner: Learner, tokenizer: BertTokenizer, args: Namespace):
 
 
 def scores(learner: Learner, corpus: Corpus, masker: Masker) -> dict[str, float]:
-    """{"mlm_loss": 2.1, "masked_word_accuracy": .61, "nli": .74}, of the lessons that there are."""
-    found = score_masked(learner, corpus.held_out, masker) if corpus.held_out else {}
-    return found | (evaluate(learner.nli, {"nli": corpus.nli_dev}) if corpus.nli_dev else {})
+    """{"mlm_loss": 2.1, "masked_word_accuracy": .61, "nli": .74}, for the lessons that there are."""
+    results = score_masked(learner, corpus.held_out, masker) if corpus.held_out else {}
+    return results | (evaluate(learner.nli, {"nli": corpus.nli_dev}) if corpus.nli_dev else {})
 
 
-def report(run: Run, epoch: int, epochs: int, numbers: dict, found: dict):
-    """Print the epoch in one line, and end it; epoch 0 is how it stood before."""
+def report(run: Run, epoch: int, epochs: int, numbers: dict, results: dict):
+    """Print the epoch in one line, and end it; epoch 0 is before training."""
     text = [f"epoch {epoch}/{epochs}" if epoch else "before training"]
     if epoch:
         text.append("loss " + "  ".join(f"{task} {x:.3f}" for task, x in numbers["loss"].items()))
-    if "mlm_loss" in found:
-        text.append(f"held out: mlm {found['mlm_loss']:.3f}, masked words {found['masked_word_accuracy']:.3f}")
-    if "nli" in found:
-        text.append(f"nli dev {found['nli']:.3f}")
+    if "mlm_loss" in results:
+        text.append(f"held out: mlm {results['mlm_loss']:.3f}, masked words {results['masked_word_accuracy']:.3f}")
+    if "nli" in results:
+        text.append(f"nli dev {results['nli']:.3f}")
     if epoch:
         text.append(f"{numbers['seconds']:.0f} s, {numbers['examples_per_second']:.1f} examples/s")
     print(" | ".join(text), flush=True)
-    line = {"epoch": epoch, **found, **numbers}
+    line = {"epoch": epoch, **results, **numbers}
     run.end_epoch(line) if epoch else run.log(line)
 
 

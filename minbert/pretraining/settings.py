@@ -1,4 +1,4 @@
-"""What follows from the flags of `python -m minbert.pretraining`: what is read, and how it is masked."""
+"""From the flags of `python -m minbert.pretraining` to its settings: lessons, files, weights of the loss, masking."""
 
 import argparse
 from argparse import Namespace
@@ -76,7 +76,7 @@ def finish(args: Namespace) -> Namespace:
 def what_is_read(args: Namespace) -> dict[str, dict[str, Path]]:
     """Task → split → file: the training files, and the dev and test files whose sentences are left out.
 
-    UserError where one that is needed is not there.
+    UserError where a training file or NLI's dev file is needed and missing.
     """
     files: dict[str, dict[str, Path]] = {}
     needed = to_read(args.tasks, args.corpus)

@@ -7,7 +7,7 @@
 
 A shape is a list of sizes in parentheses, with a comma: numbers, names (one capital letter, or a word of `WORDS`) and
 products of them (2B, H·D). `·` alone is any size and `…` any number of sizes. What looks like a shape, but is about no
-value, counts as false: it must stand where one can see what it is about, or be written in another way.
+value, counts as false: put it where one can see what it is about, or write it in another way.
 """
 
 import ast
@@ -101,8 +101,8 @@ def _owners(node: ast.AST, name: str):
 
 
 def _shapes(text: str) -> list[tuple[int, str, tuple[Size, ...]]]:
-    found = ((match.start(), match[0], parse_shape(match[0])) for match in GROUP.finditer(text))
-    return [(start, group, sizes) for start, group, sizes in found if sizes]
+    matches = ((match.start(), match[0], parse_shape(match[0])) for match in GROUP.finditer(text))
+    return [(start, group, sizes) for start, group, sizes in matches if sizes]
 
 
 # ---------------------------------------------------------------------------------------------- docstrings

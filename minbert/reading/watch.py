@@ -1,7 +1,7 @@
 """Looking at shapes while the real code runs.
 
 `Watch.install` must come before the rest of minbert is imported. From then on every module of the package is compiled
-with a few calls more: around each value that a shape in a comment or docstring is about (`claims.py`), a call that
+with extra calls: around each value that a shape in a comment or docstring is about (`claims.py`) stands a call that
 looks at it and returns it. Nothing is written, and no other line changes, so files and line numbers stay true.
 
 A scene (`scenes.py`) says which sizes the names of dimensions have while it plays. A shape is false if it was anything
@@ -229,8 +229,8 @@ def match(sizes: Iterable[Size], shape: tuple[int, ...], names: Names, hints: Ma
         if open_names and known and actual % known == 0:
             names[open_names[0]] = actual // known
         elif known != actual:
-            said = "·".join([str(size.number)] * (size.number != 1 or not size.names) + list(size.names))
-            return f"{said} is {known}, not {actual}"
+            text = "·".join([str(size.number)] * (size.number != 1 or not size.names) + list(size.names))
+            return f"{text} is {known}, not {actual}"
     return ""
 
 

@@ -6,12 +6,12 @@
 
 The page is one file without scripts, which fetches nothing. Its pictures are also PNG files in a folder beside it. They
 need matplotlib (`pip install matplotlib`); without it the page has the same numbers as tables. A report only
-reads: no run calls it, and it changes nothing in a run's folder but its own page. It also works on runs that are not
-finished or damaged, and the page says what is missing.
+reads: no run calls it, and it changes nothing in a run's folder but its own page. It also works on runs that are
+unfinished or damaged, and the page says what is missing.
 
     folders read   a `Run`, and how it is read from run.json, metrics.jsonl and outputs/
     numbers        statistics of the answers: confusion, precision and recall, calibration, the worst mistakes
-    compare        conditions in which runs differ, groups that differ in the seed alone, the best other run
+    compare        conditions in which runs differ, groups of runs that differ in the seed alone, the best other run
     blocks         what a page is made of
     sections over_time side_by_side    the sections of one run, those about its epochs, and the section of several
     canvas pictures pictures_of_several    what matplotlib draws; page: the HTML

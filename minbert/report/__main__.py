@@ -23,7 +23,10 @@ def get_args(argv: Sequence[str] | None = None):
 
 
 def report(folders: Sequence[Path], out: Path | None = None) -> Path:
-    """Write the page about the runs in some folders; returns its path. Raises UserError for a folder without a run."""
+    """Write the page about the runs in some folders; returns its path.
+
+    Raises UserError for a folder without a run, and where `out` is a folder or a file that is no page of ours.
+    """
     from minbert.report import page
     from minbert.report.compare import distinct, label
     from minbert.report.folders import find_runs

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MARK = "minbert.report"  # in the files that we write
+MARK = "minbert.report"  # marks the files that we write
 NOTHING = "–"  # stands where there is no number
 
 
@@ -80,7 +80,7 @@ def score(x: float | None, digits: int = 3) -> str:
 
 
 def short(x: float | None) -> str:
-    """A number of any size, with four digits that count: "1.234e-07"."""
+    """A number of any size, with four significant digits: "1.234e-07"."""
     return NOTHING if x is None else f"{x:.4g}"
 
 
@@ -90,7 +90,7 @@ def count(n: float | None) -> str:
 
 
 def share(x: float | None) -> str:
-    """A share: "12%"; of a very small or very large one a digit more. Only 0 itself is 0%, and 1 100%."""
+    """A share: "12%", with a digit more near 0 and near 1. Only 0 itself is "0%", and only 1 is "100%"."""
     if x is None or not math.isfinite(x):
         return NOTHING
     if 0 < x < 0.0005 or 0.9995 <= x < 1:
@@ -120,7 +120,7 @@ def value(x: Any) -> str:
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
-    """A mean and its range: "0.513 (0.500 to 0.525)"; of one value itself."""
+    """A mean and its range: "0.513 (0.500 to 0.525)"; one value has no range."""
     if not values:
         return NOTHING
     mean = score(sum(values) / len(values), digits)

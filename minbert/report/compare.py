@@ -1,4 +1,4 @@
-"""Several runs: under which conditions they differ, which differ in the seed alone, and which is the best other one."""
+"""Several runs: the conditions in which they differ, groups that differ in the seed alone, and the best other run."""
 
 import hashlib
 import json
@@ -12,26 +12,26 @@ from typing import Any, NamedTuple
 from minbert.report.folders import Run, by_task, runs_inside
 from minbert.report.read import read_run
 
-# Flags that change no score, and flags that name the data's files, which their sha256 tells better.
+# Flags that change no score; and flags that name data files, whose sha256 is compared instead where it is known.
 OUTPUT = ("out", "overwrite", "resume", "skip_predictions", "save_every", "eval_train", "local_files_only", "predict",
           "predict_only", "recipe", "seed")  # fmt: skip
 FILES = ("data", "train", "dev", "test")
 
 
 def counts(flag: str, has_data: bool) -> bool:
-    """Whether a flag is a condition. has_data: the sha256 of the data files are known."""
+    """Whether a flag may change a score. has_data: the sha256 of the data files are known."""
     is_file = flag in FILES or flag.endswith(tuple(f"_{split}" for split in FILES[1:]))
     return flag not in (*OUTPUT, "tasks") and not flag.endswith("_out") and not (is_file and has_data)
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that stand for some files' sha256, wherever the files are."""
+    """Eight hexadecimal digits made from some files' sha256; the files' names do not count."""
     sums = sorted(str(value) for key, value in values.items() if key != "name")
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:8] if sums else ""
 
 
 def conditions(run: Run) -> dict[str, Any]:
-    """All that may change a score except the seed: flags, tasks, and which data, weights and versions they were."""
+    """All that may change a score except the seed: the script, flags, tasks, data, weights and versions."""
     has_data = bool(run.part("data"))
     flags = {run.flag(name): value for name, value in run.part("flags").items() if counts(name, has_data)}
     versions = {f"{name}'s version": value for name, value in run.part("versions").items()}
@@ -46,8 +46,8 @@ def conditions(run: Run) -> dict[str, Any]:
 
 
 class Group(NamedTuple):
-    """Runs that differ in the seed alone. different: the conditions in which the groups of a page differ, of those that
-    the runs have. tasks: the overall score is that of these; a mean over other tasks cannot be compared with it."""
+    """Runs that differ in the seed alone. different: the runs' values of the conditions in which the page's groups
+    differ. tasks: those of the overall score; a mean over other tasks cannot be compared with it."""
 
     name: str
     runs: list[Run]
@@ -59,7 +59,7 @@ class Group(NamedTuple):
         return [run.seed for run in self.runs]
 
     def values(self, task: str | None) -> list[float]:
-        """Each run's dev score of a task; of None, the overall score."""
+        """Each run's dev score of a task; for None, the overall score."""
         scores = [self.score(run, run.kept, task) for run in self.runs]
         return [score for score in scores if score is not None]
 
@@ -96,7 +96,7 @@ def best_first(groups: Sequence[Group]) -> list[Group]:
 
 
 def group_names(groups: Sequence[Sequence[str]]) -> list[str]:
-    """A name for each group of runs: the run's; of several, what their names have in common, and how many they are.
+    """A name for each group: its run's name or, for several runs, the common part of their names and their number.
 
     [["a-1", "a-2"], ["b"]] → ["a (2 runs)", "b"]
     """
@@ -110,7 +110,7 @@ def group_names(groups: Sequence[Sequence[str]]) -> list[str]:
 
 
 def common_name(names: Sequence[str]) -> str:
-    """How names begin, in whole words, and the folder in which they end: "a/sst" of "a-1/sst" and "a-2/sst"; or ""."""
+    """The names' common beginning, in whole words, and last folder: "a/sst" of "a-1/sst" and "a-2/sst"; or ""."""
     same = [list(takewhile(lambda c: len(set(c)) == 1, zip(*texts, strict=False)))
             for texts in (names, [name[::-1] for name in names])]  # fmt: skip
     start, end = "".join(c[0] for c in same[0]), "".join(c[0] for c in same[1])[::-1]
@@ -130,7 +130,7 @@ def same_test(one: Run, other: Run) -> bool:
 
 
 def best_other(run: Run, others: Sequence[Run] = ()) -> tuple[Run | None, int]:
-    """The best of the runs beside this one, and of `others`, that were scored as it was; and how many those are."""
+    """The best run, beside this one or in `others`, with the same dev examples, or None; and how many there are."""
     paths = {path.resolve(): path for path in runs_inside(run.path.resolve().parent)}
     known = {other.path.resolve(): other for other in others}
     paths |= {path: other.path for path, other in known.items()}
@@ -141,7 +141,7 @@ def best_other(run: Run, others: Sequence[Run] = ()) -> tuple[Run | None, int]:
 
 
 def seconds(run: Run) -> float | None:
-    """The time of all epochs together."""
+    """The training time of all epochs together, or None."""
     times = [line["seconds"] for line in run.epochs if isinstance(line.get("seconds"), float)]
     return sum(times) if times else None
 

@@ -1,4 +1,4 @@
-"""A run as the page sees it, and where runs are found; `read.py` fills it from a folder."""
+"""A `Run` as the page needs it, which `read.py` reads from a folder; and how the folders of runs are found."""
 
 import math
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from minbert.flags import flags_of
 from minbert.recipe import letter_of
 from minbert.tasks import Task
 
-BY_TASK = ("loss", "dev", "train", "batches", "examples", "cosines")  # of a line: name → number
+BY_TASK = ("loss", "dev", "train", "batches", "examples", "cosines")  # of a line: task → number; cosines by pair
 SCALARS = ("overall", "lr", "seconds", "examples_per_second", "peak_memory_gib")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the kept model says of one dev example. outputs: the raw ones, (outputs,)."""
+    """The kept model's answer to one dev example. outputs: the head's K raw outputs."""
 
     id: str
     texts: tuple[str, ...]
@@ -153,7 +153,7 @@ def runs_inside(path: Path) -> list[Path]:
 
 
 def find_runs(path: Path) -> list[Path]:
-    """The run folder itself, or those in it and in its other folders. Raises UserError where there is none."""
+    """The folder itself if it is a run's, else the runs in it and one level deeper. UserError where there is none."""
     if not path.exists():
         raise UserError(f"{path}: no such folder; name the folder of a run, or one that holds such folders")
     if not path.is_dir():

@@ -31,7 +31,7 @@ def class_names(task: Task) -> list[str]:
 
 
 def interval(task: Task, answers: Sequence[Answer]) -> tuple[float, float] | None:
-    """The 95% interval of the task's score that so many examples leave open; None where it is not defined.
+    """The 95% confidence interval of the task's score on these examples; None where it is not defined.
 
     Accuracy: Wilson's interval. Pearson's r: by Fisher's transform, of four examples or more that are not constant.
     """
@@ -82,7 +82,7 @@ def class_scores(task: Task, answers: Sequence[Answer]) -> list[ClassScore]:
 
 
 def probabilities(task: Task, answers: Sequence[Answer], log: bool = False) -> np.ndarray:
-    """The model's probability of each of K classes, or its logarithm, for N examples."""
+    """(N, K): the model's probability of each of K classes, or its logarithm, for N examples."""
     outputs = np.array([a.outputs for a in answers], dtype=float)
     if task.kind == "yes_no":
         function = log_expit if log else expit
@@ -143,7 +143,7 @@ class Range(NamedTuple):
 
 
 def distributions(task: Task, answers: Sequence[Answer]) -> list[Range]:
-    """Labels and predictions in ten equal ranges over the labels' scale; the outer ones have what is beyond."""
+    """Labels and predictions in ten equal ranges over the labels' scale; the outer ones include what is beyond it."""
     predictions, labels = arrays(answers)
     edges = np.linspace(*task.label_range, BINS + 1)
     place = {name: np.clip(np.searchsorted(edges, x, "right") - 1, 0, BINS - 1)

@@ -32,7 +32,7 @@ def table_of(series: Mapping[str, Points], form: Callable = short, kept: int | N
 
 
 def learned(run: Run) -> Section:
-    """The learning curves of each task, and of what else was scored each epoch."""
+    """The learning curves of each trained task, and those of the pre-training's scores."""
     section = Section("Learning curves")
     tasks = [task for task in run.tasks if any(task in by_task(line, "loss") for line in run.epochs)]
     if not tasks:
@@ -159,15 +159,15 @@ def cost(run: Run) -> Section:
     """The schedule's shares, time and memory, and the whole log."""
     section = Section("Schedule, time and memory")
     section.blocks += [picture for name in ("batches", "examples") if (picture := schedule(run, name))]
-    there = [name for name in COSTS if any(isinstance(line.get(name), float) for line in run.epochs)]
-    if there:
-        rows = [(str(line["epoch"]), *(COSTS[name][1](line.get(name)) for name in there)) for line in run.epochs]
+    columns = [name for name in COSTS if any(isinstance(line.get(name), float) for line in run.epochs)]
+    if columns:
+        rows = [(str(line["epoch"]), *(COSTS[name][1](line.get(name)) for name in columns)) for line in run.epochs]
         text = rates(run)
         text += f"The training of all epochs took {duration(seconds(run))}; the evaluations are not counted."
         if (memory := peak_memory(run)) is not None:
             text += (f" Peak memory is the most that was in use from the start of the run to the end of the epoch, "
                      f"{score(memory, 2)} GiB in all.")  # fmt: skip
-        head = ("epoch", *(COSTS[name][0] for name in there))
+        head = ("epoch", *(COSTS[name][0] for name in columns))
         section.blocks.append(Table("Learning rate, time and memory", head, rows, text))
     flat = {line["epoch"]: flatten(line) for line in run.lines}
     names = dict.fromkeys(name for numbers in flat.values() for name in numbers)

@@ -1,7 +1,7 @@
-"""The page: sections as one HTML file without scripts, which asks for nothing, and the pictures as PNG files beside it.
+"""The page: sections as one HTML file without scripts, which fetches nothing, and the pictures as PNG files beside it.
 
-Every text that comes from data is escaped, cleaned of control characters, and kept apart from the writing direction of
-what stands around it. A Content-Security-Policy forbids scripts and requests besides.
+Every text that comes from data is escaped, cleaned of control characters, and isolated, so that its writing direction
+does not change the text around it. A Content-Security-Policy also forbids scripts and requests.
 """
 
 import html
@@ -16,7 +16,7 @@ from minbert.errors import UserError
 from minbert.files import atomic
 from minbert.report.blocks import MARK, Code, Notes, Picture, Quotes, Section, Table, Text
 
-GENERATOR = f'<meta name="generator" content="{MARK}">'  # by which we know our own pages again
+GENERATOR = f'<meta name="generator" content="{MARK}">'  # marks a page that may be overwritten
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 ANCHOR = r'<h\d id="([^"]+)"'
 WHOLE = re.compile(r"(?<!\S)(--?[A-Za-z][\w-]{1,40}|\([-\d.,]+ to [-\d.,]+\)|\(\d+ runs\))")  # stays in one line
@@ -75,7 +75,7 @@ def unbroken(text: object) -> str:
 
 
 def data(text: object) -> str:
-    """A text from data as HTML, whose writing direction does not reach beyond it."""
+    """A text from data as HTML, isolated so that its writing direction does not change the text around it."""
     return f"<bdi>{unbroken(text)}</bdi>"
 
 
@@ -110,7 +110,7 @@ class Page:
         return "\n".join([head, *blocks, contents, *parts, "</section>"])
 
     def contents(self, title: str, sections: Sequence[Section], parts: Sequence[str]) -> str:
-        """Links to the sections of a part of the page with a title. parts: their HTML, which begins with anchors."""
+        """Links to the sections of a part of the page. title: the part's. parts: the sections' HTML, with anchors."""
         links = "".join(
             f'<li><a href="#{re.search(ANCHOR, part)[1]}">{data(section.title)}</a></li>'
             for section, part in zip(sections, parts, strict=True)
@@ -176,15 +176,15 @@ class Page:
     @block.register
     def _(self, block: Quotes) -> str:
         items = []
-        for texts, said, id in block.quotes:
+        for texts, remark, id in block.quotes:
             quoted = "".join(f'<q class="quoted">{data(shortened(text))}</q>' for text in texts)
-            items.append(f'<li>{quoted}{data(said)} <span class="small id">id {data(shortened(id, 60))}</span></li>')
+            items.append(f'<li>{quoted}{data(remark)} <span class="small id">id {data(shortened(id, 60))}</span></li>')
         listed = f'<ol class="quotes">{"".join(items)}</ol>' if items else "<p>There is none.</p>"
         return f"<h{self.level}>{data(block.title)}</h{self.level}><p>{data(block.text)}</p>{listed}"
 
 
 def style(column: Sequence[str]) -> str:
-    """How a table's column is set: numbers at the right, short texts in one line, long ones broken anywhere."""
+    """The class of a table's column: numbers at the right, short texts in one line, long ones broken anywhere."""
     if column and all(NUMBER.fullmatch(cell) for cell in column):
         return ' class="n"'
     longest = max(map(len, column), default=0)
@@ -192,7 +192,7 @@ def style(column: Sequence[str]) -> str:
 
 
 def clean_draw(draw: tuple[str, tuple]) -> tuple[str, tuple]:
-    """What a picture is drawn from, with its texts cleaned: SVG allows as little as HTML does."""
+    """A picture's function and arguments, with cleaned texts: SVG forbids the same characters as HTML."""
 
     def cleaned(value):
         if isinstance(value, str):
@@ -232,7 +232,7 @@ def page_html(title: str, sections: Sequence[Section], page: Page, intro: str = 
 
 
 def check_place(path: Path):
-    """UserError where a file would go that is not an earlier page of ours."""
+    """UserError where `path` is a folder, or a file that is not an earlier page of ours."""
     if path.is_dir():
         raise UserError(f"--out {path}: is a folder; name a file, such as {path / 'report.html'}")
     if path.exists() and GENERATOR not in path.read_bytes()[:4096].decode("utf-8", errors="replace"):

@@ -83,9 +83,9 @@ def scores(figure: Figure, rows: Sequence[tuple]):
         if x is not None and np.isfinite(x):
             axes.plot([x], [i], "o", color="#0072B2", markersize=7)
             lowest = min(lowest, x)
-    there = {name for row in rows for (name, *_), x in zip(kinds, row[3:], strict=True) if x is not None}
+    names = {name for row in rows for (name, *_), x in zip(kinds, row[3:], strict=True) if x is not None}
     for name, marker, colour, size in kinds:
-        if name not in there:
+        if name not in names:
             continue
         axes.plot([], [], marker, color=colour, markersize=size, fillstyle="none", markeredgewidth=1.4, label=name)
     axes.plot([], [], "o-", color="#0072B2", markersize=7, label="this run, 95% interval")
@@ -127,7 +127,7 @@ def lines(figure: Figure, series: Mapping[str, Points], label: str, form: str = 
     if form == "zero":
         axes.axhline(0, color="#444444", linewidth=0.8)
     plot(axes, series)
-    if axes.get_yscale() == "log" or (values and max(map(abs, values)) < 1e-3):  # else 10⁻⁹ is a formula, see SETTINGS
+    if axes.get_yscale() == "log" or (values and max(map(abs, values)) < 1e-3):  # 10⁻⁹ would be shown as TeX source
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.3g}"))
     axes.set_ylabel(label)
     axes.set_xlabel("epoch")
@@ -213,8 +213,8 @@ def numbers(figure: Figure, labels: Sequence[float], predictions: Sequence[float
 
 
 def shares(figure: Figure, by_epoch: Mapping[int, Mapping[str, float]], tasks: Sequence[str]):
-    """Stacked bars, an epoch each, with the shares in words."""
-    most = 40  # bars that have room
+    """Stacked bars, one for each of the last 40 epochs, with the shares as numbers."""
+    most = 40  # more bars have no room
     epochs = sorted(by_epoch)[-most:]
     figure.set_size_inches(WIDTH, 1.2 + 0.28 * len(epochs))
     axes = figure.add_subplot()

@@ -1,7 +1,7 @@
 """Pictures that compare runs: a row for each group of runs that differ in the seed alone, and their curves.
 
-A page may have 30 runs. So a name stands above its row, where it has the width of the whole picture, and of many curves
-a few have a style and a name while the others are thin and grey.
+A page may have 30 runs, so a name stands above its row, where it has the width of the whole picture. Of many curves, a
+few have a style and a name; the others are thin and grey.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ def curves(figure: Figure, series: Mapping[str, Sequence[tuple[int, float, float
     The first `named` have a dash, a marker, a number at their end and a name below; the others are thin and grey.
     """
     items = list(series.items())
-    named = len(items) if len(items) <= named + 1 else named  # one more is no crowd
+    named = len(items) if len(items) <= named + 1 else named  # there is room for one more
     figure.set_size_inches(WIDTH, 2.5 + 0.17 * (named + (len(items) > named)))
     axes = figure.add_subplot()
     for n, (_, points) in enumerate(items[named:]):

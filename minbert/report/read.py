@@ -1,4 +1,4 @@
-"""Reading the folder of a run. What is absent, broken or of the wrong kind becomes a note, and never an exception.
+"""Reading the folder of a run. Anything absent, broken or of the wrong kind becomes a note, and never an exception.
 
 run.json             the command, flags, seed, versions, sha256 of weights and data
 metrics.jsonl        a line an epoch; epoch 0 is before training
@@ -86,7 +86,7 @@ def _read_description(run: Run) -> dict[str, Any]:
 
 
 def _objects(run: Run, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, object) of each line of a JSON-lines file; one note for the lines that are none."""
+    """(number, object) of each line of a JSON-lines file; one note for all lines that are not an object."""
     broken = []
     for number, text in enumerate(_text(run, name).split("\n"), 1):
         try:
@@ -116,7 +116,7 @@ def number(value: Any) -> float | None:
 
 
 def _numbers(values: Mapping[str, Any], place: str, dropped: list[str], depth: int = 0) -> dict[str, Any]:
-    """The numbers of nested objects as floats. What is no number goes; `dropped` gets its path."""
+    """The numbers of nested objects as floats. Other values are left out, and `dropped` gets their paths."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and depth < 2:
@@ -149,7 +149,7 @@ def _read_log(run: Run) -> list[dict[str, Any]]:
 
 
 def _definitions(run: Run) -> dict[str, Task]:
-    """The tasks of a run whose tasks are not all in minBERT's table, as its best model has them."""
+    """The tasks of a run as its best model defines them, since they are not all in minBERT's table."""
     try:
         tasks = [task_row(value) for value in read_state(run.path / "best")["build"]["tasks"]]
     except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -191,7 +191,7 @@ def _read_answers(run: Run, file: Path, tasks: Mapping[str, Task]):
 
 
 def _guess(name: str, answers: list[Answer]) -> Task:
-    """A task whose definition is nowhere, from what the answers look like."""
+    """A task without a usable definition, guessed from its answers."""
     texts, outputs = ("text",) * min(2, max(1, len(answers[0].texts))), len(answers[0].outputs)
     labels = [answer.label for answer in answers]
     if outputs > 1:

@@ -28,7 +28,7 @@ FLATTERED = (
     "The weights are all-MiniLM-L6-v2, whose own training has seen question pairs of Quora and NLI pairs, so scores "
     "on such pairs are flattered."
 )
-ASKED = {  # what the course's tasks ask
+ASKED = {  # the question of each task
     "sst": "How positive is a sentence from a film review, in five classes from negative to positive?",
     "para": "Do two questions from Quora ask the same?",
     "sts": "How alike are two sentences, from 0 (not at all) to 5 (the same meaning)?",
@@ -176,9 +176,9 @@ def answered(run: Run, name: str) -> Section:
     task, answers = run.tasks[name], run.answers[name]
     section = Section(run.title(name))
     predictions, labels = numbers.arrays(answers)
-    found = " and ".join(f"{label} {score(x)}" for label, x in all_scores(task, predictions, labels).items())
-    asked = f"The task: {ASKED[name]} " if name in ASKED and task == TASKS[name] else ""
-    section.blocks.append(Text(f"{asked}The kept model has {found} on {count(len(answers))} dev examples."))
+    scores = " and ".join(f"{label} {score(x)}" for label, x in all_scores(task, predictions, labels).items())
+    question = f"The task: {ASKED[name]} " if name in ASKED and task == TASKS[name] else ""
+    section.blocks.append(Text(f"{question}The kept model has {scores} on {count(len(answers))} dev examples."))
     if task.kind == "number":
         section.blocks.append(numbers_of(task, name, answers))
     else:
@@ -260,11 +260,11 @@ def worst(task: Task, answers: Sequence) -> Quotes:
         a = m.answer
         if names:
             true, predicted = names[int(a.label)], names[int(a.prediction)]
-            said = f"Label “{true}”. The model says “{predicted}” ({percent(m.probability)}) "
-            said += f"and gives “{true}” {percent(m.true_probability)}."
+            remark = f"Label “{true}”. The model says “{predicted}” ({percent(m.probability)}) "
+            remark += f"and gives “{true}” {percent(m.true_probability)}."
         else:
-            said = f"Label {a.label:.4g}. The model says {a.prediction:.4g}."
-        quotes.append((a.texts, said, a.id))
+            remark = f"Label {a.label:.4g}. The model says {a.prediction:.4g}."
+        quotes.append((a.texts, remark, a.id))
     text = "These predictions are furthest from their labels." if task.kind == "number" else (
         "These are the wrong answers in which the model gives the true class the least probability.")  # fmt: skip
     return Quotes(f"{task.title}: the worst mistakes", f"{text} Read them: sometimes the label is wrong.", quotes)

@@ -14,7 +14,7 @@ from minbert.report.blocks import NOTHING, Code, Notes, Picture, Section, Table,
 from minbert.report.compare import Group, best_first, in_groups, peak_memory, same_test, seconds
 from minbert.report.folders import Run
 
-MOST_LINES = 6  # with a name in one picture: more could not be told apart
+MOST_LINES = 6  # with a name in one picture; more could not be told apart
 NAMED = 3  # lines with a name, where there are more
 MOST_FLAGS = 6  # a column each; more would make the table wider than a page
 
@@ -50,7 +50,7 @@ def comparison(runs: Sequence[Run]) -> Section:
 
 
 def columns_of(groups: Sequence[Group]) -> Columns:
-    """What the runs have scores of: the mean over the tasks first, where there are several, then each task."""
+    """The columns of scores: the mean over the tasks first, where there are several, then each task."""
     runs = [run for group in groups for run in group.runs]
     tasks = list(dict.fromkeys(task for run in runs for task in run.scores))
     columns = [(task, next(run.title(task) for run in runs if task in run.tasks)) for task in tasks]
@@ -96,7 +96,7 @@ def overall_text(columns: Columns) -> str:
 
 
 def differences(groups: Sequence[Group]) -> Table:
-    """A column for each flag that differs; where these are many, only in what each row deviates from the others."""
+    """A column for each flag that differs; where these are many, one with each row's deviations from the commonest."""
     text = ("Everything else is the same in all runs, as far as their folders say. A digest stands for the sha256 "
             "of files.")  # fmt: skip
     names = list(dict.fromkeys(name for group in groups for name in group.different))

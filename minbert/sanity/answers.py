@@ -22,7 +22,7 @@ class Answer:
 
     def __init__(self, project: Any, method: Callable, two: bool):
         self.project, self.method, self.two = project, method, two
-        self.output: Any = None  # the last one, as theirs gave it
+        self.output: Any = None  # of the last call, in the form in which the method returned it
         names = inspect.signature(method).parameters
         self.name = getattr(method, "__qualname__", "forward")
         self.roles = roles(names, two)
@@ -46,7 +46,7 @@ class Answer:
         return self.logits(self.output)
 
     def logits(self, output: Any) -> Tensor:
-        """The tensor with a row an example: theirs may be in a tuple or a dictionary."""
+        """The tensor with one row for each example; the method may return it in a tuple or a dictionary."""
         if isinstance(output, dict):
             output = output.get("logits", next(iter(output.values()), None))
         output = first(output)
@@ -114,11 +114,11 @@ def roles(parameters: Any, two: bool) -> dict[str, Role] | None:
         return dict(zip(kinds, _ROLES[two], strict=True))  # (i, m, j, n)
     if (count["ids"], count["mask"]) == (sentences, sentences) and count["types"] in (0, sentences):
         seen = dict.fromkeys(count, 0)
-        found = {}
+        result = {}
         for name, kind in kinds.items():
             seen[kind] += 1
-            found[name] = (kind, seen[kind])
-        return found
+            result[name] = (kind, seen[kind])
+        return result
     if two and (count["ids"], count["mask"]) == (1, 1) and count["types"] < 2 and len(kinds) > 1:
         return {name: (kind, 0) for name, kind in kinds.items()}  # a cross-encoder: the pair in one row
     return None

@@ -51,7 +51,7 @@ Changes = tuple[tuple[str, int, int], ...]  # of each mistake: its name, its num
 
 
 class Bench:
-    """A part's reference, right or with mistakes in it, and what each probe gives on it, kept."""
+    """A part's reference, right or with mistakes in it. It keeps what each probe gives on it."""
 
     def __init__(self, part: Part):
         self.part = part
@@ -66,7 +66,7 @@ class Bench:
         if key not in self._outcomes:
             outcome = self._run(changes, base, probe)
             if len(changes) > 1:
-                return outcome  # thousands of pairs, each of use once
+                return outcome  # there are thousands of pairs, and each is used once
             self._outcomes[key] = outcome
         return self._outcomes[key]
 
@@ -101,7 +101,7 @@ class Bench:
         return self._shows[change, base]
 
     def tells_apart(self, changes: Changes, base: int, probes: Iterable[Probe]) -> bool:
-        """Whether each of these mistakes shows by itself somewhere, where what both of two give was not recorded."""
+        """True if each of these mistakes shows alone in some probe, or if the part is not recorded (and has pairs)."""
         showing = [{change for change in changes if probe.name in self.shows(change, base)} for probe in probes]
         return len(changes) < 2 or not self.part.recorded or all({change} in showing for change in changes)
 
@@ -132,14 +132,14 @@ _benches: dict[str, Bench] = {}
 
 
 def bench(part: Part) -> Bench:
-    """The part's bench, one a run: a class of thirty asks for the same references."""
+    """The part's bench, made once in a run: all projects of a class are compared with the same references."""
     if part.name not in _benches or _benches[part.name].part is not part:
         _benches[part.name] = Bench(part)
     return _benches[part.name]
 
 
 def differing(part: Part, recorded: Mapping[str, Outcome]) -> list[str]:
-    """The names of the probes in which theirs differs from the right pieces, from the form that comes nearest."""
+    """The names of the probes in which theirs differs from the right form with the fewest differences."""
     table = bench(part)
     wrong = [
         [p.name for p in part.probes

@@ -1,4 +1,4 @@
-"""A whole check of one project: copy it, have the child run every part, judge what that recorded."""
+"""A whole check of one project: copy it, let the child run every part, judge what the child recorded."""
 
 import json
 import re
@@ -18,25 +18,25 @@ from minbert.sanity.launch import Child
 from minbert.sanity.layout import Layout
 
 PRINTED = 2_000  # characters of what somebody's code prints that are kept
-JUDGING = threading.Lock()  # while dropout is visible, it is so for all threads
+JUDGING = threading.Lock()  # visible dropout is visible in all threads
 
 
 def check(path: str | Path, child: Child, names: Sequence[str] = parts.NAMES, timeout: float = 10.0) -> dict[str, Any]:
     """Check the project at `path`: {"path", "parts": [a result a part]}.
 
-    timeout: processor seconds that each part may take. Raises UserError where there is no project.
+    timeout: processor seconds for each part. Raises UserError for no project, several, or one with too many files.
     """
-    found = Layout.find(path)
+    there = Layout.find(path)
     folder = Path(tempfile.mkdtemp(prefix="project-", dir=child.folder))  # all that its code may write to
     try:
         (folder / "home").mkdir()
-        return {"path": str(path), "parts": _checked(found, found.copy(folder / "code"), folder, child, names, timeout)}
+        return {"path": str(path), "parts": _checked(there, there.copy(folder / "code"), folder, child, names, timeout)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # the next project of a class does not see it
 
 
-def _checked(found: Layout, copy: Layout, folder: Path, child: Child, names: Sequence[str], timeout: float) -> list:
-    """The results of the parts, in order. found, copy: the project, and its copy in which its code runs."""
+def _checked(layout: Layout, copy: Layout, folder: Path, child: Child, names: Sequence[str], timeout: float) -> list:
+    """The results of the parts, in order. layout, copy: the project, and its copy in which its code runs."""
     jobs = [
         {
             "part": name, "root": str(copy.root), "home": str(copy.home), "top": str(copy.top), "timeout": timeout,
@@ -52,8 +52,8 @@ def _checked(found: Layout, copy: Layout, folder: Path, child: Child, names: Seq
             child.send(following)  # it runs while this one is judged
         part = parts.load(job["part"])
         with JUDGING:
-            result = _result(part, Path(job["out"]), answer, found, folder)
-        for earlier in results.values():  # a file that cannot be imported is told of once
+            result = _result(part, Path(job["out"]), answer, layout, folder)
+        for earlier in results.values():  # a file that cannot be imported is reported once
             if result["status"] == earlier["status"] == "crashed" and result.get("failure") == earlier.get("failure"):
                 result = _plain(part, "not checked", f"it fails as {earlier['title']} does")
                 break
@@ -74,7 +74,7 @@ def _plain(part: Part, status: str, note: str) -> dict[str, Any]:
 
 
 def _result(part: Part, out: Path, answer: dict[str, Any], layout: Layout, folder: Path) -> dict[str, Any]:
-    """What became of a part: judged if it was recorded, else why not."""
+    """A part's result: the verdict if the child recorded it, else the reason why there is none."""
     recorded = _load(Path(f"{out}.pt"), part)
     if recorded is None:
         result = _plain(part, *_why_not(answer))
@@ -123,7 +123,7 @@ def _why_not(answer: dict[str, Any]) -> tuple[str, str]:
 
 
 def _where_it_hangs(file: Path) -> dict[str, Any]:
-    """File and line of theirs that was running shortly before the time was up, and whether one call took it all."""
+    """The file and line that ran shortly before the time was up; status "timed out" as well if one call hung."""
     try:
         seen = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):

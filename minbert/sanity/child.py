@@ -15,9 +15,9 @@ Two guards stand around their code. The folder of `out` is the only place where 
 
 Memory, processor time and the size of a file are limited where the system can. What a part leaves running is ended
 with it: its process group everywhere, and on Linux also what left that group. The environment holds none of the
-caller's variables but PATH and the like. It is still NOT a sandbox: files can be read, UDP and the mode, owner and
-times of files are the hook's matter alone, and a forger could write the results of his own project himself. For code
-from somebody who means harm, use a container.
+caller's variables but PATH and the like. It is still NOT a sandbox: files can be read; only the hook guards UDP and
+the mode, owner and times of files; and somebody's code could write its own results. For code from somebody who means
+harm, use a container.
 """
 
 import ast
@@ -50,7 +50,7 @@ MOST_OUTPUT = 1_000_000  # bytes that a part may print
 MOST_MEMORY = 3 << 30  # bytes beyond what PyTorch takes
 MOST_FILE = 32 << 20  # bytes
 
-TOUCHES = {  # audit event → which of its arguments are paths, and where the folder that they are relative to stands
+TOUCHES = {  # audit event → which of its arguments are paths, and which is the folder that they are relative to
     "os.remove": ((0,), 1), "os.rmdir": ((0,), 1), "os.mkdir": ((0,), 2), "os.rename": ((0, 1), 2),
     "os.link": ((0, 1), 2), "os.symlink": ((0, 1), 2), "os.truncate": ((0,), None), "os.chmod": ((0,), 2),
     "os.chown": ((0,), 3), "os.utime": ((0,), 3), "os.chflags": ((0,), None), "os.lockf": ((), None),
@@ -68,11 +68,11 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def guard(folder: Path):
-    """From now on this process changes nothing outside `folder`, starts nothing and reaches nothing."""
+    """Forbid this process to change anything outside `folder`, to start programs and to use the network."""
     inside, real, join, decode, link, own = (
         str(folder), os.path.realpath, os.path.join, os.fsdecode, os.readlink, str(os.getpid())
     )  # fmt: skip
-    devices, touches, refused, writing = (os.devnull,), dict(TOUCHES), REFUSED, WRITES  # theirs cannot change these
+    devices, touches, refused, writing = (os.devnull,), dict(TOUCHES), REFUSED, WRITES  # copies, out of their reach
 
     def allowed(path: Any, directory: Any = -1) -> bool:
         if isinstance(path, int):  # an open file, perhaps open for reading alone
@@ -129,10 +129,10 @@ def limit(seconds: float):
 
 
 def watch(file: str, root: Path, seconds: float):
-    """Write down which line of theirs is running, and whether one call of theirs has taken most of the time.
+    """Write down, again and again, which line of theirs is running, and whether one call of theirs hangs.
 
-    Only that makes a part that is ended for its time a mistake: its inputs are tiny. Otherwise there was merely much
-    to do. A call counts in processor seconds or, if it sleeps, on the clock.
+    A call hangs if it takes a third of the processor seconds or, as when it sleeps, half of the time on the clock. Only
+    then is running out of time a mistake, because the inputs are tiny; otherwise there was merely much to do.
     """
     main, call, since = threading.main_thread().ident, None, (0.0, 0.0)
     while True:
@@ -178,7 +178,7 @@ def examine(part: core.Part, theirs: project.Project) -> dict[str, Any]:
 
 
 def confirmed(part: core.Part, theirs: project.Project, probes: dict, blame: evidence.Blame) -> dict:
-    """The outcomes that stay the same when what was guessed is guessed otherwise; the others are not known."""
+    """The outcomes; those that change when the check guesses something else become unknown."""
     theirs.guess += 1
     note = theirs.notes[-1]
     try:
@@ -197,7 +197,7 @@ _read: dict[Path, project.Project] = {}  # the project that was read last, by it
 
 
 def reading(where: layout.Layout) -> project.Project:
-    """A project, its syntax trees read and scipy loaded if it imports it: once, as a fork has what its parent has."""
+    """A project, with its syntax trees read, and scipy loaded if it imports that. Done once, as forks inherit both."""
     if where.root not in _read:
         _read.clear()
         theirs = project.Project(where)
@@ -242,7 +242,7 @@ def run_part(job: dict[str, Any], part: core.Part, save: Any = torch.save):
 
 
 def in_a_fork(job: dict[str, Any], part: core.Part, answers: int) -> dict[str, Any]:
-    """Run a part in a copy of this process, watched: for its time, and for how much it prints."""
+    """Run a part in a copy of this process, with a limit on its time and on how much it prints."""
     parent, caller = os.getpid(), os.getppid()
     pid = os.fork()
     if not pid:
@@ -278,9 +278,9 @@ def in_a_fork(job: dict[str, Any], part: core.Part, answers: int) -> dict[str, A
         elif printed.exists() and printed.stat().st_size > MOST_OUTPUT:
             ended = "printed too much"
         elif os.getppid() != caller:
-            ended = "left alone"  # whoever asked has been killed
+            ended = "left alone"  # the process that asked has been killed
         time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)  # not waited for yet, so it is there
+    os.kill(pid, signal.SIGKILL)  # it has not been waited for, so the number is still its own
     os.waitpid(pid, 0)
     end_the_rest(pid)
     return {"ended": ended, "status": None}
@@ -313,22 +313,22 @@ def main():
     torch.set_num_threads(1)
     landlock.adopt_orphans()
     answers = os.dup(1)
-    os.dup2(2, 1)  # whatever prints from now on does not answer
+    os.dup2(2, 1)  # from now on printed text does not get among the answers
     channel = os.fdopen(answers, "w", buffering=1, encoding="utf-8")
     for line in sys.stdin:
         job = json.loads(line)
         part = parts.load(job["part"])  # here, and not in the fork: there `import minbert` is theirs
-        with contextlib.suppress(Exception):  # what cannot be read is told of in the fork
+        with contextlib.suppress(Exception):  # the fork reports what cannot be read
             reading(layout_of(job))
         if hasattr(os, "fork"):
             with contextlib.suppress(BrokenPipeError):
                 channel.write(json.dumps(in_a_fork(job, part, answers)) + "\n")
         else:
             landlock.restrict(Path(job["out"]).parent)
-            run_part(job, part)  # this process is spent then; whoever started it starts another
+            run_part(job, part)  # this process is spent then; the parent starts another
             channel.write(json.dumps({"ended": "done", "status": 0, "spent": True}) + "\n")
             break
-    else:  # whoever asked has been killed, and does not clean up
+    else:  # the process that asked has been killed, and does not clean up
         shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 

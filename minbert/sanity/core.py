@@ -85,10 +85,10 @@ def group(equation: str, source: str, where: tuple[str, ...], *rows: tuple) -> t
 
 @dataclass(frozen=True)
 class Probe:
-    """Something to put in and to look at. `run` takes the subject, whoever wrote it, and returns what came out.
+    """An input, and what to look at. `run` takes the subject, theirs or the reference, and returns what came out.
 
-    It is called in training or evaluation as it itself sets, with dropout made visible and a fixed seed, and leaves
-    the subject as it was. Where theirs has no such thing it may raise Absent: the other probes decide then.
+    `run` itself sets training or evaluation mode, and leaves the subject as it was; dropout is visible and the seed
+    fixed. It may raise Absent where theirs has no such thing; the other probes decide then.
     says: what was put in and looked at, one sentence for a person.
     """
 
@@ -104,13 +104,13 @@ class Part:
     right: the pieces. reference: builds a subject out of pieces. find: the same subject out of somebody's project
     (see `project.Project`); raises NotWritten, Absent or CannotCheck. also_right: replacements that are right too, any
     of which may be what somebody wrote. owns: the classes and functions that a student writes for this part. at_base:
-    whether theirs, which is not right at the probes' sizes, is so at bert-base's, because it has 768 or 64 written into
-    it; it is told what the probes gave in which theirs differs. together: the names of mistakes that widespread code
-    makes at once; what is wrong besides is looked for beside them. Numbers agree within atol + rtol·|expected|.
+    (project, outcomes in which theirs differs) → whether theirs, wrong at the probes' sizes, is right at bert-base's,
+    because it has 768 or 64 written into it. together: the names of mistakes that widespread code makes at once; one
+    more mistake is looked for beside them. Numbers agree within atol + rtol·|expected|.
     recorded: (mistakes, which of `also_right`, probe) → what the probe gave, where the pieces themselves are not there.
 
     A subject may have `promised`: False where the check guesses how it is to be called, so that only numbers which
-    are exactly those of a known mistake are evidence; and `places`: {probe: (file, line)} to look at.
+    are exactly those of a known mistake are evidence; and `places`: {mistake: (file, line)} to look at.
     """
 
     name: str
@@ -157,7 +157,7 @@ def _sdpa(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """`F.scaled_dot_product_attention` with a visible dropout: of one-hot values it gives the probabilities."""
+    """`F.scaled_dot_product_attention` with a visible dropout, on the probabilities, which one-hot values show."""
     tokens = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device).expand(*key.shape[:-1], -1)
     probabilities = REAL_SDPA(query, key, tokens, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
     return _dropout(probabilities, dropout_p, dropout_p > 0) @ value
@@ -165,13 +165,13 @@ def _sdpa(
 
 @contextmanager
 def visible_dropout():
-    """In this context every dropout that is on multiplies by 1 - p, and no number is random."""
+    """Inside, PyTorch's dropout and attention multiply by 1 - p where dropout is on, in place of dropping at random."""
     stand_ins = {
         (F, "dropout"): _dropout,
         (torch, "dropout"): _torch_dropout,
         (F, "scaled_dot_product_attention"): _sdpa,
         (torch._C._nn, "scaled_dot_product_attention"): _sdpa,
-        # not dropout: without its wrapping, a first optimizer does not load PyTorch's compiler, which takes seconds
+        # not dropout: unwrapped, they do not load PyTorch's compiler for the first optimizer, which takes seconds
         (Optimizer, "add_param_group"): inspect.unwrap(Optimizer.add_param_group),
         (Optimizer, "zero_grad"): inspect.unwrap(Optimizer.zero_grad),
     }

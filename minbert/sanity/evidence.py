@@ -81,7 +81,7 @@ def same_values(a: Outcome, b: Outcome) -> bool:
 
 # ------------------------------------------------------------------------------------------------ whose it is
 
-DENIED = re.compile("Permission denied|failed to connect")  # as native code says what the system refuses
+DENIED = re.compile("Permission denied|failed to connect")  # native code's words where the system refuses
 
 
 class Blame:
@@ -120,7 +120,7 @@ class Blame:
         return self.project.unwritten(self.owns) if guilty else []
 
     def _begins(self, file: str, line: int, name: str) -> tuple[str, str, int]:
-        """A function that failed, with the line of its `def`, as all other places are told."""
+        """(name, file, line of its `def`) of a function that failed; other places are given by their `def` too."""
         there = self.project.layout.locate([name], [file])
         return (name, file, there[2] if there and there[1] == file else line)
 
@@ -180,7 +180,7 @@ class Blame:
         return next((str(file.relative_to(self.root)) for file in files), "")
 
     def _stand_in(self, traceback: TracebackType | None) -> str:
-        """The package that a stand-in in the failing function stands for; "" if there is none."""
+        """The package whose stand-in the failing function uses; "" if there is none."""
         frame = None
         while traceback is not None:
             if Path(traceback.tb_frame.f_code.co_filename).is_relative_to(self.root):

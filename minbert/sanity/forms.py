@@ -148,9 +148,9 @@ def forms(project: Any, **sizes: int) -> Forms:
 
 
 def runs_at_base(project: Any, wrong: dict[str, Any]) -> bool:
-    """Whether their model runs at bert-base's width, of two layers, in evaluation and in training.
+    """Whether their model runs with two layers of bert-base's width, in evaluation and in training.
 
-    wrong: what the probes gave in which theirs differs; False where one of them ran.
+    wrong: the outcomes in which theirs differs. Returns False if one of them is not an error.
     """
     if not all("error" in outcome for outcome in wrong.values()):
         return False
@@ -164,7 +164,7 @@ def runs_at_base(project: Any, wrong: dict[str, Any]) -> bool:
 
 
 def called_as(module: nn.Module, form: Form, change: Callable[[Tensor], Any] = lambda mask: mask) -> nn.Module:
-    """The module, which may now be called as (x, mask) and gives a tensor. change: of the mask, before it is given."""
+    """The module, which may now be called as (x, mask) and gives a tensor. change: applied to the mask first."""
     module.register_forward_pre_hook(
         lambda module, args, options: form.inputs(args[0], change(args[1])), with_kwargs=True
     )
@@ -173,9 +173,9 @@ def called_as(module: nn.Module, form: Form, change: Callable[[Tensor], Any] = l
 
 
 class Instead:
-    """Mixed into a right module: it takes what theirs would take there, and answers in theirs' form.
+    """Mixed into a right module that replaces one of theirs: it takes the same arguments and returns the same form.
 
-    Whatever else is asked of it is asked of theirs.
+    Any other attribute is looked up in theirs.
     """
 
     def stand_for(self, theirs: nn.Module, form: Form, change: Callable[[Any], Tensor] = lambda mask: mask) -> Any:

@@ -1,8 +1,8 @@
 """Compares what somebody's code gave with what the right pieces give, and finds the mistakes that explain it.
 
-Equal to the right pieces, or to a variant that is right too: passed. Otherwise the smallest set of known mistakes
-that, put into the right pieces, gives on every probe exactly what theirs gave: first one mistake, then two, then three
-while there is time. If none does, the first probe that differs is shown, and the known mistake that comes nearest.
+A part passes if it equals the right pieces, or a variant that is right too. Otherwise the judge looks for the smallest
+set of known mistakes that, put into the right pieces, gives on every probe exactly what theirs gave: one mistake, then
+two, then three while there is time. If none does, it shows the first probe that differs, and the nearest known mistake.
 
 Only numbers are compared, and failures that are known to come of a mistake. What is not known is no evidence: it
 agrees with everything, and the part is at best "passed in part".
@@ -32,7 +32,7 @@ def judge(
 ) -> dict[str, Any]:
     """The verdict on a part's recorded probes: a result as `--json` shows it, "status" and what goes with it.
 
-    layout: where to look for file and line of what is wrong. about: what else the child says of the subject.
+    layout: where to look for file and line of what is wrong. about: the rest of the child's record.
     """
     about, table = about or {}, bench(part)
     result = {"part": part.name, "title": part.title, "mistakes": [], "note": "", "unknown": [], "todo": []}
@@ -76,7 +76,7 @@ def judge(
         failure = recorded[failed[0].name]
         return result | {"status": "crashed", "failure": failure, "differs": [p.name for p in failed]}
 
-    if result["todo"]:  # what half of a part gives has no known mistake, and may have none
+    if result["todo"]:  # the numbers of a half-written part are no evidence of a mistake
         return result | _not_written(result["todo"])
     base = min(wrong, key=lambda b: (len(wrong[b]), b))
     probe = wrong[base][0]
@@ -98,7 +98,7 @@ def _not_written(todo: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _not_evidence(outcome: Outcome) -> Outcome:
-    """A failure where it is a guess how theirs is to be called: not known."""
+    """The outcome, but unknown if it failed: the check only guesses how theirs is to be called."""
     if "error" not in outcome:
         return outcome
     where = f" ({outcome['file']}:{outcome['line']})" if outcome.get("file") else ""
@@ -109,7 +109,7 @@ def _not_evidence(outcome: Outcome) -> Outcome:
 
 
 def _untouched(table: Bench, probe: Probe, outcome: Outcome) -> Outcome:
-    """Numbers that are not right where a package's stand-in had a part in them: not known."""
+    """The outcome, but unknown if its numbers are not right and a package's stand-in had a part in them."""
     part = table.part
     if "touched" not in outcome or "values" not in outcome:
         return outcome
@@ -119,7 +119,7 @@ def _untouched(table: Bench, probe: Probe, outcome: Outcome) -> Outcome:
 
 
 def _unknown(part: Part, recorded: Mapping[str, Outcome]) -> list[dict[str, Any]]:
-    """What could not be seen: {"reason", "remedy", "probes"}, a record a reason."""
+    """What could not be seen: {"reason", "remedy", "probes"}, one for each reason."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for probe in part.probes:
         outcome = recorded[probe.name]
@@ -180,11 +180,11 @@ def _tells(recorded: Mapping[str, Outcome]) -> bool:
 def _explanations(
     table: Bench, size: int, probes: list[Probe], differing: dict, agrees: Any, until: float
 ) -> tuple[list[tuple[Changes, int]], bool]:
-    """The first set of `size` mistakes that gives what theirs gave, on whichever right base; and if time ran out.
+    """The first set of `size` mistakes that gives what theirs gave, on whichever right base; and whether time ran out.
 
-    Most mistakes leave one another alone: where only one of a set shows in a probe, theirs must be what that one gives
-    by itself, which is known already. Sets for which this holds come first; only they need be put together and run.
-    As one mistake may change another's trace, the rest has its turn after them.
+    Most mistakes do not affect one another: in a probe where only one of a set shows, theirs must give what that one
+    gives alone, which is known already. Sets for which this holds are built and run first. The others come after them,
+    because one mistake may change what another shows.
     """
     known: dict[tuple, bool] = {}
 
@@ -200,7 +200,7 @@ def _explanations(
 
     for first_try in (True, False) if size > 1 else (False,):
         for base, wrong in differing.items():
-            order = [*(p for p in wrong if p in probes), *(p for p in probes if p not in wrong)]  # the telling ones
+            order = [*(p for p in wrong if p in probes), *(p for p in probes if p not in wrong)]  # differing ones first
             for changes in table.sets(size):
                 if size > 1 and likely(changes, base) != first_try:
                     continue
@@ -225,7 +225,7 @@ def _described(part: Part, mistake: Mistake, layout: Layout | None, about: Mappi
 
 
 def _as_called(names: tuple[str, ...], about: Mapping[str, Any]) -> list[str]:
-    """Qualified names, as theirs are called where they have other classes in these places."""
+    """Qualified names; those of their own classes come first, where these are called otherwise."""
     renamed = about.get("renamed", {})
     theirs = ((renamed.get(n.partition(".")[0], ""), n.partition(".")[2]) for n in names)
     return [*(f"{cls}.{method}" for cls, method in theirs if cls), *names]
@@ -234,7 +234,7 @@ def _as_called(names: tuple[str, ...], about: Mapping[str, Any]) -> list[str]:
 def _seen(
     table: Bench, change: tuple, changes: Changes, base: int, differing: dict, recorded: Mapping[str, Outcome]
 ) -> dict[str, Any]:
-    """The first probe that shows this mistake, and that theirs shows too; if any, one that shows no other."""
+    """The first probe where this mistake shows and theirs differs; if there is one, where no other of them shows."""
     part, shows = table.part, table.shows(change, base)
     told = [p for p in part.probes if p in differing[base] or "error" in recorded[p.name]]
     mine = [p for p in told if p.name in shows] or told

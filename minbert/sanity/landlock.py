@@ -11,8 +11,8 @@ that it starts, needs no rights, and cannot be taken back. `restrict` forbids, a
     ABI 5   settings of devices (ioctl)
     ABI 6   signals to other processes, and their sockets with abstract names
 
-Reading stays allowed, but for the folders of other processes in /proc: there the variables of the caller's environment
-stand. Landlock does not know UDP, nor changes of a file's mode, owner, times and attributes.
+Reading stays allowed, except in the folders of other processes in /proc, which hold the caller's environment variables.
+Landlock does not restrict UDP, nor changes of a file's mode, owner, times and attributes.
 
 The numbers are those of <linux/landlock.h> and of https://docs.kernel.org/userspace-api/landlock.html.
 """
@@ -31,7 +31,7 @@ VERSION, BENEATH = 1, 1  # "which ABI is there?"; a rule about what lies beneath
 NO_NEW_PRIVS, DEATH_SIGNAL, SUBREAPER = 38, 1, 36  # of prctl
 
 EXECUTE, WRITE, READ, LIST, REMOVE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 5  # REMOVE: of files
-DEVICE, FILE, DISK, TRUNCATE, IOCTL = 1 << 6, 1 << 8, 1 << 10, 1 << 14, 1 << 15  # the first three: making of
+DEVICE, FILE, DISK, TRUNCATE, IOCTL = 1 << 6, 1 << 8, 1 << 10, 1 << 14, 1 << 15  # the first three: to make one
 RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}  # ABI → all that it knows of files
 OF_A_FILE = EXECUTE | WRITE | READ | TRUNCATE | IOCTL  # what a rule about a file, not a folder, may name
 TCP, SCOPES = 0b11, 0b11  # listen and connect; abstract sockets and signals
@@ -62,10 +62,10 @@ def forbidden(version: int) -> tuple[int, int, int]:
 
 
 def restrict(folder: Path, syscall: Callable[..., int] = _syscall) -> bool:
-    """Let this thread, and all that it starts, write beneath `folder` only; returns whether the kernel sees to it.
+    """Let this thread, and all that it starts, write beneath `folder` only; returns whether the kernel does so.
 
     /dev/null, and /dev/shm for memory that processes share, can be written as well. All files can be read but those in
-    /proc/PID of other processes. It cannot be undone. Nothing is restricted where a needed rule cannot be made.
+    /proc/PID of other processes. It cannot be undone. If a needed rule cannot be made, nothing is restricted.
     """
     files, network, processes = forbidden(abi(syscall))
     if not files:

@@ -23,11 +23,11 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STARTING = 120  # seconds until a child has loaded PyTorch, on a slow disk
-PATIENCE = 6  # seconds on the clock for each of processor time: a busy machine must not change a verdict
+PATIENCE = 6  # seconds on the clock for each second of processor time: a busy machine must not change a verdict
 
 
 class Child:
-    """A process that waits for parts to run. `folder` is the only place where it may write; it goes with `close`."""
+    """A process that waits for parts to run. `folder` is the only place where it may write; `close` removes it."""
 
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="sanity-")).resolve()
@@ -38,7 +38,7 @@ class Child:
         atexit.register(self.close)  # also where a flag was wrong, or Ctrl-C was pressed
 
     def send(self, job: dict[str, Any]):
-        """Ask for a part to be run; the answer is waited for in `answer`."""
+        """Ask for a part to be run; `answer` waits for the result."""
         if self.process.spent:
             self.process.end()
             self.process, self.spare = self.spare or _Process(self), _Process(self)

@@ -1,4 +1,4 @@
-"""Somebody's files, read and never run: which there are, which import which, and where a method stands.
+"""Somebody's files, read and never run: which files there are, what they import, and where a method stands.
 
 A project may be a folder of scripts, as in the course, or a package, or lie below `src/`. `Layout.find` finds it,
 `copy` makes the copy in which its code may run, and `Imports` follows the import statements from the scripts that
@@ -20,7 +20,7 @@ SKIPPED = {
     "__pycache__", "node_modules", "site-packages", "venv", "env", "weights", "wandb", "runs", "build", "tests",
     "sanity",
 }  # fmt: skip
-NOT_PARTS = ("sanity_check", "optimizer_test", "setup", "conftest", "prepare_submit")  # they act when imported
+NOT_PARTS = ("sanity_check", "optimizer_test", "setup", "conftest", "prepare_submit")  # they run when imported
 KEPT = {".py", ".json", ".txt", ".cfg", ".toml", ".yml", ".yaml"}
 DATA = {"data", "datasets", "predictions"}  # of folders with these names only Python files are kept
 BIGGEST = 1_000_000  # bytes of a file that is still copied
@@ -77,7 +77,7 @@ class Layout:
 
     @classmethod
     def _around(cls, folder: Path, home: Path) -> "Layout":
-        """The folder that was given, or one below it, if all Python files lie there; a package with its scripts."""
+        """The layout of a home. Its root is the given folder, one below it with all code, or that above a package."""
         while folder != home and not any(folder.glob("*.py")):
             inside = [d for d in folder.iterdir() if d.is_dir() and not _skipped(d) and any(d.rglob("*.py"))]
             if len(inside) != 1 or (inside[0] / "__init__.py").exists() or inside[0].name == "src":
@@ -95,7 +95,7 @@ class Layout:
         yield from _walk(self.top)
 
     def copy(self, to: Path) -> "Layout":
-        """Copy those files below `to` and return the copy's layout. A notebook's `%` and `!` lines become comments."""
+        """Copy the files below `to`, `%` and `!` lines as comments; returns the new layout. UserError for too many."""
         for count, file in enumerate(self.files()):
             if count == MOST:
                 raise UserError(f"{self.top}: more than {MOST} files; give the folder of bert.py itself")
@@ -144,7 +144,7 @@ def _is_package(home: Path) -> bool:
 
 
 def _in_use(folder: Path, homes: list[Path]) -> list[Path]:
-    """Of several folders that could be the project, those that a script above them imports from, or that are new."""
+    """Of several possible projects, those that a script above them imports from, else those not called "old" or so."""
     scripts = [name for file in folder.glob("*.py") for name, _ in imported(file)]
     used = [h for h in homes if any(name.split(".")[0] == h.relative_to(folder).parts[0] for name in scripts)]
     return used or [h for h in homes if not OLD.search(str(h.relative_to(folder)))] or homes
@@ -200,7 +200,7 @@ class Imports:
         return None
 
     def links(self, file: Path) -> list[tuple[str, Path, str]]:
-        """(name, file, name there) of what a file imports from the project's others; "" for a whole module."""
+        """(name, file, name there) of what a file imports from other files of the project; "" for a whole module."""
         if file in self._links:
             return self._links[file]
         links = self._links[file] = []
@@ -232,16 +232,16 @@ class Imports:
 
     @cached_property
     def reached(self) -> list[Path]:
-        """All files that the entry scripts import, directly or not, in that order."""
+        """The entry scripts and all files that they import, directly or not; without entry scripts all sources."""
         reached = list(self.entries) or list(self.sources)
-        for file in reached:  # grows while it is gone through
+        for file in reached:  # the list grows during the loop
             reached += dict.fromkeys(t for _, t, _ in self.links(file) if t not in reached)
         return reached
 
     def defining(self, name: str, module: str = "") -> list[tuple[Path, str]]:
         """(file, name there) of everything that could be meant by a name, what the entry scripts use first.
 
-        module: how the course calls the file; it decides where nothing else does.
+        module: the course's name of the file, which decides between equals.
         """
         bound = [self._origin(t, there) for e in self.entries for n, t, there in self.links(e) if n == name and there]
         own = [(file, name) for file in self.sources if name in top_names(file)]

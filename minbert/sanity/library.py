@@ -1,4 +1,4 @@
-"""A right BERT by PyTorch's own layers, for the places where a part of theirs stands on the parts below it.
+"""A right BERT made of PyTorch's own layers, in place of the parts below the one of theirs that is checked.
 
 `F.multi_head_attention_forward`, `nn.TransformerEncoderLayer`, `F.embedding_bag` and `torch.rnn_tanh_cell` (whose tanh
 is the pooler's) do the work; the parameters have the course's names. Nothing here is how a student would write it, so
@@ -21,12 +21,12 @@ def attention(module: nn.Module, x: Tensor, mask: Tensor, heads: int, p: float =
     weights = {f"{name[0]}_proj_weight": getattr(module, name).weight for name in names}
     bias = torch.cat([getattr(module, name).bias for name in names])
     (rows, length, width), tokens = x.shape, x.transpose(0, 1)  # (T, B, C), the library's order
-    found, _ = F.multi_head_attention_forward(
+    output, _ = F.multi_head_attention_forward(
         tokens, tokens, tokens, width, heads, None, bias, None, None, False, p, torch.eye(width, dtype=x.dtype), None,
         training=p > 0, need_weights=False, use_separate_proj_weight=True, **weights,
         attn_mask=mask.to(x.dtype).expand(rows, heads, length, length).flatten(0, 1),
     )  # fmt: skip
-    return found.transpose(0, 1)
+    return output.transpose(0, 1)
 
 
 class Attention(nn.Module):

@@ -1,6 +1,6 @@
 """What their training loop does around the loss, read from the syntax tree and never run.
 
-Where gradients are computed and set to zero, where the model is put into training mode, and what of BERT is frozen.
+This is where gradients are computed and set to zero, where the model trains, and what of BERT is frozen.
 """
 
 import ast
@@ -18,7 +18,7 @@ OTHER_MODES = r"(?i)\b_?(ema|swa)(_|\b)|deepcopy|\.training = |import.*\b(lightn
 
 
 def backward_twice(project: Any) -> tuple[str, int] | None:
-    """(file, line) where a loss's gradient is computed by itself and, in the same pass, scaled as well."""
+    """(file, line) where one pass runs both `loss.backward()` and the backward of the scaled loss."""
     for file in project.sources:
         for node in nodes(file):
             for block in (getattr(node, "body", None), getattr(node, "orelse", None)):
@@ -55,7 +55,7 @@ def _near(project: Any) -> dict[Path, list[Path]]:
 
 
 def untended(project: Any, does: Callable[[ast.AST], bool]) -> tuple[str, int] | None:
-    """(file, line) of a training loop where nothing near it does something, such as setting gradients to zero."""
+    """(file, line) of a training loop if nothing in its file or its neighbours `does` a thing, such as `zeroes`."""
     for file, near in _near(project).items():
         for loop in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
             calls = {name_of(n) for n in ast.walk(loop) if isinstance(n, ast.Call)}
@@ -119,9 +119,9 @@ def trains(node: ast.AST) -> bool:
 
 
 def stays_in_evaluation(project: Any) -> tuple[str, int] | None:
-    """(file, line) of the `.train()` before a loop that evaluates in every pass, where nothing near calls it as well.
+    """(file, line) of the `.train()` before a loop that evaluates in every pass, if nothing else near calls `.train()`.
 
-    Nothing is said where a copy of the model may be evaluated, or the mode be put back in another way.
+    None where a copy of the model may be evaluated, or the mode may be put back in another way.
     """
     for files in _near(project).values():
         text = "\n".join(code_of(f) for f in files)
@@ -162,11 +162,11 @@ def _reaches(start: list[ast.AST], method: str, functions: dict[str, list[ast.AS
 
 def _always(block: list[ast.stmt]) -> list[ast.AST]:
     """The statements of a loop's pass without those below an `if`, such as an evaluation in the last pass only."""
-    found: list[ast.AST] = []
+    statements: list[ast.AST] = []
     for s in block:
         inner = [x for f in ("body", "finalbody") for x in getattr(s, f, None) or []]
-        found += [] if isinstance(s, ast.If) else _always(inner) if inner else [s]
-    return found
+        statements += [] if isinstance(s, ast.If) else _always(inner) if inner else [s]
+    return statements
 
 
 def freezes_backwards(project: Any) -> tuple[str, int] | None:
@@ -174,8 +174,8 @@ def freezes_backwards(project: Any) -> tuple[str, int] | None:
     for file in _reached(project):
         for loop in (n for n in nodes(file) if isinstance(n, ast.For) and "bert" in ast.unparse(n.iter)):
             if ast.unparse(loop.iter).endswith("parameters()"):
-                found = {pair for n in ast.walk(loop) for pair in _frozen(n)}
-                if found == {(True, True), (False, False)}:
+                pairs = {pair for n in ast.walk(loop) for pair in _frozen(n)}
+                if pairs == {(True, True), (False, False)}:
                     return str(file.relative_to(project.root)), loop.lineno
     return None
 
@@ -183,10 +183,10 @@ def freezes_backwards(project: Any) -> tuple[str, int] | None:
 def _frozen(node: ast.AST) -> Iterator[tuple[bool, bool]]:
     """(whether an option's word asks for a frozen BERT, what requires_grad becomes) of one `if` or assignment."""
     if isinstance(node, ast.If) and (frozen := _word(node.test)) is not None:
-        for block, asked in ((node.body, frozen), (node.orelse, not frozen)):
+        for block, freezes in ((node.body, frozen), (node.orelse, not frozen)):
             for target, value in (x for s in block for x in assigned(s)):
                 if getattr(target, "attr", "") == "requires_grad" and isinstance(value, ast.Constant):
-                    yield asked, bool(value.value)
+                    yield freezes, bool(value.value)
     for target, value in assigned(node):
         if getattr(target, "attr", "") == "requires_grad" and (frozen := _word(value)) is not None:
             yield from ((frozen, True), (not frozen, False))

@@ -37,7 +37,7 @@ def _is_gpu(device: Any) -> bool:
 
 
 def settle():
-    """From now on in this process: no workers, no compiler, no half precision, no warnings, parsers give defaults."""
+    """Switch off workers, compiler, half precision and warnings in this process; parsers then give their defaults."""
     warnings.simplefilter("ignore")
     real = torch.autocast.__init__
 

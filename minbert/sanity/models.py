@@ -1,8 +1,8 @@
 """Their models for the tasks: which class it is, and how their own script builds it.
 
-On the inside stands a BERT that needs no download: theirs with seeded weights where it gives what the right one gives,
-else the right one. It is as wide as bert-base, because the starter writes 768 here and there, and has 12 layers, of
-which 11 let everything pass.
+Each has a BERT inside that needs no download: theirs with seeded weights if it gives what the right one gives, else
+the right one. It is as wide as bert-base, because the starter writes 768 here and there, and has 12 layers, of which
+11 return their input.
 """
 
 import inspect
@@ -24,7 +24,7 @@ from minbert.sanity.starter import Encoding, Settings
 METHODS = {"sst": "predict_sentiment", "para": "predict_paraphrase", "sts": "predict_similarity"}
 SINGLE = ("BertSentimentClassifier", "BertSentClassifier")
 SIZES = {"bert-large": (1024, 16)}  # (width, heads); all others are as bert-base, 768 and 12
-GUESSES = ((None, 8), (8, 24))  # a config's field that the check cannot know: unset, or a size; and once more
+GUESSES = ((None, 8), (8, 24))  # for a config's field that the check cannot know; the second pair tests the first
 TRAINED = {"pretrain": "finetune", "freeze": "finetune", "last-linear-layer": "full-model"}
 NUM_LABELS = {k: k for k in range(5)}  # as load_multitask_data gives it
 
@@ -41,7 +41,7 @@ class Output(Encoding):
 
 
 class RightBert(BertModel):
-    """The right BERT, which says so where it is asked for what the course's does not have."""
+    """The right BERT. It raises CannotCheck where code asks it for what the course's does not have."""
 
     dtype, device = torch.float32, torch.device("cpu")
 
@@ -64,7 +64,7 @@ class RightBert(BertModel):
 
 
 class Through(Instead, nn.Module):
-    """A layer that lets everything pass; whatever else is asked of it is asked of the layer that it stands for."""
+    """A layer that returns its input; its other attributes are those of the layer that it stands for."""
 
     def forward(self, *args: Any, **options: Any) -> Any:
         return self.form.like(self.form.taken(args, options)[0])
@@ -85,11 +85,11 @@ def little(C: int, H: int, layers: int = 1) -> RightBert:
 
 @contextmanager
 def uninitialised():
-    """Inside, a module's weights cost no time to make: they are zeros, which the system gives when they are read."""
+    """Inside, weights cost no time to make: they are zeros, for which the system needs memory only when used."""
     real = [(owner, "reset_parameters", owner.reset_parameters) for owner in (nn.Linear, nn.Embedding)]
     real += [(Tensor, name, getattr(Tensor, name)) for name in ("normal_", "uniform_")]
 
-    kept = []  # memory that is free again would be given, and would have to be set to zero
+    kept = []  # freed memory would be given out again, and would have to be set to zero first
 
     def zeros(tensor: Any, *args: Any, **options: Any) -> Any:
         if isinstance(tensor, nn.Parameter) and tensor.dtype == torch.float32:
@@ -162,7 +162,7 @@ def single_class(project: Any) -> type:
 
 
 class Config(Settings):
-    """A config for their model. What nobody sets is `other`, or a rate if it is called so, with a note."""
+    """A config for their model. A field that no line sets is `_other`, or a rate if its name says so, with a note."""
 
     __slots__ = ("_other", "_project")  # not among its fields
 

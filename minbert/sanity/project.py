@@ -1,7 +1,7 @@
 """Somebody's project, in the child process, where its code may run: its classes by name, its config, its flags.
 
-What the check cannot know is recorded from their own code where it can be: their parser's defaults, their config
-class, what their scripts assign. What remains a guess is noted in `Project.notes`.
+What the check cannot know is taken from their own code where possible: their parser's defaults, their config class,
+what their scripts assign. What remains a guess is noted in `Project.notes`.
 """
 
 import ast
@@ -53,7 +53,7 @@ SAME = {  # the same in other words, as configs of one's own have it
     "hidden_dropout_prob": r"(hidden_|resid_|residual_|embd_)?(drop|dropout)(_?(rate|prob|p))?|p_drop(out)?",
     "pad_token_id": r"pad(ding)?_?(id|idx|index|token)?",
 }
-WRITTEN = ("attention", "forward", "add_norm", "embed", "encode", "step", "__init__")  # what a course leaves open
+WRITTEN = ("attention", "forward", "add_norm", "embed", "encode", "step", "__init__")  # what students write
 
 
 class Project:
@@ -65,7 +65,7 @@ class Project:
         self.sources = self.imports.sources
         self.notes: list[CannotCheck] = []
         self.missing: set[str] = set()
-        self.real: set[str] = set()  # packages that are not stood in for where they are installed
+        self.real: set[str] = set()  # packages that are used themselves where they are installed
         self.skipped: dict[str, str] = {}
         self.judged: dict[str, str] = {}
         self.renamed: dict[str, str] = {}  # the course's name → theirs
@@ -73,11 +73,11 @@ class Project:
         self.replay = Replay(self)
         self.cpu: OnTheCPU | None = None
         self.guess = 0  # which round of guesses this is
-        self.berts: list[nn.Module] = []  # what was handed out as a BERT with weights, and
-        self.read: list[Tensor] = []  # the ids that it was given
+        self.berts: list[nn.Module] = []  # those that stand for a BERT with weights
+        self.read: list[Tensor] = []  # the ids that these were given
 
     def enter(self):
-        """From now on `import` finds their modules, not ours, and this process is theirs."""
+        """Prepare this process for their code: from now on `import` finds their modules, not ours."""
         settle()
         for name in [n for n in sys.modules if n.partition(".")[0] in ALWAYS | {"minbert"}]:
             del sys.modules[name]
@@ -110,7 +110,7 @@ class Project:
         raise CannotCheck(f"{file.relative_to(self.root)} cannot be imported by its name")
 
     def made(self, module: ModuleType):
-        """Called when a module of theirs has run: what loads files from the hub is stood in for."""
+        """Called when a module of theirs has run; puts stand-ins for what loads files from the hub."""
         for name, value in list(vars(module).items()):
             if not inspect.isclass(value) or value.__module__ != module.__name__:
                 continue
@@ -152,7 +152,7 @@ class Project:
         return self.load(min(files, key=lambda f: (f not in reached, f.parent != self.home)))
 
     def get(self, module: str, name: str) -> Any:
-        """Their class or function: what their scripts use, else what the usual module has. Raises Absent."""
+        """Their class or function: the one in use, else that of the usual module. Raises Absent or CannotCheck."""
         places = self.imports.defining(name, module)
         if not places:  # but it may be there, in a file that cannot be read
             there = getattr(self.module(module), name, None)
@@ -160,7 +160,7 @@ class Project:
                 raise Absent(f"no {name}, in {module}.py or elsewhere")
             return there
         file, there = places[0]
-        found = getattr(self.load(file), there)
+        value = getattr(self.load(file), there)
         self.judged[name] = str(file.relative_to(self.root))
         if there != name:
             self.renamed[name] = there
@@ -168,14 +168,14 @@ class Project:
         if others:
             used, unused = self.judged[name], ", ".join(others[:2])
             self.choices[name] = f"{name} is judged as {used} has it, which your scripts use, not as {unused}"
-        for base in getattr(found, "__mro__", ())[1:]:
+        for base in getattr(value, "__mro__", ())[1:]:
             if stands_for(base) in self.missing:
                 raise CannotCheck(
                     f"{name} is built on `{base.__name__}` of `{stands_for(base)}`, which is neither in this folder "
                     "nor installed here",
                     f"Put {stands_for(base)}.py beside it.",
                 )
-        return found
+        return value
 
     def used(self, name: str, seen: type | None) -> type:
         """The class that their model was seen to have in a place, else the one that has its name."""
@@ -227,7 +227,7 @@ class Project:
     def config(self, rate: str = "hidden_dropout_prob", **sizes: Any) -> Any:
         """A config of these sizes with every name that BERTs ask for: their own BertConfig where it takes them.
 
-        rate: which of the two dropout rates a config gets that has only one, as bert-base's are the same.
+        rate: which of the two dropout rates goes into a config with only one (bert-base's two are the same).
         """
         sizes = {**SHAPE, **sizes}
         values = {**OTHERS, **sizes}
@@ -249,7 +249,7 @@ class Project:
         return self.answering(config)
 
     def answering(self, config: Any) -> Any:
-        """The same config, which looks in their sources for a name that it lacks, and else says so."""
+        """The same config, which looks in their sources for a name that it lacks; NoAttribute where none sets it."""
         known, project = type(config), self
         if not hasattr(known, "__getattr__"):
 

@@ -1,11 +1,10 @@
 """A part of the check as numbers: what its probes give on the right pieces and with every mistake, without the pieces.
 
 A student's copy of the project holds these files in place of the pieces, which are a solution. Its check then finds a
-mistake as before. Of two mistakes at once it knows the numbers only of probes that show one of them; so it names two
-where each has such a probe.
+mistake as before. Two mistakes at once are not recorded; the check names both only if each shows alone in some probe.
 
-A file is one of safetensors: every tensor once, and as metadata the words of the mistakes and which outcome a probe
-has with which mistake.
+A file has the safetensors format: every tensor once, and as metadata the texts of the mistakes and the outcome of each
+probe with each mistake.
 """
 
 import json

@@ -4,7 +4,7 @@
     config = SimpleNamespace(**config)                        ┘ run again, with the defaults of their own parser
     model = MultitaskBERT(config, args.layers)                  … so this is what their class is built with
 
-Of a function only those statements run that the call's arguments need, back to what the check can supply: the flags,
+Only those statements of a function run that the call's arguments need, back to what the check can supply: the flags,
 a batch, a device. Nothing is trained and no data is read.
 """
 
@@ -37,7 +37,7 @@ class Replay:
     def parser(self, file: Path) -> Flags:
         """The flags' defaults of the first parser of a file; empty where there is none."""
         if file not in self._parsers:
-            self._parsers[file] = Flags()  # meanwhile: a parser that asks for itself
+            self._parsers[file] = Flags()  # until it is known: its own lines may ask for it
             for node, path in self.calls(file, lambda call: called(call) in ("parse_args", "parse_known_args")):
                 try:
                     value = self.value(file, node, path, self.known(file))
@@ -49,7 +49,7 @@ class Replay:
         return self._parsers[file]
 
     def of_main(self, module: ModuleType) -> dict[str, Any]:
-        """What a module's functions take for granted but only its main block, or a `global` statement, makes."""
+        """{name: value} of what a module's functions read but only its main block, or a `global` function, assigns."""
         file = Path(module.__file__)
         if file in self._under_way:
             return {}
@@ -106,9 +106,9 @@ class Replay:
             try:
                 namespace[name] = supply(name)
             except KeyError:
-                found = self._parameter(file, name, path, supply, depth)
-                if found is not None:
-                    namespace[name] = found[0]
+                result = self._parameter(file, name, path, supply, depth)
+                if result is not None:
+                    namespace[name] = result[0]
         promised = {"load_multitask_data": lambda *a, **o: ([], NUM_LABELS, [], []), "load_data": _data,
                     "create_data": _data, "get_dataloaders": None}  # fmt: skip
         namespace |= {name: value for name, value in promised.items() if value and name in namespace}
@@ -142,7 +142,7 @@ class Replay:
 
 
 def _data(filename: Any = None, flag: str = "train", *others: Any, **options: Any) -> Any:
-    """What the classifier's data is read by gives: a training set comes with the number of labels."""
+    """In place of what reads the classifier's data: no rows; a training set comes with the number of labels."""
     return ([], 5) if "train" in str(options.get("flag", options.get("split", flag))) else []
 
 

@@ -50,8 +50,8 @@ def numbers(value: Any) -> list[str]:
 
 
 def probe_lines(probe: dict[str, Any]) -> list[str]:
-    said = f"{probe['name']}. {probe['says']}" if probe["says"] else probe["name"]
-    lines = [line("probed", said + (f" Shown: {probe['place']}" if probe["place"] else ""))]
+    text = f"{probe['name']}. {probe['says']}" if probe["says"] else probe["name"]
+    lines = [line("probed", text + (f" Shown: {probe['place']}" if probe["place"] else ""))]
     if "failed" in probe:
         return [*lines, line("failed", probe["failed"])]
     for label in ("expected", "found"):
@@ -198,9 +198,9 @@ def table_notes(projects: Sequence[dict[str, Any]]) -> str:
     """What stands below the table of a class: what is wrong in each project, and what could not be checked."""
     lines = []
     for project in projects:
-        told = [r for r in project["parts"] if r["status"] in (*WRONG, "not checked", "partly")]
-        lines += ["", project["path"]] if told else []
-        for result in told:
+        results = [r for r in project["parts"] if r["status"] in (*WRONG, "not checked", "partly")]
+        lines += ["", project["path"]] if results else []
+        for result in results:
             what = "; ".join(m["name"] for m in result["mistakes"])
             if result["status"] in ("not checked", "partly"):
                 reasons = [result["note"], *(unknown["reason"] for unknown in result["unknown"])]
@@ -213,7 +213,7 @@ def table_notes(projects: Sequence[dict[str, Any]]) -> str:
 
 
 def as_json(projects: Sequence[dict[str, Any]]) -> str:
-    """The same for a program: a list, a project each, and every record with all of its keys."""
+    """The same for a program: a list with a record for each project, whose parts have all keys."""
     blank = dict.fromkeys(("part", "title", "status", "mistakes", "note", "file", "line", "where", "probe", "differs",
                            "nearest", "failure", "output", "unknown", "todo", "judged"))  # fmt: skip
     records = [

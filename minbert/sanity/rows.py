@@ -1,7 +1,7 @@
 """Five examples whose answers are known: as files, as batches, and a fake model that gives them.
 
-The answers follow from the word that a text starts with, `w10` to `w19`. While the model is in training mode it gives
-other ones, as dropout would.
+The answers follow from the word that a text starts with, `w10` to `w19`. In training mode the model gives others, as
+dropout would.
 """
 
 import re
@@ -38,7 +38,7 @@ def text(i: int, split: str) -> str:
 
 
 def outputs_of(task: str, words: Tensor, training: bool) -> Tensor:
-    """What the fake model says, (B, ·), of texts that start with these words, (B,)."""
+    """The fake model's outputs, (B, ·), for texts that start with these words, (B,)."""
     i = (words - 10) % ROWS
     if task == "sst":
         return torch.eye(5)[(2 * i + training) % 5]
@@ -82,7 +82,7 @@ def read_predictions(path: Path) -> Rows:
 
 
 class Fake(nn.Module):
-    """A model as the course's functions and ours call it. shaped: {task: what gives an output theirs's form}."""
+    """A model as the course's functions and ours call it. shaped: {task: function that gives outputs their form}."""
 
     device = torch.device("cpu")
 
@@ -157,7 +157,7 @@ class Loader(list):
 
 
 def batches(project: Any, task: str, of: str = "") -> Loader:
-    """A dev set as the starter's data loaders give it, three examples and two; with what their own batches add.
+    """A dev set as the starter's data loaders give it, in batches of three and two, with the keys that theirs add.
 
     of: the name of their class whose batches these would be.
     """
@@ -201,7 +201,7 @@ def in_a_batch(project: Any, dataset_class: type, rows: list, **options: Any) ->
 
 
 def unscaled(found: list[float], numbers: tuple[float, ...]) -> list[float]:
-    """These numbers where what was found is a·number + b with a > 0: a scale is free, cutting to integers is not."""
+    """`numbers` if `found` is a·numbers + b with a > 0, else `found`: a scale is right, cutting to integers is not."""
     x, y = np.array(numbers), np.array(found)
     if len(x) != len(y):
         return found
@@ -211,7 +211,7 @@ def unscaled(found: list[float], numbers: tuple[float, ...]) -> list[float]:
 
 
 def rows_unscaled(task: str, rows: Rows, bent: bool) -> Rows:
-    """Similarity's rows, sorted by id, as if they were on the labels' scale. bent: as training bends outputs too."""
+    """Similarity's rows, sorted by id, as if they were on the labels' scale. bent: only their order must be right."""
     if task != "sts":
         return rows
     rows = sorted(rows, key=lambda row: float(row[0]))

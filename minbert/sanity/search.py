@@ -1,4 +1,4 @@
-"""Looking through somebody's project for what has no fixed name: techniques are called by many."""
+"""Searches somebody's project for techniques, which have no fixed names."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ def named(project: Project, wanted: Callable[[str], bool]) -> Iterator[tuple[str
 
 
 def optional(project: Project, name: str, *needs: str) -> ModuleType | None:
-    """Their module of that name if they have one that holds all that it needs to be like ours, else None."""
+    """Their module of that name if it has all the names in `needs`, as ours has, else None."""
     try:
         module = project.module(name)
     except Absent:
@@ -48,8 +48,8 @@ def unlike(project: Project, pattern: str, known: str) -> None:
     """
     for file in project.sources:
         for name, node in definitions(file):
-            told = f"{name.rpartition('.')[2]}\n{ast.get_docstring(node) or ''}"
-            if re.search(pattern, told) and not re.match(r"(train|test|main|get_args|evaluate)", name):
+            text = f"{name.rpartition('.')[2]}\n{ast.get_docstring(node) or ''}"
+            if re.search(pattern, text) and not re.match(r"(train|test|main|get_args|evaluate)", name):
                 place = f"{file.relative_to(project.root)}:{node.lineno}"
                 raise CannotCheck(f"{name} ({place}) has a form of its own; the check knows {known}")
     raise Absent(f"no {known}")

@@ -166,7 +166,7 @@ def unfilled(node: ast.FunctionDef) -> str:
 
     if all(map(nothing, body)) or (node.name == "step" and _computes_nothing(node)):
         return "empty"
-    returned = {id(s.value) for s in ast.walk(node) if isinstance(s, ast.Return)}  # `return loss` is no use of it
+    returned = {id(s.value) for s in ast.walk(node) if isinstance(s, ast.Return)}  # `return loss` alone is no use
     names = [n for n in ast.walk(node) if isinstance(n, ast.Name) and id(n) not in returned]
     none = [
         target.id

@@ -1,7 +1,7 @@
-"""What stands in the place of packages that a model's numbers do not need, or that are not installed.
+"""Stand-ins for packages that a model's numbers do not need, or that are not installed.
 
-Of some a stand-in knows what is asked of them; the rest is an `Anything`, which `evidence.Blame` recognises. `Importer`
-puts them where somebody's code imports them, and runs their own modules.
+Some do what the package does; all else is an `Anything`, which `evidence.Blame` recognises. `Importer` gives them to
+code that imports such a package, and runs the project's own modules.
 """
 
 import __future__
@@ -83,7 +83,7 @@ class Anything(metaclass=_Anything):
 
 
 def _offer(cls: type, name: str) -> Any:
-    """An attribute of a stand-in: an exception class where the name is one's, else more of the same."""
+    """An attribute of a stand-in: an exception class if its name ends like one, else another stand-in."""
     if is_magic(name):
         raise AttributeError(name)
     if EXCEPTIONS.search(name):
@@ -126,7 +126,7 @@ class LightningModule(nn.Module):
     device = torch.device("cpu")
 
     def save_hyperparameters(self, *args: Any, **options: Any):
-        """The names go into `hparams`, as there."""
+        """Keep the caller's arguments in `hparams`, as Lightning does."""
         given = sys._getframe(1).f_locals
         values = {k: v for k, v in given.items() if k != "self" and not is_magic(k)}
         for value in [v for v in values.values() if isinstance(v, dict)]:
@@ -141,7 +141,7 @@ class LightningModule(nn.Module):
 
 # ------------------------------------------------------------------------------------------------ importing
 
-# Never needed for a model's numbers, and slow or impossible to import: stood in for even where installed, or loaded.
+# Never needed for a model's numbers, and slow or impossible to import: replaced even where installed or loaded.
 ALWAYS = {
     "torch.utils.tensorboard",
     "sklearn", "requests", "filelock", "importlib_metadata", "transformers", "huggingface_hub", "explainaboard_client",
@@ -168,7 +168,7 @@ KNOWN: dict[str, dict[str, Any]] = {  # what a stand-in does know
 
 
 class Importer:
-    """An import hook: theirs come first, then stand-ins, then what is installed; our own minbert never.
+    """An import hook: their modules come first, then stand-ins, then what is installed; our own minbert never comes.
 
     project.missing: names of modules that are nowhere; those that a `try` guards are not among them.
     """
@@ -228,7 +228,7 @@ class Loader(importlib.machinery.SourceFileLoader):
     """Runs a module of theirs, statement by statement.
 
     A statement that fails for want of a file, a GPU or the like is left out, as in a notebook that begins to train;
-    `skip` decides. Definitions and imports must work.
+    `Project.skips` decides. Definitions and imports must work.
     """
 
     def __init__(self, name: str, path: str, project: Any):

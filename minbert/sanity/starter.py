@@ -1,6 +1,6 @@
 """What the course promises beside a student's code: its starter's other files, its flags, its batches.
 
-A thing of this file does what the course's does, and no more. Whoever asks for more gets `CannotCheck`.
+Each thing here does what the course's does, and no more. Code that asks for more gets `CannotCheck`.
 """
 
 import argparse

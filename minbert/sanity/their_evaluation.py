@@ -87,7 +87,7 @@ class Ours:
 
 
 class OurWords(Words):
-    """The same as our Dataset asks it."""
+    """The same tokenizer, with the methods that our Dataset calls."""
 
     def encode(self, texts: Any, *_: Any, **options: Any) -> list[list[int]]:
         return [self.convert_tokens_to_ids(t.split()) for t in texts]
@@ -102,7 +102,7 @@ class OurWords(Words):
 
 
 class Course:
-    """The course's functions, whatever of them there is."""
+    """The course's functions, as many of them as the project has."""
 
     def __init__(self, project: Any, functions: dict[str, Callable], shaped: dict[str, Callable], bent: bool):
         self.project, self.functions, self.shaped, self.bent = project, functions, shaped, bent
@@ -110,7 +110,7 @@ class Course:
         self.results: Any = None  # what model_eval_multitask returned
 
     def call(self, name: str, **known: Any) -> Any:
-        """A function of theirs with arguments by what they are called; what has a default keeps it."""
+        """Call a function of theirs, arguments by their names. Defaults stay, but not of model, device and split."""
         if name not in self.functions:
             raise Absent(f"no {name}")
         function, values = self.functions[name], {}
@@ -171,7 +171,7 @@ class Course:
             raise CannotCheck("model_eval_multitask returns no score beside the predictions")
         right = float(SCORES[task])
         accepted = [right]
-        if task == "sts" and self.bent:  # as bent as the predictions are
+        if task == "sts" and self.bent:  # the squashed predictions have a score of their own
             rows = dict(self.evaluated(task)[0])
             accepted.append(np.corrcoef([float(rows[i]) for i in ids_of(task, "dev")], LABELS[task])[0, 1])
         return right if any(abs(s - a) < 1e-4 for s in scores for a in accepted) else scores[-1]
@@ -196,15 +196,15 @@ class Course:
         """The rows of similarity that load_multitask_data makes of a file; None where it returns no such rows."""
         with tempfile.TemporaryDirectory() as folder:
             files = {task: str(write_data(Path(folder), task, "dev")) for task in TASKS}
-            found = self.call("load_multitask_data", **{"para|quora": files["para"], "sts|simil": files["sts"],
-                              "sst|sentim": files["sst"], "split": "train"})  # fmt: skip
-        if found is None:
+            result = self.call("load_multitask_data", **{"para|quora": files["para"], "sts|simil": files["sts"],
+                               "sst|sentim": files["sst"], "split": "train"})  # fmt: skip
+        if result is None:
             raise NotImplementedError("load_multitask_data")
-        lists = found.values() if isinstance(found, dict) else found
+        lists = result.values() if isinstance(result, dict) else result
         return next((r for r in lists if isinstance(r, list) and r and ids_of("sts", "dev")[0] in cells(r[0])), None)
 
     def read(self):
-        TOUCHED.clear()  # no result of before is used here
+        TOUCHED.clear()  # earlier results are not used here
         ids, labels = ids_of("sts", "dev"), {}
         if (rows := self._rows()) is None:
             raise CannotCheck("load_multitask_data returns no rows that hold the ids of similarity")
@@ -308,7 +308,7 @@ def find(project: Any) -> Ours | Course:
 
 
 def shapes(project: Any, read: list) -> dict[str, Callable[[Tensor], Any]]:
-    """How the outputs of their model look, where they look otherwise than the course's: {task: function}."""
+    """{task: function that gives the fake outputs the form of their model's}, for tasks that can be asked."""
     shaped: dict[str, Callable[[Tensor], Any]] = {}
     before = len(project.notes)
     ids = torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0], [2, 6, 5, 3]])

@@ -1,4 +1,4 @@
-"""Their heads: the models that are asked, what their training makes of the outputs, and what therefore can be wrong."""
+"""Their heads: the models that are probed, how their training uses the outputs, and what therefore can be wrong."""
 
 import ast
 import copy
@@ -64,7 +64,7 @@ class Model:
         return known
 
     def can(self, task: str) -> bool:
-        """Whether a task can be asked; raises why not."""
+        """True if a task can be asked; else raises the reason."""
         if task in self.failed:
             raise self.failed[task]
         if task not in self.answers:
@@ -86,8 +86,8 @@ class Model:
     ) -> dict[str, Tensor]:  # fmt: skip
         """What it predicts in evaluation, (B, ·) each, with seeded numbers for all that is not BERT.
 
-        shown: how many tokens of the first and of the second sentences their masks let be seen. What was asked before
-        is answered as it was then, but with `again`.
+        shown: how many tokens of the first and of the second sentences the masks show. Known outputs are computed again
+        only with `again`.
         """
         inputs = seed, scale, shown, str(ids.tolist()), str(others.tolist())
         wanted = [t for t in tasks or self.answers if again or (t, inputs) not in self._known]
@@ -131,7 +131,7 @@ class Model:
 
 
 class Ask:
-    """How an answer is to be made, later: so that what is wrong with one does not hide the others."""
+    """Makes an answer only when it is called, so that a failure of one does not hide the others."""
 
     def __init__(self, make: Callable[[], Callable]):
         self.make = make
@@ -144,8 +144,8 @@ class Subject:
     """What is asked. models: with all three heads, or why there are none. classifier: classifier.py's, or why not.
 
     losses: of the tasks, as functions. facts: what is read from the source, {name: value or function}.
-    decided: which of "sentiment", "paraphrase", "similarity", "classifier" can be called wrong at all, because the rest
-    of the code does take logits, or does compare with labels up to 5.
+    decided: which of "sentiment", "paraphrase", "two logits" (of it), "similarity" and "classifier" can be called wrong
+    at all, because the rest of the code does take logits, or does compare with labels up to 5.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Subject:
         return self.models
 
     def able(self, *tasks: str) -> list[tuple[Model, str]]:
-        """(model, task) of what can be asked; raises why, where nothing can."""
+        """(model, task) of each task that can be asked; if none can, raises the reason."""
         pairs = [(m, task) for m in self.three() for task in tasks if task in m.answers]
         if not pairs:
             for model in self.three():
@@ -193,7 +193,7 @@ BY_FIVE = r"[/*]=?\s*5\b|(?<![-.\w])5(\.0*)?\s*\*|\*\s*0?\.2\b|(?<![\w])0?\.2\s*
 def rescaled(project: Any) -> bool:
     """Whether anything of theirs may bring labels and outputs of similarity to one scale, as far as names tell.
 
-    What stands in predict_similarity is not read: its outputs are looked at. Nor are attention's scores.
+    predict_similarity is left out, because its outputs are looked at, and so is attention.
     """
 
     def operands(node: ast.AST) -> tuple:
@@ -300,7 +300,7 @@ def facts(project: Any, read: list[losses.Loss], subject: Subject) -> tuple[dict
         return model.outputs(scale=scale, tasks=(task,))[task]
 
     def unlike(kind: str, near: dict[str, str], like: Callable[[Tensor], Tensor]) -> Any:
-        """Whether a loss gets what it does not take. near: {task: what stands near it}, where names do not tell."""
+        """Whether a loss gets what it does not take. near: {task: text in its file}, if no loss has a task."""
         fits, text, unless = losses.FITS[kind]
         wrong = [loss for loss in read if loss.kind == kind and loss.task in near and not loss.done & fits]
         tasks = [loss.task for loss in wrong]
