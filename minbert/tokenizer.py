@@ -23,6 +23,7 @@ and in the Python one of `transformers` (`BertTokenizerLegacy`).
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,8 +129,9 @@ class BertTokenizer:
             raise TypeError(f"{text!r} is not a text (str)")
         if not self.lowercase or "Σ" not in text:
             return text
-        small = text.lower()  # Python knows where a word ends; "İ" becomes two letters, hence the second `lower`
-        return "".join(small[len(text[:i].lower())] if letter == "Σ" else letter for i, letter in enumerate(text))
+        small = text.lower()  # Python knows where a word ends
+        places = accumulate((len(letter.lower()) for letter in text), initial=0)  # "İ" becomes two letters
+        return "".join(small[i] if letter == "Σ" else letter for letter, i in zip(text, places, strict=False))
 
     def single(self, a: list[int]) -> Row:
         """[CLS] a [SEP], with a cut from the right to fit `max_length`."""
@@ -238,7 +240,9 @@ class BertTokenizer:
         return [tuple(map(self._clean, row)) if isinstance(row, list | tuple) else self._clean(row) for row in text]
 
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
-        """The word pieces of a text as words: "minbert" → ["min", "##bert"]."""
+        """The word pieces of a text, or of a pair, as words: "minbert" → ["min", "##bert"]."""
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is not a text (str); for several texts call `tokenize` once for each")
         rows = self._rows(text, pair)
         encoding: Encoding = self._pieces.encode_batch(rows, add_special_tokens=add_special_tokens)[0]
         return encoding.tokens

@@ -33,6 +33,7 @@ SETTINGS_FILES = ("tokenizer_config.json", "added_tokens.json", "special_tokens_
 BERTS = ("Bert", "DistilBert", "Electra", "MobileBert")  # whose tokenizer classes work as this file does
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that do what tokenizer.json says
 CLASSES = {None, *GENERIC, *(f"{name}Tokenizer{form}" for name in BERTS for form in ("", "Fast", "Legacy"))}
+LONGEST = 100  # letters of a word; a longer one is [UNK]
 SETTINGS = {  # in tokenizer_config.json → in tokenizer.json's normalizer
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
@@ -48,7 +49,7 @@ def build(vocab: Sequence[str], lowercase: bool = True, strip_accents: bool | No
     Chinese character is a word. added: tokens beside the pieces, with their ids (None: the next free one).
     """
     index = {piece: i for i, piece in enumerate(vocab)}
-    tokenizer = Tokenizer(WordPiece(index, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer = Tokenizer(WordPiece(index, unk_token="[UNK]", max_input_chars_per_word=LONGEST))
     tokenizer.normalizer = BertNormalizer(
         lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=chinese
     )
@@ -90,6 +91,8 @@ def read_tokenizer(path: Path, lowercase: bool | None = None) -> tuple[Tokenizer
     """
     folder, files = (path, [path / name for name in FILES]) if path.is_dir() else (path.parent, [path])
     files = [file for file in files if file.exists()]
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
     if not files:
         raise UserError(f"{path}: holds neither {' nor '.join(FILES)}")
     for file in files:
@@ -192,15 +195,15 @@ def parse(path: Path, settings: Mapping, lowercase: bool | None) -> Tokenizer:
     if tokenizer.post_processor is not None and None not in (cls, sep):
         pair = tokenizer.encode([], [], is_pretokenized=True)
         if (pair.ids, pair.type_ids) != ([cls, sep, sep], [0, 0, 1]):
-            raise UserError("puts pairs together otherwise than [CLS] a [SEP] b [SEP]")
+            raise UserError("its pairs are not [CLS] a [SEP] b [SEP]")
     cleaning = settings_of(tokenizer.normalizer)
     if (
         cleaning.get("type") != "BertNormalizer"
         or settings_of(tokenizer.pre_tokenizer).get("type") != "BertPreTokenizer"
     ):
         if lowercase is not None:
-            raise UserError("cleans text otherwise than BERT, so its case cannot be chosen")
-        print(f"{path}: cleans text otherwise than BERT; it is used as it stands", file=sys.stderr)
+            raise UserError("does not clean and split text as BERT does, so its case cannot be chosen")
+        print(f"{path}: does not clean and split text as BERT does; it is used unchanged", file=sys.stderr)
         return tokenizer
     named = {name: settings[name] for name in SETTINGS if name in settings}
     if settings.get("tokenizer_class") in GENERIC:
@@ -227,7 +230,7 @@ def settings_of(component: Any) -> dict:
 
 def compare(tokenizer: Tokenizer, path: Path):
     """UserError where the vocab.txt at `path` is not that of the tokenizer.json beside it."""
-    listed = {piece: i for i, piece in enumerate(read_vocab(path))}
+    listed = {piece: i for i, piece in enumerate(read_vocab(path)) if piece}  # an empty line is an id without a piece
     every, pieces = tokenizer.get_vocab(), tokenizer.get_vocab(with_added_tokens=False)
     wrong = [piece for piece, i in listed.items() if every.get(piece) != i]
     wrong += [piece for piece in pieces if piece not in listed]
@@ -248,7 +251,9 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int):
     for piece, i in pieces.items():
         lines[i] = piece
     whole, cleaning = json.loads(tokenizer.to_str()), settings_of(tokenizer.normalizer)
-    simple = cleaning.get("type") == "BertNormalizer" and cleaning["clean_text"]
+    simple = (cleaning.get("type") == "BertNormalizer" and cleaning["clean_text"]
+              and settings_of(tokenizer.pre_tokenizer).get("type") == "BertPreTokenizer"
+              and tokenizer.model.max_input_chars_per_word == LONGEST)  # fmt: skip
     settings = {"tokenizer_class": "BertTokenizer" if simple else GENERIC[0], "model_max_length": max_length}
     settings |= {name: cleaning[key] for name, key in SETTINGS.items()} if simple else {}
     settings |= {f"{piece[1:-1].lower()}_token": piece for piece in SPECIAL}

@@ -179,6 +179,11 @@ def test_encode_of_several_texts_is_our_own(both):
         ours.encode(["film"], add_special_tokens=True)
 
 
+def test_tokenize_takes_one_text(both):
+    with pytest.raises(TypeError, match="is not a text"):
+        both[0].tokenize(["a film", "a dog"])
+
+
 def test_the_names_of_transformers_4(both):
     assert both[0].encode_plus(ONE, max_length=5, truncation=True) == both[0](ONE, max_length=5, truncation=True)
     assert both[0].batch_encode_plus(MANY, padding=True) == both[0](MANY, padding=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from tokenizers import Tokenizer, models, normalizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from minbert.errors import UserError
 from minbert.tokenizer import SPECIAL, BertTokenizer
@@ -66,6 +66,10 @@ def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path, mark, end, last
 @pytest.mark.parametrize("absent", SPECIAL)
 def test_a_vocabulary_without_a_special_piece(absent, tmp_path):
     assert absent in refusal(put(tmp_path, [piece for piece in VOCAB if piece != absent]))
+
+
+def test_a_place_without_a_file(tmp_path):
+    assert "no such file or folder" in refusal(tmp_path / "none.txt")
 
 
 def test_a_vocabulary_that_is_not_text(tmp_path):
@@ -169,9 +173,40 @@ def test_cleaning_of_another_kind_is_kept_and_said(saved, tmp_path, capsys):
     edit(saved / "tokenizer_config.json", "tokenizer_class", value="PreTrainedTokenizerFast")
     ours, theirs = read(saved), transformers.AutoTokenizer.from_pretrained(saved)
     assert ours.tokenize("FILM x é") == theirs.tokenize("FILM x é") == ["film", "a", "é"]
-    assert "cleans text otherwise than BERT" in capsys.readouterr().err
+    assert "does not clean and split text as BERT does" in capsys.readouterr().err
     ours.save_pretrained(tmp_path / "again")
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "again").tokenize("FILM x é") == ["film", "a", "é"]
+
+
+def split_at_spaces(tokenizer: Tokenizer):
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+
+
+def only_short_words(tokenizer: Tokenizer):
+    tokenizer.model.max_input_chars_per_word = 3
+
+
+def another_cleaning_and_a_gap(tokenizer: Tokenizer):
+    tokenizer.normalizer = normalizers.Lowercase()
+    pieces = {piece: i + (i > 6) for piece, i in tokenizer.get_vocab().items()}
+    tokenizer.model = models.WordPiece(pieces, unk_token="[UNK]", max_input_chars_per_word=100)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [(split_at_spaces, ["film", "[UNK]"]), (only_short_words, ["[UNK]", "a", "[UNK]"]),
+     (another_cleaning_and_a_gap, ["film", "a", "[UNK]"])],
+)  # fmt: skip
+def test_what_two_files_cannot_say_is_written_into_the_third(saved, tmp_path, change, expected):
+    tokenizer = Tokenizer.from_file(str(saved / "tokenizer.json"))
+    change(tokenizer)
+    tokenizer.save(str(saved / "tokenizer.json"))
+    edit(saved / "tokenizer_config.json", "tokenizer_class", value="PreTrainedTokenizerFast")
+    ours = read(saved)
+    ours.save_pretrained(tmp_path / "again")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert ours.tokenize("film a!") == read(tmp_path / "again").tokenize("film a!") == expected
+    assert theirs.tokenize("film a!") == expected and theirs.get_vocab() == ours.get_vocab()
 
 
 @pytest.mark.parametrize(
@@ -180,7 +215,7 @@ def test_cleaning_of_another_kind_is_kept_and_said(saved, tmp_path, capsys):
         (("model", "continuing_subword_prefix"), "@@", "not WordPiece with ##"),
         (("model", "unk_token"), "[PAD]", "not WordPiece with ## and [UNK]"),
         (("post_processor", "pair"), [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-         "puts pairs together otherwise"),
+         "its pairs are not [CLS] a [SEP] b [SEP]"),
         (("model", "vocab"), {"a": 0, "[UNK]": 1}, "the vocabulary has no [PAD]"),
         (("version",), "7", "cannot be read as a tokenizer"),
     ],
