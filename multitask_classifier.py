@@ -171,7 +171,7 @@ def build_model(args: Namespace) -> MultitaskBert:
         model = MultitaskBert(bert, args.rows.values(), args.pairs, args.pooling, args.heads,
                               args.hidden_dropout_prob, args.additions)  # fmt: skip
     except ValueError as error:  # which depends on the weights
-        raise UserError(f"the additions {args.additions}: {error}") from error
+        raise UserError(str(error)) from error
     model.to(find_device(args.use_gpu)).precision = args.precision
     if args.fast_dropout:
         draw_in_blocks(model)

@@ -38,7 +38,7 @@ def add(bert: nn.Module, tasks: Iterable[str], additions: Settings) -> dict[str,
     for name, row in rows.items():
         try:
             row.apply(bert, tasks, **additions[name])
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {error}") from error
     return rows
 
@@ -57,8 +57,7 @@ def plain_state_dict(bert: nn.Module) -> dict[str, Tensor]:
         if any(part_of(f"bert.{key}") == name for key in state):
             row = techniques()[name].load()
             if row.plain is None:
-                raise UserError(
-                    f"every task has a BERT of its own with {techniques()[name].switch.name}, none is the one"
-                )
+                switch = techniques()[name].switch.name
+                raise UserError(f"with {switch} each task has its own BERT, so there is no single BERT to write")
             state = row.plain(bert)
     return state

@@ -258,8 +258,9 @@ def choose_head(task: Task, pairs: str, name: str | None = None, flag: str | Non
     if name not in choices:
         flag = f"{flag or f'--{task.name}_head'} {name}"
         if not task.is_pair:
-            raise UserError(f"{flag} wants two sentence vectors, and {task.name} has single sentences")
+            raise UserError(f"{flag} needs two sentence vectors, but {task.name} has single sentences")
         if not has_two_vectors:
-            raise UserError(f"{flag} wants two sentence vectors, but --pairs joint makes one of a pair; leave one out")
-        raise UserError(f"{flag} does not go with --pairs separate; it takes {', '.join(choices)}")
+            raise UserError(f"{flag} needs two sentence vectors, but --pairs joint gives one for each pair; "
+                            "leave out one of the two flags")  # fmt: skip
+        raise UserError(f"{flag} does not go with separate pairs; choose one of {', '.join(choices)}")
     return name

@@ -153,8 +153,11 @@ def add_lora(
     choices = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
     targets = choices if targets is None else list(targets)
     missing = [target for target in targets if target not in choices]
+    if not linear:
+        raise ValueError("this module has no linear layers inside")
     if missing or not targets:
-        raise ValueError(f"no linear layer is called {', '.join(missing)}: there are {', '.join(choices) or 'none'}")
+        start = f"no linear layer is called {', '.join(missing)}" if missing else "targets is empty"
+        raise ValueError(f"{start}: there are {', '.join(choices)}")
     for name in linear:
         parent, _, leaf = name.rpartition(".")
         if leaf in targets and isinstance(module.get_submodule(parent), nn.MultiheadAttention):

@@ -33,10 +33,10 @@ FLAGS = {
     "adapter": [
         Flag("--adapter", "give each task a layer of its own beside every layer of BERT; see minbert/pals.py",
              default="none", choices=("none", "pal", "low_rank"), example="pal"),
-        Flag("--adapter_size", "its inner width (default: 204 for pal and 100 for low_rank, to BERT-base's 768, in "
-             "proportion)", at_least(int, 1, most=4096), None, "N", needs="--adapter", example="8"),
-        Flag("--adapter_activation", "of low_rank (default: identity)", choices="pals.ACTIVATIONS",
-             needs="--adapter low_rank", example="gelu"),
+        Flag("--adapter_size", "inner width of the added layers (default: 204 for pal and 100 for low_rank, times "
+             "BERT's width / 768)", at_least(int, 1, most=4096), None, "N", needs="--adapter", example="8"),
+        Flag("--adapter_activation", "activation inside a low-rank layer (default: identity)",
+             choices="pals.ACTIVATIONS", needs="--adapter low_rank", example="gelu"),
     ]
 }  # fmt: skip
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda x: x, "gelu": F.gelu}  # g of a low-rank layer
@@ -129,7 +129,8 @@ def add_low_rank(
     """
     size = low_rank_size(bert.config.hidden_size) if size is None else size
     if size < 1 or activation not in ACTIVATIONS:
-        raise ValueError(f"a low-rank layer has a size of at least 1 and one of {', '.join(ACTIVATIONS)} inside")
+        raise ValueError(f"size must be at least 1 and activation one of {', '.join(ACTIVATIONS)}; not {size} and "
+                         f"{activation}")  # fmt: skip
 
     def layers(task: str) -> list[LowRank]:
         pairs = [_pair(bert, size) for _ in bert.bert_layers]

@@ -68,7 +68,8 @@ def load_bert(name: str | Path, attention: str = "plain", dropout: float | None 
     weights |= _fresh_pooler(weights, config, path)
     if additions:
         for addition in (name for name, settings in additions.items() if settings.get("per_task")):
-            raise UserError(f"{path}: every task has a BERT of its own with --{addition}_per_task, and none is the one")
+            switch = f"--{addition}_per_task"
+            raise UserError(f"{path}: with {switch} each task has its own BERT, so there is no single BERT to take")
         adapted = _adapted(config, saved["build"], weights, path)
         load_strictly(adapted, weights, path)
         weights = _plain(adapted, path)

@@ -43,7 +43,7 @@ def test_a_head_that_is_not_for_the_tasks_kind_is_refused_with_a_list_of_those_t
 
 @pytest.mark.parametrize("pairs", ["separate", "joint"])
 def test_a_pair_head_for_single_sentences_is_refused(pairs):
-    with pytest.raises(UserError, match="--sst_head dot wants two sentence vectors, and sst has single sentences"):
+    with pytest.raises(UserError, match="--sst_head dot needs two sentence vectors, but sst has single sentences"):
         choose_head(TASKS["sst"], pairs, "dot")
 
 

@@ -112,7 +112,7 @@ def test_a_plain_form_is_a_state_dict_of_bert_with_the_same_outputs_or_is_refuse
     for p in own:
         nn.init.normal_(p, std=0.1)
     if model.additions[name].plain is None:
-        with pytest.raises(UserError, match="every task has a BERT of its own"):
+        with pytest.raises(UserError, match="each task has its own BERT"):
             plain_state_dict(model.bert)
         return
     plain = small_bert()

@@ -64,6 +64,8 @@ def test_without_targets_every_linear_layer_is_chosen(rank):
 def test_an_unknown_target_is_refused_and_changes_nothing(targets, named):
     bert = make_bert()
     before = list(bert.named_modules())
+    with pytest.raises(ValueError, match="no linear layers inside"):
+        add_lora(nn.LayerNorm(2), 1, 1.0, targets=targets)
     with pytest.raises(ValueError, match=named) as error:
         add_lora(bert, 2, 1.0, targets=targets)
     for name in ("query", "key", "value", "attention_dense", "interm_dense", "out_dense", "pooler_dense"):

@@ -78,7 +78,7 @@ def test_the_layers_and_heads_of_a_frozen_bert_can_be_saved_by_themselves(tiny, 
 def test_a_bert_with_layers_of_tasks_cannot_be_loaded_as_a_plain_bert(tiny, tmp_path, way):
     tokenizer = load_tokenizer(tiny)
     model = MultitaskBert(load_bert(tiny), NAMES, additions={"adapter": way})
-    with pytest.raises(UserError, match="every task has a BERT of its own with --adapter"):
+    with pytest.raises(UserError, match="with --adapter each task has its own BERT"):
         save_pretrained(model.bert, tokenizer, tmp_path / "hf")
     assert not (tmp_path / "hf").exists() or not list((tmp_path / "hf").iterdir())
     save_model(tmp_path / "model.pt", model, tokenizer)
