@@ -34,7 +34,7 @@ def save_model(path: str | Path, model: MultitaskBert, tokenizer: BertTokenizer,
     """
     weights = model.state_dict()
     if name := finite(weights):
-        raise UserError(f"{path}: not written, for {name} is not finite any more; lower --lr, or add --clip 1")
+        raise UserError(f"{path}: not written: {name} is not a finite number any more; lower --lr, or add --clip 1")
     if processes.rank() == 0:
         write_state(path, {"model": weights, **about_model(model, tokenizer), "notes": notes})
 

@@ -7,7 +7,7 @@ overall              the mean of the scores, with Pearson's r taken as (r + 1)/2
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -93,7 +93,7 @@ def _remember(model: MultitaskBert, data: Dataset):
         rows = model.encode(batch, model.embed(batch))[1]  # (R, C)
         vectors[batch.indices] = rows.float().cpu().unflatten(0, (data.parts, -1)).transpose(0, 1)
 
-    _each_batch(model, data, f"reading {data.task.name} once", read)
+    _each_batch(model, data, f"computing the vectors of {data.task.name}", read)
     (vectors,) = processes.summed([vectors])  # each row is from one process, and 0 in the others
     data.vectors = vectors.flatten(0, 1)  # on the CPU, like all that batches are made from
 
@@ -136,7 +136,8 @@ def write_predictions(path: str | Path, task: Task, examples: Sequence[Example],
     The form is `examples.form`; examples that come from no file get the task's form if they have ids, else CMU's of
     2022. Raises UserError for an id that would break the lines of Stanford's form.
     """
-    form = getattr(examples, "form", None) or ("cmu2022" if examples[0].id is None else task.form)
+    has_ids = not examples or examples[0].id is not None
+    form = getattr(examples, "form", None) or (task.form if has_ids else "cmu2022")
     ids = [str(number) if example.id is None else example.id for number, example in enumerate(examples)]
     texts = [example.texts[0] for example in examples]
     rows = list(zip(ids, texts, map(task.written, predictions), strict=True))
@@ -172,15 +173,18 @@ def cmu2022(task: Task, rows: Rows) -> str:
 
 def cmu2023(task: Task, rows: Rows) -> str:
     """CMU's form since 2023, to the byte: what pandas writes of the columns ID, the row's number from 0, and label."""
-    return "ID,label\n" + "".join(f"{id},{prediction}\n" for id, _, prediction in rows)
+    return _csv(["ID", "label"], ([id, prediction] for id, _, prediction in rows))
 
 
 def plain_csv(task: Task, rows: Rows) -> str:
     """The form for data sets of one's own: csv with the columns id and the label's, quoted where that is needed."""
+    cells = ([_safe(id), _safe(prediction) if task.words else prediction] for id, _, prediction in rows)
+    return _csv(["id", task.label], cells)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", task.label])
-    writer.writerows([_safe(id), _safe(prediction) if task.words else prediction] for id, _, prediction in rows)
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
 
 
@@ -195,13 +199,14 @@ FORMS = {"stanford": stanford, "cmu2022": cmu2022, "cmu2023": cmu2023, "csv": pl
 
 def in_words(task: Task, output: torch.Tensor) -> str:
     """One example's raw outputs (outputs,) in words: the two likeliest answers, or the number and its maximum."""
-    if not task.words:
-        low, high = task.label_range
+    low, high = task.label_range
+    if task.kind == "number":
         return f"{min(max(output.item(), low), high):.1f} of {high:g}" if task.bounded else f"{output.item():.4g}"
     if len(output) == 1:
         p = output.sigmoid().item()
         probabilities = [1 - p, p]
     else:
         probabilities = output.softmax(dim=-1).tolist()
-    ranked = sorted(zip(probabilities, task.words, strict=True), reverse=True)
+    words = task.words or map(str, range(int(low), int(high) + 1))
+    ranked = sorted(zip(probabilities, words, strict=True), reverse=True)
     return ", ".join(f"{word} ({p:.0%})" for p, word in ranked[:2])

@@ -67,7 +67,7 @@ def read_examples(path: str | Path, task: Task, limit: int | None = None, split:
         if test:
             if problem:
                 raise UserError(
-                    f"{path}, line {line}: {problem}; repair the row, since a test file's are all predicted"
+                    f"{path}, line {line}: {problem}; repair the row: every row of a test file is predicted"
                 )
             if missing:
                 empty.append(f"line {line} (empty {', '.join(missing)})")
@@ -97,7 +97,10 @@ def read_examples(path: str | Path, task: Task, limit: int | None = None, split:
     if not examples:
         raise UserError(f"{path}: no usable row; expected {_expected(task)}")
     if split != "train" and renumbered:
-        print(f"{path}: its IDs are not the numbers of its rows; the prediction file holds these", file=sys.stderr)
+        print(
+            f"{path}: its IDs are not the numbers of its rows from 0, which the prediction file has",
+            file=sys.stderr,
+        )
     if split != "train" and task.has_ids and examples.form in ("stanford", "csv"):
         _settle_ids(path, examples, lines, numbers)
     if limit is not None and limit < len(examples):
@@ -290,5 +293,5 @@ def _settle_ids(path: str | Path, examples: Examples, lines: Sequence[int], numb
             formulas.append(f"line {line} ({id[:40]!a})")
         seen.add(id)
     _say(path, "{} row{s} without an id", empty)
-    _say(path, "{} row{s} with an id that was there before", repeated)
+    _say(path, "{} row{s} with a repeated id", repeated)
     _say(path, "{} row{s} with an id that a spreadsheet would run, written with an apostrophe", formulas)

@@ -66,15 +66,6 @@ def sync(path: Path):
         os.close(handle)
 
 
-def atomic_save(path: str | Path, saved: dict):
-    """`torch.save`, whole or not at all; UserError where it cannot be written."""
-    with atomic(path) as temporary:
-        try:
-            torch.save(saved, temporary)
-        except RuntimeError as error:  # how PyTorch's writer says that the disk is full
-            raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); is the disk full?") from error
-
-
 def remove_strays(folder: str | Path):
     """Remove what an `atomic` or a `write_state` that was killed left behind in `folder`.
 

@@ -35,7 +35,7 @@ from minbert import processes
 from minbert.command_line import FREE
 from minbert.errors import UserError
 from minbert.files import atomic, remove_strays, sha256
-from minbert.flags import flags_then
+from minbert.flags import flags_of, flags_then
 from minbert.recipe import SCRIPTS, letter_of
 
 RUNS = Path("runs")  # the place of runs without --out
@@ -182,24 +182,24 @@ class RunFolder:
     def check_same(self, description: Mapping[str, Any]):
         """UserError that names the flag or file in which the run here differs from the description."""
         before = self.read_description()
-        flags = flags_then(letter_of(description["script"]), before["flags"])
+        script = letter_of(description["script"])
+        flags = flags_then(script, before["flags"])
         for key, value in description["flags"].items():
             if key not in FREE and _plain(flags[key]) != _plain(value):
-                raise UserError(f"--{key} is {value}, and the run in {self.path} had {flags[key]}; "
+                name = flags_of(script)[key].name
+                raise UserError(f"{name} is {value}, and the run in {self.path} had {flags[key]}; "
                                 "--resume goes on with the same flags")  # fmt: skip
         for name in before["weights"] | description["weights"]:
             if name != "name" and before["weights"].get(name) != description["weights"].get(name):
                 raise UserError(
-                    f"--pretrained {description['weights']['name']}: {name} is not what it was when the run in "
+                    f"--pretrained {description['weights']['name']}: {name} has changed since the run in "
                     f"{self.path} began; --resume needs the same weights"
                 )
         for place in before["data"] | description["data"]:
             if before["data"].get(place) != description["data"].get(place):
                 task, split = place.split("/")
                 path = (description if place in description["data"] else before)["plan"]["files"][task][split]
-                raise UserError(
-                    f"{path}: is not what it was when the run in {self.path} began; --resume needs the same data"
-                )
+                raise UserError(f"{path}: has changed since the run in {self.path} began; --resume needs the same data")
 
 
 def _plain(value: Any) -> Any:

@@ -245,7 +245,7 @@ def plain(error: Exception, what: str = "the Hugging Face hub cannot be reached"
         line = "the Hugging Face hub has had too many requests from this address (429); wait some minutes and try again"
     elif any("CERTIFICATE_VERIFY_FAILED" in str(cause) for cause in causes):
         name = "REQUESTS_CA_BUNDLE" if requests else "SSL_CERT_FILE"
-        line = f"{what}: its certificate is not trusted here; name the file of the one that is (a proxy's?) in {name}"
+        line = f"{what}: its certificate is not trusted here; set {name} to a file with the right one (your proxy's?)"
     elif isinstance(error, FileNotFoundError) and not Path(os.environ.get("SSL_CERT_FILE", "/")).exists():
         line = f"SSL_CERT_FILE names {os.environ['SSL_CERT_FILE']}, which is not there"
     elif isinstance(error, OSError) and error.filename:  # a file of this machine

@@ -51,7 +51,9 @@ class MultitaskBert(nn.Module):
         taken = {part for name, _ in bert.named_parameters() for part in name.split(".")} | set(dir(nn.ModuleDict))
         for name in self.tasks:
             if name in taken or not name.isidentifier():
-                raise ValueError(f"a task cannot be called {name!r}: it needs one word that no part of the model has")
+                raise ValueError(
+                    f"a task cannot be called {name!r}: use one word that is not the name of a part of the model"
+                )
         self.pairs = {name: of_task(pairs, name) for name in self.tasks}
         self.pooling = {name: of_task(pooling, name) for name in self.tasks}
         if not {*self.pairs.values()} <= {"separate", "joint"} or not {*self.pooling.values()} <= {"cls", "mean"}:

@@ -52,9 +52,13 @@ def own_task(path: Path, text: str | None = None, text2: str | None = None, labe
 def _labels(path: Path, task: Task) -> dict[str, int]:
     """Every label of a file → the first line with it."""
     lines: dict[str, int] = {}
-    for line, values, _ in rows_of(read_table(path), task, "train"):
+    table = read_table(path)
+    for line, values, problem in rows_of(table, task, "train"):
+        if problem:  # the row will be left out
+            continue
         if task.label not in values:
-            raise UserError(f"{path}, line {line}: no column {task.label!r}")
+            missing = "no label in this row" if table.form == "bars" else f"no column {task.label!r}"
+            raise UserError(f"{path}, line {line}: {missing}")
         if values[task.label]:
             lines.setdefault(values[task.label], line)
     return lines

@@ -83,7 +83,7 @@ def write_all_predictions(args: Namespace, data: dict[str, dict[str, Dataset]]) 
                 every = all_scores(task, predictions, splits[split].labels)
                 scores[name] = next(iter(every.values()))
                 text = ", ".join(f"{title} {value:.3f}" for title, value in every.items())
-                print(f"  {task.title:18} {text}   (without reading: {chance(task, splits['dev'].labels):.3f})")
+                print(f"  {task.title:18} {text}   (a constant answer: {chance(task, splits['dev'].labels):.3f})")
     if len(scores) > 1:
         print(f"  {'overall':18} {overall(scores, model.tasks):.3f}")
     for folder in dict.fromkeys(path.parent for path in written):
@@ -106,6 +106,9 @@ def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
         args.prediction_name, args.course_folder, args.limit = plan["prediction_name"], None, plan["limit"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: does not say which files the run had ({error!r}); --predict_only needs it") from error
+    if missing := [task for task in model.tasks if task not in args.files]:
+        raise UserError(f"{path}: names no files of {', '.join(missing)}, whose data came from a program; "
+                        "--predict_only needs files")  # fmt: skip
     args.rows, args.tasks, args.asked_test = model.tasks, list(model.tasks), []
     args.pairs = model.pairs
     return args
@@ -118,7 +121,7 @@ def answer(args: Namespace):
     tasks = [task for task in model.tasks.values() if task.is_pair == (len(texts) == 2)]
     if not tasks:
         kind = "two sentences" if len(texts) == 2 else "one sentence"
-        raise UserError(f"{RunFolder(args.out).best}: its tasks ({', '.join(model.tasks)}) say nothing of {kind}")
+        raise UserError(f"{RunFolder(args.out).best}: none of its tasks ({', '.join(model.tasks)}) takes {kind}")
     for task in tasks:
         data = Dataset(task, [Example(None, texts, None)], tokenizer, model.pairs[task.name])
         print(f"{task.title:18} {in_words(task, outputs(model, data)[0])}")

@@ -116,7 +116,7 @@ def _fresh_pooler(weights: Mapping[str, Tensor], config: BertConfig, path: Path)
     """
     if any(name.startswith("pooler_dense.") for name in weights):
         return {}
-    print(f"{path}: holds no pooler, so that starts untrained (--pooling mean does without one)", file=sys.stderr)
+    print(f"{path}: has no pooler, so an untrained one is used (--pooling mean needs none)", file=sys.stderr)
     C = config.hidden_size
     matrix = torch.empty(C, C).normal_(0, config.initializer_range, generator=torch.Generator().manual_seed(0))
     return {"pooler_dense.weight": matrix, "pooler_dense.bias": torch.zeros(C)}

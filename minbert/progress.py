@@ -2,12 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
 
 from tqdm.auto import tqdm
 
-Item = TypeVar("Item")
 QUIET = 60.0  # seconds between two printed lines
 
 
@@ -44,16 +41,3 @@ class Progress:
             left = seconds / self.done * (self.total - done)
             print(f"{self.title}: {done:,} of {self.total:,} {self.unit}s in {seconds / 60:.0f} min, "
                   f"about {left / 60:.0f} min to go", flush=True)  # fmt: skip
-
-
-def progress(items: Sequence[Item], title: str, unit: str = "step") -> Iterator[Item]:
-    """Iterate over `items` and show how many are done."""
-    with Progress(len(items), title, unit) as bar:
-        yield from counted(items, bar)
-
-
-def counted(items: Iterable[Item], bar: Progress) -> Iterator[Item]:
-    """Iterate over `items`, and count each as one when the next is asked for."""
-    for item in items:
-        yield item
-        bar.update()

@@ -93,7 +93,8 @@ def read_state(path: str | Path) -> Any:
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old{TEMPORARY}")
+    path = Path(os.path.abspath(path))  # "." has no name of its own
+    return path.parent / f".{path.name}.old{TEMPORARY}"
 
 
 def _split(value: Any, place: str, tensors: dict[str, Tensor], known: dict[tuple, str]) -> Any:

@@ -170,11 +170,11 @@ class Task:
         """The first mistake in this row, or ""."""
         low, high = self.label_range
         if self.kind not in KINDS:
-            return f"{self.kind!r} is no kind; it takes a kind of {', '.join(KINDS)}"
+            return f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}"
         if isinstance(self.texts, str) or not 1 <= len(self.texts) <= 2:
             return "texts must be a tuple of one or two columns"
         if self.kind == "number" and (low == high or self.words):
-            return "numbers need a label_range, and no words"
+            return "a task of kind number needs a label_range and takes no words"
         if low == high:
             return "it needs two words or more for its labels, or a label_range"
         if low > high:

@@ -138,5 +138,9 @@ def test_predict_only_writes_the_files_of_a_run_that_ended_early(run, tmp_path, 
 def test_predict_only_needs_a_model_and_its_description(run, tmp_path, refusal):
     assert "best" in refusal(multitask_classifier.main, ["--out", str(tmp_path), "--predict_only"])
     out = run.fresh(*FULL).out
-    (out / "run.json").write_text(json.dumps({}))
-    assert "run.json" in refusal(multitask_classifier.main, ["--out", str(out), "--predict_only"])
+    description = json.loads((out / "run.json").read_text())
+    description["plan"]["files"] = {}  # as where a program calls `train` with data of its own
+    for content, reason in ((description, "names no files of sst"), ({}, "does not say which files")):
+        (out / "run.json").write_text(json.dumps(content))
+        line = refusal(multitask_classifier.main, ["--out", str(out), "--predict_only"])
+        assert "run.json" in line and reason in line

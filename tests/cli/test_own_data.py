@@ -10,6 +10,8 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 
 import classifier
+from minbert.data import read_examples
+from minbert.own import own_task
 
 WORDS = {"food": ("soup", "bread", "salt"), "space": ("moon", "rocket", "star"), "sport": ("goal", "team", "coach")}
 FAST = ("--epochs", "1", "--batch_size", "8", "--option", "finetune", "--lr", "1e-3")
@@ -91,6 +93,14 @@ def test_labels_that_are_numbers_keep_their_values(files, go, tmp_path):
     out, _ = go(*flags, "--text", "headline", "--label", "topic")
     rows = (out / "predictions" / "train-dev-output.csv").read_text().splitlines()[1:]
     assert {row.split(",")[1] for row in rows} <= {"10", "20", "30"}
+
+
+def test_a_row_that_is_left_out_makes_no_class(tmp_path):
+    """The comma stands in no quotes, so that the row has a field too many, and its label would be " hmm"."""
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\nfine,pos\nbad,neg\nwell, hmm,pos\n")
+    task = own_task(path, text="text", label="label")
+    assert task.words == ("neg", "pos") and [e.texts for e in read_examples(path, task)] == [("fine",), ("bad",)]
 
 
 @pytest.mark.parametrize("pairs", ["separate", "joint"])

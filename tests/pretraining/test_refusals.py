@@ -82,13 +82,13 @@ def test_another_run_is_neither_overwritten_nor_gone_on_with_by_mistake(tmp_path
         (other / file.name).write_bytes(file.read_bytes())
     with open(other / "sts-train.csv", "a") as file:
         file.write("9\tx\tA cat.\tA dog.\t1.0\n")
-    assert "sts-train.csv: is not what it was when the run in" in refuse(*small, *base, data=other)
+    assert "sts-train.csv: has changed since the run in" in refuse(*small, *base, data=other)
     (other / "sts-train.csv").write_bytes((sample / "sts-train.csv").read_bytes())
     run(tmp_path / "out", tiny, other, *small, "--resume")  # the same content elsewhere is the same
     sentence = read_examples(sample / "ids-sst-train.csv", TASKS["sst"], 50)[0].texts[0]
     with open(other / "ids-sst-dev.csv", "a", encoding="utf-8") as file:  # it takes a sentence out of the stream
         file.write(f"9\tx\t{sentence}\t1\n")
-    assert "ids-sst-dev.csv: is not what it was" in refuse(*small, *base, data=other)
+    assert "ids-sst-dev.csv: has changed" in refuse(*small, *base, data=other)
     assert "would remove" in refuse("--pretrained", str(tmp_path / "out"), "--overwrite")
     assert run(tmp_path / "out", tiny, sample, *small, "--overwrite")[-1]["loss"] == metrics[-1]["loss"]
 

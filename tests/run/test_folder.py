@@ -157,7 +157,7 @@ def begun(argv, tiny, sample, tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--lr", "3"], "--lr 3.0: the run in {out} had None; --resume goes on with its flags"),
+        (["--lr", "3"], "--lr 3.0: the run in {out} did not set it; --resume keeps the run's flags"),
         (["--seed", "3"], "--seed 3: the run in {out} had 11711"),
         (["--epochs", "5"], "--epochs 5: the run in {out} had 1"),
         (["--schedule", "annealed"], "--schedule annealed: the run in {out} had round_robin"),
@@ -202,7 +202,7 @@ def test_other_weights_of_the_same_sizes_are_named(begun, refusal):
     bert.pooler_dense.bias.data += 1e-3
     save_pretrained(bert, load_tokenizer(weights), weights)
     line = refusal(multitask_classifier.main, ["--out", str(begun), "--resume"])
-    assert "model.safetensors is not what it was when the run" in line and "needs the same weights" in line
+    assert "model.safetensors has changed since the run" in line and "needs the same weights" in line
 
 
 def test_another_vocabulary_is_named(begun, refusal):
@@ -211,7 +211,7 @@ def test_another_vocabulary_is_named(begun, refusal):
     words[10], words[11] = words[11], words[10]
     path.write_text("\n".join(words))
     line = refusal(multitask_classifier.main, ["--out", str(begun), "--resume"])
-    assert "vocab.txt is not what it was when the run" in line
+    assert "vocab.txt has changed since the run" in line
 
 
 @pytest.mark.parametrize("file", ["ids-sst-train.csv", "quora-dev.csv", "sts-test-student.csv"])
@@ -219,7 +219,7 @@ def test_other_data_are_named(begun, refusal, file):
     path = begun.parent / "data" / file
     path.write_text(path.read_text().replace(" the ", " a "))
     line = refusal(multitask_classifier.main, ["--out", str(begun), "--resume"])
-    assert f"{path}: is not what it was when the run" in line and "needs the same data" in line
+    assert f"{path}: has changed since the run" in line and "needs the same data" in line
 
 
 def test_the_same_data_and_weights_may_be_elsewhere(begun):

@@ -150,6 +150,13 @@ def test_where_the_new_state_never_came_the_old_one_is_read_and_gets_its_place_b
     assert {path.name for path in tmp_path.iterdir()} == {"state"} and read_state(tmp_path / "state") == {"n": 2}
 
 
+@pytest.mark.parametrize("path", [".", "..", "/"])
+def test_a_folder_without_a_name_of_its_own_is_asked_like_any_other(tmp_path, monkeypatch, path):
+    write_state(tmp_path / "state", {"n": 1})
+    monkeypatch.chdir(tmp_path / "state")
+    assert is_state(path) == (path == ".") and (path != "." or read_state(Path(path)) == {"n": 1})
+
+
 def test_what_was_read_does_not_keep_the_file(tmp_path):
     """A mapped file would stay on the disk after it was removed, and on Windows it could not be removed."""
     write_state(tmp_path / "state", {"large": torch.randn(100_000)})

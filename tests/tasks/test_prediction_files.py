@@ -11,7 +11,7 @@ import torch
 from minbert.data import Example, Examples, read_examples
 from minbert.errors import UserError
 from minbert.evaluation import FORMS, write_predictions
-from minbert.tasks import TASKS
+from minbert.tasks import TASKS, Task
 
 SST = TASKS["sst"]
 IDS = [Example("a1", ("w1",), None), Example("b2", ("w2",), None)]
@@ -58,6 +58,19 @@ def test_cmus_form_since_2023_is_what_pandas_writes(written, split):
     content = 'ID,data,label\n0,"It \'s a lovely film , really",3\n1,No .,0\n2,Yes .,1\n'
     assert written(content, split) == b"ID,label\n0,0\n1,1\n2,2\n"
     assert written(content.replace("\n", "\r\n"), split) == b"ID,label\n0,0\n1,1\n2,2\n"
+
+
+def test_a_word_with_a_comma_is_quoted_as_pandas_quotes_it(tmp_path):
+    task = Task("mood", texts=("data",), label="label", words=("so, so", 'a "high"'), by_number=False)
+    write_predictions(
+        tmp_path / "out.csv", task, Examples([Example("7", ("a",), None)] * 2, "cmu2023"), np.array([0, 1])
+    )
+    assert (tmp_path / "out.csv").read_bytes() == b'ID,label\n7,"so, so"\n7,"a ""high"""\n'
+
+
+def test_no_examples_make_a_file_of_a_header(tmp_path):
+    write_predictions(tmp_path / "out.csv", SST, [], np.array([]))
+    assert (tmp_path / "out.csv").read_bytes() == b"id \t Predicted_Sentiment \n"
 
 
 def test_a_file_of_cmus_first_form_reads_back_as_a_labelled_file(tmp_path):

@@ -35,7 +35,7 @@ def test_every_row_keeps_its_place_whatever_its_id_and_odd_ids_are_named(read, s
     assert [e.id for e in examples] == ["a1", "a1", "", "=1+1", "x y/é"]
     said = capsys.readouterr().err
     assert "1 row without an id: line 4\n" in said
-    assert "1 row with an id that was there before: line 3 ('a1')\n" in said
+    assert "1 row with a repeated id: line 3 ('a1')\n" in said
     assert "1 row with an id that a spreadsheet would run, written with an apostrophe: line 5 ('=1+1')\n" in said
 
 
@@ -82,14 +82,14 @@ def test_cmus_rows_are_numbered_in_the_file_whatever_was_left_out_or_drawn(read,
 def test_cmus_ids_that_are_not_the_numbers_of_the_rows_are_told_of(read, capsys):
     content = "ID,data,label\n5,fine,3\n6,poor,0\n"
     assert [e.id for e in read(content, split="dev")] == ["0", "1"]
-    assert "its IDs are not the numbers of its rows; the prediction file holds these" in capsys.readouterr().err
+    assert "its IDs are not the numbers of its rows from 0, which the prediction file has" in capsys.readouterr().err
     assert read(content) and capsys.readouterr().err == ""  # in training they mean nothing
 
 
 def test_many_odd_ids_are_counted_in_one_line(read, capsys):
     read("id\tsentence\tsentiment\n" + f"{'x' * 10_000}\tfine\t3\n" * 500, split="dev")
     said = capsys.readouterr().err
-    assert "499 rows with an id that was there before: line 3 ('xxx" in said and "and 489 more" in said
+    assert "499 rows with a repeated id: line 3 ('xxx" in said and "and 489 more" in said
     assert said.count("\n") == 1 and len(said) < 1000
 
 

@@ -121,14 +121,14 @@ def test_a_copy_of_a_row_under_another_name_is_the_same_task():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "ranking", "label_range": (0, 1)}, "kind of classes, yes_no, number"),
+        ({"kind": "ranking", "label_range": (0, 1)}, "must be one of classes, yes_no, number"),
         ({"texts": "headline", "words": ("a", "b")}, "tuple of one or two columns"),
         ({"texts": ("a", "b", "c"), "words": ("a", "b")}, "tuple of one or two columns"),
         ({"texts": (), "words": ("a", "b")}, "tuple of one or two columns"),
         ({}, "words or more for its labels, or a label_range"),
         ({"words": ("the only one",)}, "words or more for its labels, or a label_range"),
-        ({"kind": "number"}, "label_range, and no words"),
-        ({"kind": "number", "words": ("low", "high")}, "label_range, and no words"),
+        ({"kind": "number"}, "needs a label_range and takes no words"),
+        ({"kind": "number", "words": ("low", "high")}, "needs a label_range and takes no words"),
         ({"label_range": (3, 0)}, "3 to 0"),
         ({"kind": "yes_no", "words": ("no", "maybe", "yes")}, "labels of a yes_no task are 0 and 1"),
         ({"kind": "yes_no", "label_range": (0, 5)}, "labels of a yes_no task are 0 and 1"),
@@ -182,6 +182,10 @@ def test_answers_in_words_are_the_words_of_ones_own_task():
     assert in_words(TOPICS, torch.tensor([0.0, ln(6), ln(3)])) == "science (60%), politics (30%)"
     assert in_words(MINE, torch.tensor([ln(3)])) == "the same question (75%), different questions (25%)"
     assert in_words(EASE, torch.tensor([-99.0])) == "-20.0 of 80"
+    assert in_words(replace(MINE, words=()), torch.tensor([ln(3)])) == "1 (75%), 0 (25%)"
+    assert (
+        in_words(replace(TOPICS, words=(), label_range=(0, 2)), torch.tensor([0.0, ln(6), ln(3)])) == "1 (60%), 2 (30%)"
+    )
 
 
 def test_a_loss_of_ones_own_task_reaches_its_head_and_bert():

@@ -96,8 +96,9 @@ def test_a_masked_language_models_directory_has_no_pooler(tmp_path, capsys):
     model = transformers.BertForMaskedLM(transformers.BertConfig(**CONFIG.to_dict())).eval()
     model.save_pretrained(tmp_path)
     assert not any("pooler" in name for name in load_file(tmp_path / "model.safetensors"))
+    capsys.readouterr()  # transformers may show a bar
     bert, again = load_bert(tmp_path), load_bert(tmp_path)
-    line = "holds no pooler, so that starts untrained (--pooling mean does without one)\n"
+    line = "has no pooler, so an untrained one is used (--pooling mean needs none)\n"
     assert capsys.readouterr().err == f"{tmp_path}: {line}" * 2
     ids, mask = torch.tensor([[2, 5, 6, 3]]), torch.ones(1, 4)
     with torch.no_grad():
