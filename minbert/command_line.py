@@ -7,14 +7,14 @@ value in the recipe; otherwise its default.
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from minbert.errors import UserError, one_line_errors, stop_early
 from minbert.flags import QUICKSTART, flags_of, flags_then, groups
 from minbert.parser import Flag, Parser
-from minbert.recipe import SCRIPTS, letter_of, listing, maker, read_recipe
+from minbert.recipe import SCRIPTS, Recipe, letter_of, listing, names, read_recipe
 
 BY_CONTENT = ("data", "pretrained")  # --resume may name another place, if the content is the same
 OF_THE_CALL = ("out", "resume", "overwrite", "predict", "predict_only")  # --resume does not take them from run.json
@@ -59,7 +59,7 @@ def parse(script: str, argv: Sequence[str] | None, description: str, prog: str |
         parser.set_defaults(**defaults)
         values = vars(parser.parse_args(argv))
         if values["recipe"] and not values["resume"]:
-            check_recipe(script, values)
+            check_recipe(script, values, given)
         check_columns(script, values)
     except UserError as error:
         parser.error(str(error))
@@ -70,29 +70,48 @@ def recipe_values(script: str, name: str) -> dict[str, Any]:
     """The values of a recipe's flags, by name, without the flag of several values. UserError names the wrong line."""
     recipe = read_recipe(name)
     if recipe.script != script:
-        raise UserError(f"--recipe {name}: is a recipe of {SCRIPTS[recipe.script]}, not of {SCRIPTS[script]}")
+        raise UserError(f"--recipe {name}: is a recipe for {SCRIPTS[recipe.script]}, not for {SCRIPTS[script]}")
     parser, values = make_parser(script, ""), {}
     for line, words in recipe.lines:
-
-        def refuse(message: str, line: int = line):
-            raise UserError(f"{recipe.path}, line {line}: {message}")
-
-        parser.error = refuse
-        values |= parser.given(words)
+        values |= _given(parser, recipe, line, words)
+    for value in recipe.values:
+        _given(parser, recipe, recipe.line, [recipe.flag, value])
     if "recipe" in values:
         raise UserError(f"{recipe.path}: a recipe cannot name another one with --recipe")
     return values
 
 
-def check_recipe(script: str, values: Mapping[str, Any]):
-    """UserError where a flag of the recipe has several values and none was chosen, or where its weights are missing."""
+def _given(parser: Parser, recipe: Recipe, line: int, words: list[str]) -> dict[str, Any]:
+    """The values of the flags in one line of a recipe; a UserError names the line."""
+
+    def refuse(message: str):
+        raise UserError(f"{recipe.path}, line {line}: {message}")
+
+    parser.error = refuse
+    return parser.given(words)
+
+
+def maker(weights: str | None) -> Recipe | None:
+    """The recipe of the further pre-training that writes to the folder `weights`, or None."""
+    recipes = map(read_recipe, names()) if weights and weights.startswith("runs/") else ()
+    readings = (recipe for recipe in recipes if recipe.script == "p")
+    return next((recipe for recipe in readings if recipe_values("p", recipe.name).get("out") == weights), None)
+
+
+def check_recipe(script: str, values: Mapping[str, Any], given: Container[str]):
+    """UserError where a flag of the recipe has several values and none was chosen, or where its weights are missing.
+
+    given: the names of the values that were given beside the recipe.
+    """
     recipe = read_recipe(values["recipe"])
-    row = next((flag for flag in flags_of(script).values() if flag.name == recipe.flag), None)
-    if row and not row.is_on(values):
-        raise UserError(
-            f"--recipe {recipe.name} stands for a run of each {recipe.flag} {', '.join(recipe.values)}: add one of "
-            f"them, or make all by `python -m minbert.experiments --table {recipe.name}`"
-        )
+    if recipe.flag:
+        (key,) = _given(make_parser(script, ""), recipe, recipe.line, [recipe.flag, recipe.values[0]])
+        if key not in given:
+            raise UserError(
+                f"--recipe {recipe.name} has several values of {flags_of(script)[key].name} "
+                f"({', '.join(recipe.values)}): add one, or run all with "
+                f"`python -m minbert.experiments --table {recipe.name}`"
+            )
     reading = maker(values["pretrained"])
     if reading and not Path(values["pretrained"]).exists():
         raise UserError(
@@ -123,8 +142,8 @@ def flags_of_run(script: str, given: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"{descriptions[0]}: cannot be read ({error})") from error
     for key, value in given.items():
         if key not in FREE and before[key] != value:
-            had = f"had {before[key]}" if flags[key].type else "did not have it"
-            raise UserError(f"{flags[key].written(given)}: the run in {out} {had}; --resume goes on with its flags")
+            had = f"had {before[key]}" if flags[key].type and before[key] is not None else "did not set it"
+            raise UserError(f"{flags[key].written(given)}: the run in {out} {had}; --resume keeps the run's flags")
     return {key: value for key, value in before.items() if key not in OF_THE_CALL}
 
 

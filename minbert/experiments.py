@@ -21,13 +21,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minbert.command_line import BY_CONTENT, FREE, check_columns, make_parser, recipe_values
+from minbert.command_line import BY_CONTENT, FREE, check_columns, make_parser, maker, recipe_values
 from minbert.errors import UserError, one_line_errors
 from minbert.files import sha256
 from minbert.flags import flags_of, flags_then
 from minbert.parser import Flag, Parser, count, seed
-from minbert.recipe import SCRIPTS, TABLES, Table, maker, read_recipe
-from minbert.results import markdown
+from minbert.recipe import SCRIPTS, TABLES, Table, read_recipe
+from minbert.results import folders_of, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = [
@@ -39,7 +39,7 @@ OWN = [
     Flag("--predictions", "write prediction files too, which takes long: --limit does not shorten test files", None,
          False),
     Flag("--print", "print the commands, one a line, and run nothing", None, False),
-    Flag("--read", "write the tables from the runs in OUT, and run nothing", None, False, not_with={"--print": ""}),
+    Flag("--read", "write the tables from the runs in OUT, and run nothing", None, False),
 ]  # fmt: skip
 sha256_once = cache(sha256)
 OURS = ("recipe", "resume", "overwrite", "quickstart", "predict", "predict_only", "list_recipes", "skip_predictions")
@@ -112,6 +112,9 @@ def jobs_of(args: Namespace, chunks: dict[str, list[str]]) -> list[Job]:
             words += chunks[flag] if flag != drop else []
         words += [*more, "--seed", str(number), "--out", str(args.out / name)]
         words += [] if script == "p" or args.predictions else ["--skip_predictions"]
+        if name in jobs:
+            raise UserError(f"--table {args.table}: {jobs[name].recipe} and {recipe} would both run in "
+                            f"{args.out / name}; rename one of them")  # fmt: skip
         jobs[name] = Job(name, recipe, script, words, args.out / name, after)
 
     for flag in chunks:
@@ -119,13 +122,11 @@ def jobs_of(args: Namespace, chunks: dict[str, list[str]]) -> list[Job]:
             raise UserError(f"{flag}: is set for each run by `python -m minbert.experiments`; leave it out")
     for row in dict.fromkeys(row for table in tables_of(args.table).values() for row in table.recipes):
         recipe = read_recipe(row)
-        reading = maker(recipe.value("--pretrained"))
+        reading = maker(recipe_values(recipe.script, row).get("pretrained"))
         weights, drop = (reading.name, "--pretrained") if reading else ("", "")
         if weights and weights not in jobs:
             add(weights, weights, "p", args.seed, [])
-        for value in recipe.values or ("",):
-            chosen = [recipe.flag, value] if value else []
-            label = "-".join([recipe.path.stem, *(word.lstrip("-") for word in chosen)])
+        for label, chosen in recipe.runs:
             chosen += [drop, str(args.out / weights)] if weights else []
             for number in range(args.seed, args.seed + args.seeds):
                 add(f"{label}-{number}", row, recipe.script, number, chosen, drop, weights)
@@ -149,7 +150,8 @@ def values_of(job: Job) -> dict[str, Any]:
 def state_of(job: Job) -> str:
     """Whether a run is "new", "stopped" or "done", from its folder. UserError where the folder holds another run."""
     values, finished = values_of(job), []
-    for path in sorted(job.out.glob("*/run.json" if job.script == "c" else "run.json")):
+    folders = folders_of(job.script, values)
+    for path in sorted(job.out.glob("*/run.json" if folders else "run.json")):
         try:
             run = json.loads(path.read_text("utf-8"))
             flags, data, files = flags_then(job.script, run["flags"]), run["data"], run["plan"]["files"]
@@ -157,15 +159,14 @@ def state_of(job: Job) -> str:
             raise UserError(f"{path}: cannot be read ({error}); remove {job.out} or name another --out") from error
         for key, flag in flags_of(job.script).items():
             if (key not in FREE or key in BY_CONTENT) and flags[key] != values[key]:
-                raise UserError(f"{path}: is of a run with {flag.name} {flags[key]}, not {values[key]}; "
+                raise UserError(f"{path}: belongs to a run with {flag.name} {flags[key]}, not {values[key]}; "
                                 "name another --out")  # fmt: skip
         for place, before in data.items():
             task, split = place.split("/")
             if sha256_once(files[task][split]) != before:
                 raise UserError(f"{files[task][split]}: is not what it was when {path} was written; name another --out")
         finished.append(bool(run.get("finished")))
-    expected = len((values["tasks"] or "sst,cfimdb").split(",")) if job.script == "c" else 1
-    return "new" if not finished else "done" if all(finished) and len(finished) >= expected else "stopped"
+    return "new" if not finished else "done" if all(finished) and len(finished) >= len(folders) else "stopped"
 
 
 def command_for(job: Job) -> list[str]:
@@ -180,7 +181,11 @@ def command_for(job: Job) -> list[str]:
 
 
 def run_all(jobs: list[Job], at_once: int) -> dict[str, str]:
-    """Run all, `at_once` at a time; returns name → error of those that failed. SIGTERM lets the runs save first."""
+    """Run all, `at_once` at a time; returns name → error of those that failed.
+
+    SIGTERM and Ctrl-C let the runs save first: each gets one SIGTERM. A second signal would end it without saving, so
+    each has a session of its own, which the Ctrl-C of the terminal does not reach.
+    """
     start, waiting, problems = time.monotonic(), list(jobs), {}
     running: dict[str, tuple[Job, subprocess.Popen]] = {}
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -207,7 +212,8 @@ def run_all(jobs: list[Job], at_once: int) -> dict[str, str]:
                     continue
                 with open(job.log, "w", encoding="utf-8") as log:
                     command = [sys.executable, *command_for(job)]
-                    running[job.name] = job, subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+                    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+                    running[job.name] = job, process
             time.sleep(0.1)
             for job, process in [pair for pair in running.values() if pair[1].poll() is not None]:
                 del running[job.name]

@@ -71,7 +71,7 @@ TABLE: dict[str, list[Flag]] = {
              metavar="COLUMN", scripts="c", needs="--train"),
         Flag("--regression", "its labels are numbers on a scale, not classes", None, False, scripts="c",
              needs="--label"),
-        Flag("--corpus", "whose training files' sentences are masked: of sst, para, sts, cfimdb, nli "
+        Flag("--corpus", "the tasks whose training sentences are masked: of sst, para, sts, cfimdb, nli "
              "(default: sst,para,sts, and nli where it is a lesson)", metavar="LIST", scripts="p"),
         Flag("--held_out", "sentences to score masked words on, at most a tenth", count, 1000, "N", scripts="p"),
         Flag("--max_length", "cut rows to T tokens", at_least(int, 8), 128, "T", scripts="p"),
@@ -111,11 +111,12 @@ TABLE: dict[str, list[Flag]] = {
              choices=("separate", "joint"), scripts="c", needs="--text2"),
         Flag("--pairs", "of NLI: one row of both sentences, or two rows", default="joint", choices=("joint",
              "separate"), scripts="p"),
-        Flag("--para_head", "of separate pairs (default: difference); see minbert/heads.py",
+        Flag("--para_head", "head of Quora's separate pairs (default: difference); see minbert/heads.py",
              choices="heads.PAIR_HEADS.yes_no", scripts="m"),
-        Flag("--head", "of separate pairs of your own (default: cosine for numbers, else difference); see "
+        Flag("--head", "head of separate pairs of your own (default: cosine for numbers, else difference); see "
              "minbert/heads.py", choices="heads.HEADS", scripts="c", needs="--text2"),
-        Flag("--sts_head", "of separate pairs (default: cosine)", choices="heads.PAIR_HEADS.number", scripts="m"),
+        Flag("--sts_head", "head of STS's separate pairs (default: cosine)", choices="heads.PAIR_HEADS.number",
+             scripts="m"),
         Flag("--sts_loss", "squared error, or pull cosines up and down", default="mse", choices="tasks.STS_LOSSES",
              scripts="m"),
     ],
@@ -124,16 +125,16 @@ TABLE: dict[str, list[Flag]] = {
              not_with={"--lora_rank": "which freezes BERT by itself"}, scripts="m"),
     ],
     "masking": [
-        Flag("--mask_rate", "share of the tokens that are to be found", rate, 0.15, "P", scripts="p"),
+        Flag("--mask_rate", "share of the tokens that the model must predict", rate, 0.15, "P", scripts="p"),
         Flag("--mask_shares", "of those, how many become [MASK], and how many a random token; the rest stays",
              default="0.8,0.1", metavar="M,R", scripts="p"),
         Flag("--whole_words", "choose whole words, not word pieces", None, False, scripts="p"),
     ],
     "training": [
-        Flag("--seed", "of dropout, fresh heads, data order (and masks)", seed, 11711, "N", scripts="mcp"),
+        Flag("--seed", "random seed of dropout, fresh heads, data order (and masks)", seed, 11711, "N", scripts="mcp"),
         Flag("--epochs", "rounds of training", count, 10, "N"),
         Flag("--epochs", "times that the larger lesson is read whole", count, 5, "N", scripts="p"),
-        Flag("--train_tasks", "of --tasks, those that are trained; the others are scored alone (default: all)", names,
+        Flag("--train_tasks", "of --tasks, those that are trained; the others are only scored (default: all)", names,
              metavar="LIST", scripts="m"),
         Flag("--steps_per_epoch", "steps a round, each of one or several tasks (default: what the schedule makes it); "
              "3xsts is three times the batches that hold all of sts", steps, metavar="N", scripts="m"),
@@ -171,14 +172,14 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--lr", "learning rate", positive, 5e-6, "RATE", scripts="p"),
         Flag("--head_lr", "learning rate of the heads (default: --lr)", positive, metavar="RATE", scripts="mcp"),
         Flag("--warmup", "share of the steps in which the rates rise from 0", rate, 0.0, "SHARE", scripts="mcp"),
-        Flag("--lr_decay", "then they stay, or fall to 0", default="constant", choices=("constant", "linear"),
-             scripts="mcp"),
+        Flag("--lr_decay", "after the warm-up the rate stays, or falls to 0", default="constant",
+             choices=("constant", "linear"), scripts="mcp"),
         Flag("--weight_decay", "AdamW's, of every weight that trains", at_least(float, 0, most=1), 0.0, "RATE"),
         Flag("--weight_decay", "AdamW's; not of biases and LayerNorms", at_least(float, 0, most=1), 0.0, "RATE",
              scripts="p"),
         Flag("--no_decay_norms", "but not of biases and LayerNorms", None, False, needs="--weight_decay"),
-        Flag("--clip", "cut the whole gradient to this norm; 0 does not", number, 0.0, "NORM"),
-        Flag("--clip", "cut the whole gradient to this norm; 0 does not", number, 1.0, "NORM", scripts="p"),
+        Flag("--clip", "cut the whole gradient to this norm; 0: no clipping", number, 0.0, "NORM"),
+        Flag("--clip", "cut the whole gradient to this norm; 0: no clipping", number, 1.0, "NORM", scripts="p"),
         Flag("--average", "evaluate and keep a running mean of the weights, with this β (.999 is a mean over about "
              "1,000 steps); see minbert/average.py", rate, 0.0, "BETA"),
         Flag("--precision",
@@ -197,7 +198,7 @@ TABLE: dict[str, list[Flag]] = {
              "runs/MODE-2 and so on where that has a run; the predictions are then copied to predictions/ as well)",
              metavar="DIR"),
         Flag("--out", "folder for the weights, metrics.jsonl and checkpoints", metavar="DIR", scripts="p"),
-        Flag("--overwrite", "let the earlier run in OUT go", None, False, scripts="mcp"),
+        Flag("--overwrite", "replace the earlier run in OUT", None, False, scripts="mcp"),
         Flag("--resume", "go on with the run in OUT, which has all the flags, from its last checkpoint", None, False,
              scripts="mcp", not_with={"--overwrite": "", "--predict": ""}),
         Flag("--save_every", "keep a checkpoint every N steps (500) or minutes (10m), and after each epoch", interval,
@@ -255,17 +256,22 @@ def assigned(source: str, name: str) -> ast.expr | None:
     return None
 
 
+def _assigns(source: str, name: str) -> bool:
+    """Whether a source has a line `name = …` or `name: type = …`. A search takes less time than `assigned`."""
+    return bool(re.search(rf"^{name}(: [^=\n]+)? = ", source, re.M))
+
+
 @cache
 def techniques() -> dict[str, Technique]:
     """Every technique that brings flags, by name, in the order of the modules' names."""
     result = {}
     for path in sorted(PACKAGE.glob("*.py")):
         source = path.read_text("utf-8")
-        if not re.search(r"^FLAGS = ", source, re.M):
+        if not _assigns(source, "FLAGS"):
             continue
         rows = eval(compile(ast.Expression(assigned(source, "FLAGS")), str(path), "eval"), vars(types).copy())
         for table in ("ADDITIONS", "TERMS"):
-            for name in keys(f"{path.stem}.{table}") if f"\n{table} = " in source else ():
+            for name in keys(f"{path.stem}.{table}") if _assigns(source, table) else ():
                 result[name] = Technique(name, rows[name], path.stem, table)
     return result
 
@@ -304,6 +310,12 @@ def groups(script: str) -> dict[str, list[Flag]]:
 def flags_of(script: str) -> dict[str, Flag]:
     """The rows of one script by the names of their values: {"lora_rank": Flag(…), …}."""
     return {flag.key: flag for flags in groups(script).values() for flag in flags}
+
+
+def changed(script: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values of a script's flags that are not the default."""
+    flags = flags_of(script)
+    return {key: value for key, value in values.items() if value != flags[key].default}
 
 
 def flags_then(script: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ the technique.
 """
 
 import argparse
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -78,10 +77,9 @@ class Parser(argparse.ArgumentParser):
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The values of the flags that a command line names; the other flags are absent."""
-        bare = copy.deepcopy(self)
-        for action in bare._actions:
-            action.default = argparse.SUPPRESS
-        return vars(bare.parse_args(argv))
+        absent = object()
+        values = argparse.Namespace(**{action.dest: absent for action in self._actions})
+        return {key: value for key, value in vars(self.parse_args(argv, values)).items() if value is not absent}
 
     def add_flags(self, title: str, flags: list[Flag]):
         """Add rows as one group of the help."""
@@ -175,7 +173,7 @@ def betas(text: str) -> tuple[float, float]:
     """A flag's type: a decay rate β above 0 and below 1, or two of them with a comma between."""
     values = [positive(word) for word in text.split(",")]
     if len(values) > 2 or not max(values) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one rate or two, with a comma between, below 1")
+        raise argparse.ArgumentTypeError(f"{text!r} must be one or two rates below 1, separated by a comma")
     return values[0], values[-1]
 
 

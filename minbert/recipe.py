@@ -71,7 +71,8 @@ TABLES = {
 
 class Recipe(NamedTuple):
     """The content of a recipe's file. first: its first line. script: a key of SCRIPTS. lines: (number, words) of each
-    line with a flag that has one value or none. flag, values: the flag that has several; "" and () without one."""
+    line with a flag that has one value or none. flag, values, line: the flag that has several, as it is written, these,
+    and the number of its line; "", () and 0 without one."""
 
     name: str
     path: Path
@@ -80,6 +81,7 @@ class Recipe(NamedTuple):
     lines: list[tuple[int, list[str]]]
     flag: str = ""
     values: tuple[str, ...] = ()
+    line: int = 0
 
     @property
     def title(self) -> str:
@@ -97,9 +99,14 @@ class Recipe(NamedTuple):
         match = re.search(r"([\d,]+) (s|min) an epoch$", self.first)
         return float(match[1].replace(",", "")) * {"s": 1, "min": 60}[match[2]] if match else None
 
-    def value(self, flag: str) -> str | None:
-        """The word after a flag at the beginning of a line, or None without such a line."""
-        return next((words[1] for _, words in self.lines if words[0] == flag), None)
+    @property
+    def runs(self) -> list[tuple[str, list[str]]]:
+        """The name of each of its runs, without the seed, and the flag that is chosen for it.
+
+        [("round-robin", [])], or [("sweep-smart-0.1", ["--smart", "0.1"]), …].
+        """
+        words = [[self.flag, value] for value in self.values] or [[]]
+        return [(re.sub(r"[/\\:]+", "-", "-".join([self.path.stem, *(x.lstrip("-") for x in w)])), w) for w in words]
 
 
 def names() -> list[str]:
@@ -115,7 +122,7 @@ def read_recipe(name: str) -> Recipe:
         path = Path(name)
         if not path.is_file():
             near = get_close_matches(name.lower(), names(), 3, 0.5)
-            hint = f"; near it are {', '.join(near)}" if near else ""
+            hint = f"; did you mean {_either(near)}?" if near else ""
             raise UserError(f"--recipe {name}: is neither a recipe nor a file{hint} (--list_recipes lists the recipes)")
     try:
         text = path.read_text("utf-8-sig")
@@ -140,9 +147,9 @@ def parse_recipe(name: str, path: Path, text: str) -> Recipe:
         elif not words[0].startswith("--"):
             raise UserError(f"{path}, line {number}: {words[0]!r} is neither a flag nor {_either(SCRIPTS.values())}")
         elif OR in words:
-            if recipe.flag or words[2::2] != [OR] * (len(words) // 2 - 1) or len(words) % 2:
+            if recipe.flag or len(words) % 2 or set(words[2::2]) != {OR} or OR in words[1::2]:
                 raise UserError(f"{path}, line {number}: one flag may have several values: --flag 1 {OR} 2 {OR} 3")
-            recipe = recipe._replace(flag=words[0], values=tuple(words[1::2]))
+            recipe = recipe._replace(flag=words[0], values=tuple(words[1::2]), line=number)
         else:
             recipe.lines.append((number, words))
     return recipe
@@ -150,13 +157,7 @@ def parse_recipe(name: str, path: Path, text: str) -> Recipe:
 
 def _either(words: Sequence[str]) -> str:
     *most, last = words
-    return f"{', '.join(most)} or {last}"
-
-
-def maker(weights: str | None) -> Recipe | None:
-    """The recipe of the further pre-training that writes to the folder `weights`, or None."""
-    recipes = map(read_recipe, names()) if weights and weights.startswith("runs/") else ()
-    return next((recipe for recipe in recipes if recipe.value("--out") == weights), None)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def listing() -> str:

@@ -4,6 +4,7 @@ A row's runs are those whose run.json names its recipe. Runs that differ in more
 """
 
 import json
+import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +13,12 @@ from typing import Any
 
 from minbert.command_line import FREE, recipe_values
 from minbert.errors import UserError
-from minbert.flags import flags_of, flags_then
+from minbert.flags import SINGLE, flags_of, flags_then
 from minbert.recipe import NAMES, Table, letter_of, read_recipe
 
 NOT_SHOWN = {*FREE, "seed", "recipe"} - {"pretrained"}
 NOTE = """\
-Scores are accuracies, and of STS Pearson's r, on the dev sets, of the epoch with the best mean of the trained tasks.
+Scores are accuracies (for STS Pearson's r) on the dev sets, of the epoch with the best mean of the trained tasks.
 "Theirs" are the report's, of bert-base-uncased and all data. ± is the standard deviation over the seeds. Seconds are of
 an epoch of training, without the evaluation; GiB is the most memory that a run held."""
 
@@ -46,6 +47,12 @@ def markdown(out: Path, tables: Mapping[str, Table]) -> str:
 # ------------------------------------------------------------------------------------------------ reading
 
 
+def folders_of(script: str, flags: Mapping[str, Any]) -> list[str]:
+    """The folders in OUT of a call that has several runs: classifier.py has one a data set of the course. Else []."""
+    tasks = flags.get("tasks") or ",".join(SINGLE)
+    return list(dict.fromkeys(tasks.split(","))) if script == "c" and not flags.get("train") else []
+
+
 def read_results(out: Path) -> list[Result]:
     """The runs in the folders in `out`; one whose run.json names no recipe is left out."""
     results: dict[Path, Result] = {}
@@ -60,6 +67,8 @@ def read_results(out: Path) -> list[Result]:
                 folder, Result(folder.name, run["flags"]["recipe"], differing(script, run["flags"]), run)
             )
             result.unfinished |= not run.get("finished")
+            for name in folders_of(script, run["flags"]):
+                result.unfinished |= not (folder / name / "run.json").exists()
             metrics = path.parent / "metrics.jsonl"
             if metrics.exists():
                 add_metrics(result, [json.loads(line) for line in metrics.read_text("utf-8").splitlines()])
@@ -148,7 +157,8 @@ def _about(runs: list[Result], common: list[str]) -> str:
 
 def _why(row: str, out: Path) -> str:
     """Why a row has no run: the last line of its log, if that is an error."""
-    for path in sorted(out.glob(f"{row}-*.log")):
+    names = "|".join(re.escape(name) for name, _ in read_recipe(row).runs)
+    for path in sorted(path for path in out.glob("*.log") if re.fullmatch(rf"({names})-\d+", path.stem)):
         last = (path.read_text("utf-8", errors="replace").strip().splitlines() or [""])[-1]
         if last.startswith("error: "):
             return "not run: " + last.removeprefix("error: ").replace("|", "\\|")

@@ -12,14 +12,13 @@ from typing import Any
 
 from minbert.command_line import check_columns, check_recipe, parse, recipe_values, typed
 from minbert.errors import UserError
-from minbert.flags import DATA, MULTITASK, QUICKSTART, SINGLE, SPLITS, flags_of, groups, techniques
+from minbert.examples import SPLITS as STANFORDS
+from minbert.flags import DATA, MULTITASK, QUICKSTART, SINGLE, SPLITS, changed, flags_of, groups, techniques
 from minbert.heads import choose_head
 from minbert.parser import Parser, at_least
 from minbert.sampling import SCHEDULES
 from minbert.tasks import TASKS, Task, of_task
 
-OWN = "own"  # the name of the user's own data set
-SPLIT_NAMES = {"train": "train", "dev": "dev", "test": "test-student"}  # as Stanford's course names its files
 MODES = {"pretrain": "last-linear-layer", "freeze": "last-linear-layer", "finetune": "full-model"}  # --option
 TRAINING = ("training", "terms of the loss", "output")  # groups of flags that a model which is already built can take
 FROZEN, FULL = "last-linear-layer", "full-model"
@@ -48,7 +47,7 @@ def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: 
         allowed = [flag.key for title in TRAINING for flag in groups(script).get(title, ()) if flag.key != "use_gpu"]
     unknown = [name for name in keywords if name not in allowed]
     if unknown:
-        raise TypeError(f"{unknown[0]} is none of the keywords; they are {', '.join(allowed)}")
+        raise TypeError(f"unknown keyword {unknown[0]}; the keywords are {', '.join(allowed)}")
     values = {key: flag.default for key, flag in flags.items()} | (QUICKSTART if keywords.get("quickstart") else {})
     if keywords.get("recipe"):
         values |= recipe_values(script, keywords["recipe"])
@@ -58,7 +57,7 @@ def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: 
         except (argparse.ArgumentTypeError, ValueError) as error:
             raise UserError(f"{key}: {error}") from error
     if keywords.get("recipe"):
-        check_recipe(script, values)
+        check_recipe(script, values, keywords)
     check_columns(script, values)
     return settle(script, values, rows)
 
@@ -83,7 +82,7 @@ def settle(script: str, values: Mapping[str, Any], rows: Iterable[Task] | None =
     flags = {**flags_of("m"), **flags_of("c"), **flags_of(script)}
     args = Namespace(**{key: flag.default for key, flag in flags.items()} | dict(values))
     args.values = dict(values)
-    args.changed = {key: value for key, value in values.items() if value != flags[key].default}
+    args.changed = changed(script, values)
     args.script = script
     if script == "c":
         args.schedule = "interleaved"  # with one task: every example once an epoch, also those of a short last batch
@@ -114,17 +113,19 @@ def settle_rows(args: Namespace, rows: dict[str, Task]) -> Namespace:
     return args
 
 
-def per_task(flag: str, text: str, tasks: Sequence[str], kind: type) -> dict:
-    """A flag's number for each task, from one for all or a list: {"sst": 1.0, "para": 2.0, "sts": 1.0}."""
+def per_task(flag: str, text: str, tasks: Sequence[str], kind: type, of: str = "--tasks ") -> dict:
+    """A flag's number for each task, from one for all or a list: {"sst": 1.0, "para": 2.0, "sts": 1.0}.
+
+    of: the flag that names the tasks, for the error.
+    """
     words = str(text).split(",")
     if len(words) == 1:
         words *= len(tasks)
     try:
         return dict(zip(tasks, map(at_least(kind, 0, above=True), words), strict=True))
     except (ValueError, argparse.ArgumentTypeError) as error:
-        raise UserError(
-            f"{flag} {text}: give a number above 0, or one for each of --tasks {','.join(tasks)}"
-        ) from error
+        each = f", or one for each of {of}{','.join(tasks)}" if len(tasks) > 1 else ""
+        raise UserError(f"{flag} {text}: give one number above 0{each}") from error
 
 
 def one_or_each(flag: str, text: str, tasks: Sequence[str]) -> str | dict[str, str]:
@@ -141,9 +142,9 @@ def _rows(args: Namespace) -> dict[str, Task]:
     """The tasks that --tasks names; with --train none yet, since classifier.py makes the task from the file."""
     known = MULTITASK if args.script == "m" else SINGLE
     if args.train:
-        for flag in ("tasks", "cfimdb_batch_size"):
+        for flag, use in (("tasks", "chooses among"), ("cfimdb_batch_size", "is for one of")):
             if getattr(args, flag):
-                raise UserError(f"--{flag} is of the course's two data sets; with --train there is one, of your own")
+                raise UserError(f"--{flag} {use} the course's data sets and cannot be combined with --train")
         return {}
     rows = {}
     for name in (args.tasks or ",".join(known)).split(","):
@@ -158,7 +159,7 @@ def _settle_places(args: Namespace):
 
     Without --out, `out` is None; the run then begins in a free folder called `run_name`.
     """
-    args.data = Path(args.data) if args.data else DATA if DATA.is_dir() else Path("data")
+    args.data = data_folder(args.data)
     args.out = Path(args.out) if args.out else None
     args.run_name, args.prediction_name = args.mode, "{task}-{split}-output.csv"
     args.course_folder = None if args.out else Path("predictions")  # gets copies of the predictions, as in the course
@@ -177,9 +178,14 @@ def _settle_places(args: Namespace):
                 raise UserError(f"--{key}{value} needs {name} among --tasks")
 
 
+def data_folder(data: str | None) -> Path:
+    """The folder that --data names; without the flag data/ beside the scripts or, where there is none, in this one."""
+    return Path(data) if data else DATA if DATA.is_dir() else Path("data")
+
+
 def find_file(folder: Path, task: Task, split: str) -> Path:
     """A task's file in a folder, under Stanford's name or one of CMU's; where none exists, under Stanford's."""
-    names = [task.file.format(SPLIT_NAMES[split]), *(name.format(split) for name in task.other_files)]
+    names = [task.file.format(STANFORDS[split]), *(name.format(split) for name in task.other_files)]
     return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
 
 
@@ -217,7 +223,7 @@ def _settle_heads(args: Namespace):
         args.para_head = args.para_head or "relational"  # learns the most from 300 pairs
     args.heads = {}
     for name, task in args.rows.items():
-        flag = "head" if name == "own" else f"{name}_head"
+        flag = "head" if name == "own" else f"{name}_head"  # "own" is the user's own data set
         args.heads[name] = choose_head(task, of_task(args.pairs, name), getattr(args, flag, None), f"--{flag}")
 
 

@@ -1,11 +1,12 @@
 """`python -m minbert.experiments`: the rows' runs, and the tables of them."""
 
 import json
-import re
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,18 +15,14 @@ import pytest
 import classifier
 import multitask_classifier
 from minbert import experiments
+from minbert.errors import one_line_errors
 from minbert.recipe import TABLES
-from minbert.results import markdown
 from tests.cli.folders import write_cfimdb
+from tests.cli.test_experiments_tables import rows_of
+from tests.run.crashes import in_a_process
 
 pytestmark = pytest.mark.xdist_group("experiments")  # the runs are made once
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def rows_of(text: str) -> list[list[str]]:
-    """The cells of a table's rows, without its head."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
-    return [row for row in rows if row[0] not in ("row", "---")]
 
 
 @pytest.fixture(scope="module")
@@ -110,22 +107,62 @@ def test_read_makes_the_tables_from_the_folders_that_are_there(runs, words, tmp_
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_where_it_stopped(words, tmp_path):
+@pytest.mark.parametrize(
+    ("send", "number", "status"), [(os.kill, signal.SIGTERM, 143), (os.killpg, signal.SIGINT, 130)]
+)
+def test_an_interrupted_run_goes_on_where_it_stopped(words, tmp_path, send, number, status):
+    """A terminal sends its Ctrl-C to the whole process group."""
     words = [*words, "--table", "c-baseline", "--epochs", "25", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "minbert.experiments", *words]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               start_new_session=True)  # fmt: skip
     metrics = tmp_path / "c-baseline-11711" / "metrics.jsonl"
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
         time.sleep(0.02)
         assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 143
+    send(process.pid, number)
+    assert process.wait() == status
+    assert "without saving" not in (tmp_path / "c-baseline-11711.log").read_text()
     run = json.loads((metrics.parent / "run.json").read_text())
     assert "finished" not in run and len(before := metrics.read_text().splitlines()) < 26
     experiments.main(words)
     lines = metrics.read_text().splitlines()
     assert lines[: len(before)] == before and [json.loads(line)["epoch"] for line in lines] == list(range(26))
     assert "resumed" in (tmp_path / "c-baseline-11711.log").read_text()
+
+
+CHILD = """
+import signal, time
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: print(signal.Signals(number).name, flush=True))
+print("ready", flush=True)
+signal.pause()
+time.sleep(0.3)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process group is stopped")
+def test_ctrl_c_in_a_terminal_reaches_a_run_as_one_sigterm(tmp_path, monkeypatch):
+    """A second signal would end it without saving."""
+    monkeypatch.setattr(experiments, "command_for", lambda job: ["-S", "-c", CHILD])
+    job = experiments.Job("a", "", "m", [], tmp_path / "a")
+
+    def ctrl_c():
+        while not (job.log.exists() and job.log.read_text()):
+            time.sleep(0.01)
+        os.killpg(0, signal.SIGINT)
+
+    def in_a_terminal():
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Thread(target=ctrl_c, daemon=True).start()
+
+    def main(argv):
+        with one_line_errors():
+            experiments.run_all([job], 1)
+
+    assert in_a_process(main, [], in_a_terminal) == (130, "stopped by Ctrl-C\n")
+    assert job.log.read_text().split() == ["ready", "SIGTERM"]
 
 
 @pytest.mark.slow
@@ -167,7 +204,7 @@ def test_print_lists_a_command_a_line_that_the_scripts_take(capsys, tiny, monkey
     [
         ([], "--table is needed"),
         (["--table", "F"], "the tables are baselines, A, B, C, D, E, sweep, or a recipe"),
-        (["--table", "b-rond-robin"], "near it are b-round-robin"),
+        (["--table", "b-rond-robin"], "did you mean b-round-robin"),
         (["--table", "B", "--recipe", "c-smart"], "--recipe: is set for each run"),
         (["--table", "B", "--limits", "3"], "--limits: none of the scripts"),
         (["--table", "B", "--cfimdb_batch_size", "3"], "--cfimdb_batch_size: none of the scripts"),
@@ -181,55 +218,47 @@ def test_flags_that_cannot_be_are_refused_before_anything_runs(refusal, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-# ------------------------------------------------------------------------------------------------ the tables
+def jobs(*argv: str) -> list[experiments.Job]:
+    return experiments.jobs_of(*experiments.get_args(argv))
 
 
-def write_run(folder: Path, recipe: str, seed: int, sts: float, limit: str = "300", finished: bool = True):
-    """A run's folder with one epoch of 10 + seed seconds, written by hand."""
-    folder.mkdir(parents=True)
-    run = {"script": "m", "seed": seed, "flags": {"recipe": recipe, "limit": limit, "seed": seed}, "started": "2026"}
-    (folder / "run.json").write_text(json.dumps(run | ({"finished": "2026"} if finished else {})))
-    dev = {"sst": 0.5, "para": 1.0, "sts": sts}
-    lines = [{"epoch": 0, "dev": {"sst": 0, "para": 0, "sts": 0}, "peak_memory_gib": 9.0}]
-    lines += [{"epoch": 1, "dev": dev, "best": True, "seconds": 10 + seed, "peak_memory_gib": 1 + seed / 4}]
-    lines += [{"epoch": 2, "dev": dict.fromkeys(dev, 0.3), "best": False, "seconds": 10 + seed, "peak_memory_gib": 1}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+def test_a_recipe_that_names_its_weights_in_any_way_has_them_made_first(tmp_path):
+    path = tmp_path / "mine.txt"
+    for line in ("--pretrained runs/d-read-mlm", "--pretrained=runs/d-read-mlm", "--lr 1 --pretr runs/d-read-mlm"):
+        path.write_text(f"{line}\n")
+        assert [job.name for job in jobs("--table", str(path))] == ["d-read-mlm", "mine-11711"]
 
 
-def test_a_row_is_the_mean_and_the_standard_deviation_of_its_seeds(tmp_path):
-    """-.1, 0, .1 has the mean 0 and the standard deviation .1; 11, 12 and 13 s the mean 12."""
-    for number, sts in ((1, -0.1), (2, 0.0), (3, 0.1)):
-        write_run(tmp_path / f"run{number}", "b-round-robin", number, sts)
-    row = rows_of(markdown(tmp_path, {"B": TABLES["B"]}))[3]
-    assert row == ["round-robin", ".524", ".500 ± .000", ".726", "1.000 ± .000", ".583", ".000 ± .100", "67", "12",
-                   "1.75", "`run1`, `run2`, `run3`"]  # fmt: skip
+def test_values_that_are_paths_make_folders_side_by_side(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("--sst_train a/x.csv | b/x.csv\n")
+    made = jobs("--table", str(path), "--out", str(tmp_path / "out"))
+    assert [job.out.relative_to(tmp_path / "out").name for job in made] == [
+        "mine-sst_train-a-x.csv-11711", "mine-sst_train-b-x.csv-11711",
+    ]  # fmt: skip
+    assert all(job.out.parent == job.log.parent == tmp_path / "out" for job in made)
 
 
-def test_runs_with_other_flags_are_rows_of_their_own(tmp_path):
-    write_run(tmp_path / "a", "c-smart", 1, -0.25)
-    write_run(tmp_path / "a" / "older-run", "c-smart", 1, 0.9)  # what --overwrite puts aside
-    write_run(tmp_path / "b", "c-smart", 1, 0.5, limit="1000", finished=False)
-    rows = rows_of(markdown(tmp_path, {"C": TABLES["C"]}))
-    assert [row[0] for row in rows[1:3]] == ["SMART `--limit 300`", "SMART `--limit 1000`"]
-    assert [row[6] for row in rows[1:3]] == ["-.250", ".500"] and rows[2][-1] == "`b` (unfinished)"
+def test_two_recipes_that_would_share_a_folder_are_refused(refusal, tmp_path):
+    (tmp_path / "other").mkdir()
+    paths = [tmp_path / "mine.txt", tmp_path / "other" / "mine.txt"]
+    for path in paths:
+        path.write_text("--lr 1e-5\n")
+    line = refusal(experiments.main, ["--table", ",".join(map(str, paths)), "--print"])
+    assert f"{paths[0]} and {paths[1]} would both run in" in line and "rename" in line
 
 
-def test_a_run_without_an_epoch_has_no_figures(tmp_path):
-    write_run(tmp_path / "a", "c-smart", 1, 0.5, finished=False)
-    metrics = tmp_path / "a" / "metrics.jsonl"
-    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
-    assert rows_of(markdown(tmp_path, {"C": TABLES["C"]}))[1][-3:] == ["", "", "`a` (unfinished)"]
-
-
-def test_a_row_without_a_run_says_why(tmp_path):
-    (tmp_path / "c-smart-11711.log").write_text("reading\nerror: data: no such file | folder\n")
-    text = markdown(tmp_path, {"C": TABLES["C"]})
-    assert "No row of this table was run." in text
-    assert re.search(r"^\| SMART \|.*\| not run: data: no such file \\\| folder \|$", text, re.M)
-
-
-def test_a_damaged_run_is_refused_by_name(tmp_path, refusal):
-    write_run(tmp_path / "a", "c-smart", 1, 0.5)
-    (tmp_path / "a" / "metrics.jsonl").write_text('{"epoch": 1, "dev')
-    line = refusal(experiments.main, ["--table", "C", "--read", "--out", str(tmp_path)])
-    assert str(tmp_path / "a") in line
+@pytest.mark.parametrize(
+    ("more", "folders"), [(["--train", "t.csv", "--dev", "d.csv"], [""]), ([], ["sst", "cfimdb"]),
+                          (["--tasks", "cfimdb"], ["cfimdb"])]
+)  # fmt: skip
+def test_the_state_of_a_classifiers_run_is_that_of_all_its_folders(tmp_path, more, folders):
+    (job,) = jobs("--table", "baseline-frozen", "--out", str(tmp_path), *more)
+    run, states = {"flags": experiments.values_of(job), "data": {}, "plan": {"files": {}}}, []
+    for name in folders:
+        states.append(experiments.state_of(job))
+        (job.out / name).mkdir(parents=True)
+        (job.out / name / "run.json").write_text(json.dumps(run))
+        states.append(experiments.state_of(job))
+        (job.out / name / "run.json").write_text(json.dumps(run | {"finished": "2026"}))
+    assert [*states, experiments.state_of(job)] == ["new", *["stopped"] * (2 * len(folders) - 1), "done"]

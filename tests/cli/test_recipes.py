@@ -10,6 +10,7 @@ import pytest
 
 import classifier
 import multitask_classifier
+from minbert.command_line import recipe_values
 from minbert.errors import UserError
 from minbert.pretraining import script as pretraining
 from minbert.recipe import FOLDER, TABLES, listing, names, parse_recipe, read_recipe
@@ -134,7 +135,7 @@ def test_a_recipe_trains_a_tiny_bert_for_three_steps(name, tiny, sample, tmp_pat
             (data / file.name).write_bytes(file.read_bytes())
     argv = ["--recipe", name, "--pretrained", str(tiny), "--data", str(data), "--limit", "4", "--epochs", "1"]
     argv += ["--out", str(tmp_path / "out")] + (["--skip_predictions"] if recipe.script != "p" else [])
-    if recipe.value("--schedule") != "sequential":
+    if recipe_values(recipe.script, name).get("schedule") != "sequential":
         argv += ["--steps_per_epoch", "3"]
     SCRIPTS[recipe.script].main(argv)
     assert list((tmp_path / "out").rglob("metrics.jsonl"))
@@ -216,10 +217,16 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
         ("epochs 3", "line 1: 'epochs' is neither a flag nor"),
         ('--out "a', "line 1: no closing quotation"),
         ("--recipe b-frozen", "cannot name another"),
-        ("classifier.py\n--lr 1", "is a recipe of classifier.py, not of multitask_classifier.py"),
+        ("classifier.py\n--lr 1", "is a recipe for classifier.py, not for multitask_classifier.py"),
         ("--smart 1 | 2\n--rdrop 1 | 2", "line 2: one flag may have several values"),
         ("--smart 1 |", "line 1: one flag may have several values"),
-        ("--smart 1 | 5", "--smart 1, 5: add one of them"),
+        ("--smart |", "line 1: one flag may have several values"),
+        ("--smart 1 | 5", "has several values of --smart (1, 5): add one"),
+        ("--lr_dec constant | linear", "has several values of --lr_decay (constant, linear): add one"),
+        ("\n--smrt 0.1 | 1", "line 2: unrecognized arguments: --smrt 0.1"),
+        ("--smart 0.1 | fast", "line 1: argument --smart"),
+        ("--smart 5\n--smart 0.1 | 1", "has several values of --smart"),
+        ("--pretrained", "line 1: argument --pretrained: expected one argument"),
         ("--quickstart", "--quickstart"),
     ],
 )
@@ -230,10 +237,18 @@ def test_a_recipe_that_cannot_be_is_refused_with_its_line(refusal, tmp_path, tex
     assert named in line and str(path) in line
 
 
+def test_one_of_several_values_may_be_the_default(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("--lr_decay constant | linear\n")
+    for value in ("constant", "linear"):
+        assert multitask_classifier.get_args(["--recipe", str(path), "--lr_decay", value]).lr_decay == value
+        assert from_keywords("m", recipe=str(path), lr_decay=value).lr_decay == value
+
+
 def test_a_name_that_is_no_recipe_is_refused_with_the_nearest_one(refusal):
     line = refusal(multitask_classifier.main, ["--recipe", "b-rond-robin"])
-    assert "b-rond-robin" in line and "near it are b-round-robin, b-round-robin-smart" in line
-    assert "--list_recipes" in line and "near" not in refusal(multitask_classifier.main, ["--recipe", "qqq"])
+    assert "b-rond-robin" in line and "did you mean b-round-robin, b-round-robin-smart or" in line
+    assert "--list_recipes" in line and "mean" not in refusal(multitask_classifier.main, ["--recipe", "qqq"])
 
 
 def test_a_row_whose_weights_are_not_there_says_how_to_make_them(refusal, tmp_path):

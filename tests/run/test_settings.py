@@ -22,6 +22,13 @@ def test_the_rows_that_are_read_from_the_source_are_those_of_the_imported_module
         assert technique.name in getattr(module, technique.table)
 
 
+def test_a_technique_may_say_of_which_type_its_tables_are(tmp_path, monkeypatch):
+    text = 'FLAGS: dict[str, list[Flag]] = {"mine": [Flag("--mine", "", number, 0.0)]}\nTERMS: dict = {"mine": None}\n'
+    (tmp_path / "mine.py").write_text(text)
+    monkeypatch.setattr(flags, "PACKAGE", tmp_path)
+    assert [technique.switch.name for technique in flags.techniques.__wrapped__().values()] == ["--mine"]
+
+
 @pytest.mark.parametrize(
     "table",
     ["sampling.SCHEDULES", "pcgrad.COMBINE", "bert.ATTENTION", "tasks.STS_LOSSES", "smart.NOISE", "heads.HEADS"],
@@ -108,8 +115,23 @@ def test_keywords_are_refused_as_flags_are():
     ):
         with pytest.raises(UserError, match=words):
             from_keywords("m", **keywords)
-    with pytest.raises(TypeError, match="epoch is none of the keywords"):
+    with pytest.raises(TypeError, match="unknown keyword epoch; the keywords are"):
         from_keywords("m", epoch=3)
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({"limit": "5,6"}, "--limit 5,6: give one number above 0"),
+        ({"tasks": "sst"}, "--tasks chooses among the course's data sets and cannot be combined with --train"),
+        ({"cfimdb_batch_size": 2}, "--cfimdb_batch_size is for one of the course's data sets and cannot be combined "
+         "with --train"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_a_data_set_of_ones_own_is_refused(more, line):
+    with pytest.raises(UserError) as caught:
+        from_keywords("c", train="t.csv", dev="d.csv", **more)
+    assert str(caught.value) == line
 
 
 def test_a_model_that_is_there_has_its_device_and_its_precision():
