@@ -72,7 +72,7 @@ def read_table(path: str | Path) -> Table:
     lines = _lines(text, ends_with_cr="\r" in first_break and "\n" not in first_break)
     delimiter = "\t" if "\t" in first_line else max(",;", key=first_line.count)
     rows = _csv_rows(path, lines, delimiter, quotes="gold_label" not in first_line or delimiter != "\t")
-    line, header, _ = next(rows)
+    line, header, _ = next(row for row in rows if any(map(str.strip, row[2])))  # not a line of blanks
     header = [name.strip() for name in header]
     return Table(path, "columns", header, line, _column_records(header, rows, delimiter))
 

@@ -54,6 +54,7 @@ FORMS = {
     "UTF-16, Excel's Unicode text": as_csv(ROWS, "\t", "\r\n").encode("utf-16"),
     "UTF-16, big end first": b"\xfe\xff" + as_csv(ROWS).encode("utf-16-be"),
     "blank lines": "\n\n" + as_csv(ROWS, end="\n\n\n"),
+    "lines of blanks before the header": " \n\t\t\n" + as_csv(ROWS),
     "no end of the last line": as_csv(ROWS)[:-1],
     "JSON lines": "".join(json.dumps(row) + "\n" for row in ROWS),
     "JSON lines with CRLF and blank lines": "\r\n\r\n".join(json.dumps(row) for row in ROWS),
