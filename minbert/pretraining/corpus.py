@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from minbert.data import SPLITS, Dataset, Example, read_examples, read_texts
+from minbert.data import Dataset, Example, read_examples, read_texts
 from minbert.errors import UserError
 from minbert.flags import LESSONS
 from minbert.pretraining.lessons import SENTENCES
 from minbert.pretraining.masking import generator_for
+from minbert.settings import find_file
 from minbert.tasks import TASKS
 from minbert.tokenizer import BertTokenizer
 
@@ -34,7 +35,7 @@ class Corpus:
 
 def forbidden_sentences(folder: Path, tokenizer: BertTokenizer) -> tuple[set[Key], list[str]]:
     """The texts that no lesson may hold: those of all dev and test files in `folder`; and the names of these files."""
-    every = {folder / task.file.format(SPLITS[split]): task for task in TASKS.values() for split in ("dev", "test")}
+    every = {find_file(folder, task, split): task for task in TASKS.values() for split in ("dev", "test")}
     files = {path: task for path, task in every.items() if path.exists()}
     texts = [text for path, task in files.items() for text in read_texts(path, task)]
     return set(map(tuple, tokenizer.encode(texts))), [path.name for path in files]
@@ -61,7 +62,7 @@ def read_corpus(
     nli_pairs: list[tuple[list[Key], Example]] = []
     for name in to_read(lessons, files):
         task = TASKS[name]
-        examples = read_examples(folder / task.file.format("train"), task, (limit or {}).get(name))
+        examples = read_examples(find_file(folder, task, "train"), task, (limit or {}).get(name))
         pieces = iter(tokenizer.encode([text for example in examples for text in example.texts]))
         before = len(sentences)
         for example in examples:
@@ -92,11 +93,14 @@ def read_corpus(
             f"left out {len(nli_pairs) - len(clean):,} pairs with a dev or test file's sentence, "
             f"{len(clean) - len(mine):,} with a held-out one"
         )
-        dev = read_examples(folder / TASKS["nli"].file.format("dev"), TASKS["nli"])
-        for split, examples in (("train", mine), ("dev", dev)):
-            if not examples or None in [example.label for example in examples]:
-                path = folder / TASKS["nli"].file.format(split)
-                raise UserError(f"{path}: not every row has a label, or none is left; --tasks nli needs labelled pairs")
+        train_file, dev_file = (find_file(folder, TASKS["nli"], split) for split in ("train", "dev"))
+        dev = read_examples(dev_file, TASKS["nli"])
+        if not mine:
+            raise UserError(f"{train_file}: each pair has a sentence of a dev or test file or a held-out one, so none "
+                            "is left to train on; --tasks nli needs other pairs")  # fmt: skip
+        for path, examples in ((train_file, mine), (dev_file, dev)):
+            if None in [example.label for example in examples]:
+                raise UserError(f"{path}: not every row has a label; --tasks nli needs labelled pairs")
         nli, nli_dev = (Dataset(TASKS["nli"], examples, tokenizer, pairs) for examples in (mine, dev))
     return Corpus(dataset(key for key in kept if key not in reserve), dataset(key for key in kept if key in reserve),
                   nli, nli_dev, notes)  # fmt: skip

@@ -15,6 +15,7 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.data import Batch, Dataset, Example, eval_batches
 from minbert.errors import UserError
+from minbert.hub import find
 from minbert.multitask import MultitaskBert
 from minbert.pretrained import load_bert, load_strictly, mlm_weights
 from minbert.pretraining.masking import Masker, generator_for
@@ -127,7 +128,7 @@ def load_learner(
 ) -> tuple[Learner, bool]:
     """The BERT of `name` with both heads, and whether its weights have an MLM head; otherwise that head is fresh."""
     learner = Learner(load_bert(name, attention, dropout, local_files_only=local_files_only), nli)
-    head = mlm_weights(name)
+    head = mlm_weights(find(name, local_files_only))
     if head:
         load_strictly(learner.mlm, head, f"{name}: the MLM head")
     return learner, bool(head)

@@ -39,7 +39,9 @@ def train(learner: Learner, tokenizer: BertTokenizer, corpus: Corpus, args: Name
     processes.seed_apart(args.seed)
     with run.on_its_way(args.resume):
         if not run.lines:
-            report(run, 0, args.epochs, {}, scores(learner, corpus, masker))
+            with run.evaluation():
+                results = scores(learner, corpus, masker)
+            report(run, 0, args.epochs, {}, results)
         for epoch in run.epochs(args.epochs):
             learner.train()
             steps = schedule.steps(plan, epoch)

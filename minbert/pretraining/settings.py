@@ -8,11 +8,11 @@ from pathlib import Path
 import minbert.pretraining
 from minbert.command_line import parse
 from minbert.errors import UserError
-from minbert.flags import DATA, LESSONS, SPLITS, flags_of
+from minbert.flags import LESSONS, SPLITS, changed
 from minbert.parser import Parser, at_least
 from minbert.pretraining.corpus import to_read
 from minbert.pretraining.masking import Masking
-from minbert.settings import find_file
+from minbert.settings import data_folder, find_file, per_task
 from minbert.tasks import TASKS
 
 
@@ -21,7 +21,7 @@ def get_args(argv: Sequence[str] | None = None) -> Namespace:
     values = parse("p", argv, minbert.pretraining.__doc__, "python -m minbert.pretraining")
     args = Namespace(**values)
     args.script, args.values = "p", values
-    args.changed = {key: value for key, value in values.items() if value != flags_of("p")[key].default}
+    args.changed = changed("p", values)
     try:
         return finish(args)
     except UserError as error:
@@ -30,7 +30,7 @@ def get_args(argv: Sequence[str] | None = None) -> Namespace:
 
 def finish(args: Namespace) -> Namespace:
     """Settle the flags that depend on one another; UserError where they cannot be combined."""
-    args.data, args.out = Path(args.data) if args.data else DATA, Path(args.out) if args.out else None
+    args.data, args.out = data_folder(args.data), Path(args.out) if args.out else None
     args.tasks = list(dict.fromkeys(args.tasks.split(",")))
     for name in args.tasks:
         if name not in LESSONS:
@@ -43,12 +43,8 @@ def finish(args: Namespace) -> Namespace:
         if name not in TASKS:
             raise UserError(f"--corpus {name}: the files are those of {', '.join(TASKS)}")
     args.corpus = list(dict.fromkeys(corpus))
-    files, limits = to_read(args.tasks, args.corpus), args.limit.split(",") if args.limit else []
-    try:
-        limits = [at_least(int, 1)(word) for word in limits]
-        args.limit = dict(zip(files, limits * len(files) if len(limits) == 1 else limits, strict=bool(limits)))
-    except (ValueError, argparse.ArgumentTypeError) as error:
-        raise UserError(f"--limit {args.limit}: give one number, or one for each of {','.join(files)}") from error
+    files = to_read(args.tasks, args.corpus)
+    args.limit = per_task("--limit", args.limit, files, int, of="") if args.limit else {}
     words = (args.weights or ("0.7,0.3" if len(args.tasks) == 2 else "1")).split(",")
     try:
         args.weights = dict(zip(args.tasks, map(at_least(float, 0, above=True), words), strict=True))
@@ -85,11 +81,11 @@ def what_is_read(args: Namespace) -> dict[str, dict[str, Path]]:
             path = find_file(args.data, task, split)
             if name in needed and (split == "train" or (name == "nli" and split == "dev" and "nli" in args.tasks)):
                 if not path.exists():
-                    hint = (
-                        "`python data/download.py nli` fetches it, --tasks mlm does without"
-                        if name == "nli"
-                        else "data/download.py fetches the course's; --data names their folder, --corpus which are read"
-                    )
+                    hint = "data/download.py fetches the course's; --data names their folder, --corpus which are read"
+                    if name == "nli":
+                        asked = (args.values["corpus"] or "").split(",")
+                        without = "" if "nli" in asked else ", --tasks mlm does without"
+                        hint = f"`python data/download.py nli` fetches it{without}"
                     raise UserError(f"{path}: no such file ({hint})")
                 files.setdefault(name, {})[split] = path
             elif split != "train" and path.exists():

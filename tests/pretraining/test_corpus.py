@@ -8,6 +8,7 @@ import pytest
 from minbert.data import Batches, Dataset, read_examples
 from minbert.pretrained import load_tokenizer
 from minbert.pretraining.corpus import read_corpus
+from minbert.pretraining.settings import get_args
 from minbert.tasks import TASKS
 from minbert.tokenizer import BertTokenizer
 
@@ -103,6 +104,25 @@ def test_lessons_and_files_are_those_that_were_asked_for(sample, tiny):
     pairs = read_corpus(sample, tokenizer, ["nli"], [], {"nli": 90}, pairs="separate")
     assert pairs.mlm is None and pairs.held_out is None and len(pairs.nli) == 90 and len(pairs.nli_dev) == 80
     assert len(pairs.nli.rows[0]) == 2 and len(read_corpus(sample, tokenizer, ["nli"], []).nli.rows[0]) == 1
+
+
+@pytest.mark.parametrize("cmus", ["dev", "train", "dev train"])
+def test_files_with_cmus_names_are_read_and_left_out_too(tmp_path, tiny, cmus):
+    """The dev file has the sentences of the training file's first half."""
+    tokenizer = load_tokenizer(tiny)
+    for split, count in (("train", 40), ("dev", 20)):
+        texts = [f"film number {i}" for i in range(count)]
+        if split in cmus.split():
+            lines, path = [f"3 ||| {text}" for text in texts], tmp_path / f"sst-{split}.txt"
+        else:
+            lines, path = ["id\tsentence\tsentiment"], tmp_path / f"ids-sst-{split}.csv"
+            lines += [f"{i}\t{text}\t3" for i, text in enumerate(texts)]
+        path.write_text("".join(f"{line}\n" for line in lines))
+    corpus = read_corpus(tmp_path, tokenizer, ["mlm"], ["sst"])
+    args = get_args(["--tasks", "mlm", "--corpus", "sst", "--data", str(tmp_path), "--out", "out"])
+    assert corpus.notes[0] == f"compared with {args.files['sst']['dev'].name}"
+    expected = {tuple(row) for row in tokenizer.encode([f"film number {i}" for i in range(20, 40)])}
+    assert set(stream(corpus.mlm)) | set(stream(corpus.held_out)) == expected
 
 
 @pytest.mark.slow

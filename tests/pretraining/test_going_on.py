@@ -109,6 +109,14 @@ def test_a_signal_waits_for_the_step_and_saves(tmp_path, tiny, sample, plain, mo
     assert same(tmp_path / "out", plain[0])
 
 
+def test_a_signal_ends_the_scoring_before_training(tmp_path, tiny, sample, monkeypatch, capsys):
+    monkeypatch.setattr(pretraining, "score_masked", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "out", tiny, sample, "--tasks", "mlm", "--corpus", "sts", "--limit", "20")
+    assert stop.value.code == 130
+    assert "stopped in the evaluation before training; --resume does it again" in capsys.readouterr().err
+
+
 def test_ctrl_c_twice_leaves_at_once(tmp_path, tiny, sample, monkeypatch):
     def twice():
         os.kill(os.getpid(), signal.SIGINT)

@@ -11,6 +11,7 @@ from transformers import BertConfig as TheirConfig
 from transformers import BertForMaskedLM
 from transformers import BertModel as TheirBert
 
+from minbert import hub
 from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.data import Dataset, Example
@@ -180,6 +181,16 @@ def test_what_is_written_transformers_loads_with_its_head(tmp_path, masked_batch
     assert known and all(
         torch.equal(a, b) for a, b in zip(again.mlm.parameters(), learner.mlm.parameters(), strict=True)
     )
+
+
+def test_local_files_only_keeps_the_head_from_the_hub(tmp_path, monkeypatch):
+    """The folder of a model that was fetched without its vocabulary, which the hub is asked for otherwise."""
+    their_model(tmp_path)
+    add_pooler(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+    monkeypatch.setattr(hub, "in_hub_cache", lambda name: tmp_path)
+    monkeypatch.setattr(hub, "from_hub", lambda name: pytest.fail(f"the hub is asked for {name}"))
+    assert load_learner("someone/bert", local_files_only=True)[1]
 
 
 def test_a_head_of_another_size_is_an_error_that_names_it(tmp_path):

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import multitask_classifier
+from minbert import settings
 from minbert.data import read_examples
 from minbert.pretraining import script as pretraining
+from minbert.pretraining.settings import get_args
 from minbert.tasks import TASKS
 from tests.pretraining.runs import run
 
@@ -34,7 +37,7 @@ def refuse(tmp_path, tiny, sample, refusal):
         (["--mask_shares", "0.8"], "--mask_shares 0.8"),
         (["--mask_rate", "0"], "--mask_rate 0: nothing would be learned"),
         (["--mask_rate", "1"], "not a rate from 0 to less than 1"),
-        (["--limit", "5,5"], "--limit 5,5: give one number, or one for each of sst,para,sts,nli"),
+        (["--limit", "5,5"], "--limit 5,5: give one number above 0, or one for each of sst,para,sts,nli"),
         (["--resume", "--overwrite"], "--resume cannot be combined with --overwrite"),
         (["--resume"], "run.json: not there, so there is no run to --resume"),
         (["--corpus", "cfimdb"], "ids-cfimdb-train.csv: no such file"),
@@ -65,8 +68,13 @@ def test_bad_files_are_named_with_their_line(refuse, sample, tmp_path):
     assert f"nli-train.csv, line {line}: label is 'perhaps'" in refuse(data=tmp_path)
     path.write_text("\n".join(row.rpartition("\t")[0] for row in good.splitlines()), "utf-8")
     assert "nli-train.csv: not every row has a label" in refuse(data=tmp_path)
+    path.write_text((tmp_path / "nli-dev.csv").read_text("utf-8"), "utf-8")
+    assert "nli-train.csv: each pair has a sentence of a dev or test file" in refuse("--tasks", "nli", data=tmp_path)
     path.unlink()
-    assert "nli-train.csv: no such file (`python data/download.py nli` fetches it" in refuse(data=tmp_path)
+    line = refuse(data=tmp_path)
+    assert "nli-train.csv: no such file (`python data/download.py nli` fetches it, --tasks mlm does without)" in line
+    line = refuse("--tasks", "mlm", "--corpus", "sst,nli", data=tmp_path)
+    assert "nli-train.csv: no such file (`python data/download.py nli` fetches it)" in line
 
 
 def test_another_run_is_neither_overwritten_nor_gone_on_with_by_mistake(tmp_path, tiny, sample, refuse):
@@ -106,3 +114,13 @@ def test_a_damaged_state_is_named(tmp_path, tiny, sample, refuse):
 def test_another_programs_weights_in_the_folder_are_left_alone(tmp_path, refuse):
     (tmp_path / "out" / "best").mkdir(parents=True)
     assert "best: belongs to an earlier run;" in refuse()
+
+
+def test_without_the_projects_data_the_files_are_those_in_data_here(tmp_path, sample, monkeypatch):
+    """As multitask_classifier.py takes them where the package is installed without data/."""
+    monkeypatch.setattr(settings, "DATA", tmp_path / "nowhere")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(sample)
+    args = get_args(["--out", "out"])
+    assert args.data == Path("data") == multitask_classifier.get_args([]).data
+    assert args.files["nli"]["train"] == Path("data", "nli-train.csv")
