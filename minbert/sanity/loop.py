@@ -4,13 +4,14 @@ This is where gradients are computed and set to zero, where the model trains, an
 """
 
 import ast
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from minbert.sanity.layout import NOT_PARTS
-from minbert.sanity.source import assigned, code_of, definitions, name_of, nodes
+from minbert.sanity.source import assigned, code_of, definitions, leaves, name_of, nodes
 
 FROZEN, TRAINED = {"pretrain", "freeze", "last-linear-layer"}, {"finetune", "full-model"}
 SCHEDULE = re.compile(r"LR$|OnPlateau$|WarmRestarts$|^get_\w*(schedule|warmup)\w*$")
@@ -19,19 +20,29 @@ OTHER_MODES = r"(?i)\b_?(ema|swa)(_|\b)|deepcopy|\.training = |import.*\b(lightn
 
 def backward_twice(project: Any) -> tuple[str, int] | None:
     """(file, line) where one pass runs both `loss.backward()` and the backward of the scaled loss."""
-    for file in project.sources:
+    for file in _reached(project):
         for node in nodes(file):
             for block in (getattr(node, "body", None), getattr(node, "orelse", None)):
                 if not isinstance(block, list):
                     continue
-                direct = [b for s in block if isinstance(s, ast.Expr) for b in _backward(s)]
-                # what an `if` further down may run as well; the two branches of one `if` do not meet here
-                inner = (n for s in block if isinstance(s, ast.If | ast.With) for n in ast.walk(s))
-                nested = [b for n in inner for b in _backward(n)]
-                for loss, scaled, line in direct:
-                    if any(other == loss and by != scaled for other, by, _ in (*direct, *nested)):
-                        return str(file.relative_to(project.root)), line
+                for i, statement in enumerate(block):
+                    for loss, scaled, line in _backward(statement):
+                        # what an `if` may run as well; the two branches of one `if` do not meet here
+                        earlier = (n for s in block[:i] for n in _inside(s, going_on=True))
+                        later = (n for s in block[i + 1 :] for n in (s, *_inside(s)))
+                        others = [b for n in (*block[:i], *earlier, *later) for b in _backward(n)]
+                        if any(other == loss and by != scaled for other, by, _ in others):
+                            return str(file.relative_to(project.root)), line
     return None
+
+
+def _inside(statement: ast.stmt, going_on: bool = False) -> Iterator[ast.stmt]:
+    """The statements below an `if` or `with`; going_on: without branches that leave the block around it."""
+    branches = (statement.body, getattr(statement, "orelse", [])) if isinstance(statement, ast.If | ast.With) else ()
+    for branch in branches:
+        for below in branch if not (going_on and leaves(branch)) else ():
+            yield below
+            yield from _inside(below, going_on)
 
 
 def _backward(node: ast.AST) -> Iterator[tuple[str, bool, int]]:
@@ -54,21 +65,55 @@ def _near(project: Any) -> dict[Path, list[Path]]:
     return {file: [f for f in files if f == file or f in linked[file] or file in linked[f]] for file in files}
 
 
-def untended(project: Any, does: Callable[[ast.AST], bool]) -> tuple[str, int] | None:
-    """(file, line) of a training loop if nothing in its file or its neighbours `does` a thing, such as `zeroes`."""
+def _loops(file: Path) -> Iterator[ast.For | ast.While]:
+    """The loops of a file that compute gradients and step; none where a library may do a part of it."""
+    if re.search(r"\b(LightningModule|Trainer|Accelerator)\b", code_of(file)):
+        return
+    for loop in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
+        if {"backward", "step"} <= {name_of(n) for n in _calls(loop)}:
+            yield loop
+
+
+def never_trains(project: Any) -> tuple[str, int] | None:
+    """(file, line) of a training loop if nothing in its file or its neighbours calls `.train()`."""
     for file, near in _near(project).items():
-        for loop in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
-            calls = {name_of(n) for n in ast.walk(loop) if isinstance(n, ast.Call)}
-            if not {"backward", "step"} <= calls or any(does(n) for f in near for n in nodes(f)):
-                continue
-            if not re.search(r"\b(LightningModule|Trainer|Accelerator)\b", code_of(file)):
+        for loop in _loops(file):
+            if not any(trains(n) for f in near for n in nodes(f)):
                 return str(file.relative_to(project.root)), loop.lineno
     return None
 
 
+def never_zeroed(project: Any) -> tuple[str, int] | None:
+    """(file, line) of a training loop if neither it nor a loop around it, with what they call, zeroes gradients."""
+    functions: dict[str, list[ast.AST]] = {}
+    for function in (f for file in project.sources for f in _functions(file)):
+        functions.setdefault(function.name, []).append(function)
+    for file in _reached(project):
+        for loop in _loops(file):
+            if any(map(zeroes, _run_by(loop, functions))):
+                continue
+            loops = (n for f in _reached(project) for n in nodes(f) if isinstance(n, ast.For | ast.While))
+            around = (run for run in (_run_by(other, functions) for other in loops) if loop in run)
+            if not any(map(zeroes, itertools.chain(*around))):
+                return str(file.relative_to(project.root)), loop.lineno
+    return None
+
+
+def _run_by(start: ast.AST, functions: dict[str, list[ast.AST]]) -> set[ast.AST]:
+    """The nodes of a piece of code, and of all functions that it may call, as far as names tell."""
+    seen, todo, names = set(), [start], set()
+    while todo:
+        below = set(ast.walk(todo.pop()))
+        seen |= below
+        new = {getattr(n, "attr", getattr(n, "id", "")) for n in below} - names
+        names |= new
+        todo += [function for name in new for function in functions.get(name, ())]
+    return seen
+
+
 def zeroes(node: ast.AST) -> bool:
     stores = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == "grad"
-    return stores or (isinstance(node, ast.Call) and name_of(node) in ("zero_grad", "zero_"))
+    return stores or (isinstance(node, ast.Call) and name_of(node) in ("zero_grad", "zero_", "_foreach_zero_"))
 
 
 def zeroed_once_an_epoch(project: Any) -> tuple[str, int] | None:
@@ -115,7 +160,8 @@ def _calls(node: ast.AST) -> Iterator[ast.Call]:
 def trains(node: ast.AST) -> bool:
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "train"):
         return False
-    return not node.args or getattr(node.args[0], "value", True) is True
+    mode = next(iter([*node.args, *(k.value for k in node.keywords)]), None)
+    return not isinstance(mode, ast.Constant) or bool(mode.value)
 
 
 def stays_in_evaluation(project: Any) -> tuple[str, int] | None:

@@ -19,36 +19,49 @@ import torch.nn.functional as F
 from minbert.sanity.loop import (
     backward_twice,
     freezes_backwards,
+    never_trains,
+    never_zeroed,
     stays_in_evaluation,
-    trains,
-    untended,
     unused_schedule,
     zeroed_once_an_epoch,
-    zeroes,
 )  # fmt: skip
-from minbert.sanity.source import assigned, definitions, name_of, nodes, parsed
-from minbert.sanity.totals import KINDS, kinds_of, left_out, unbounded
+from minbert.sanity.models import SINGLE
+from minbert.sanity.source import assigned, code_of, definitions, leaves, name_of, nodes, parsed
+from minbert.sanity.totals import KINDS, kinds_of, learned, left_out, unbounded
 
 TASK_OF = {"predict_sentiment": "sst", "predict_paraphrase": "para", "predict_similarity": "sts"}
 CUTS = {"round", "argmax", "detach", "item", "long", "int", "bool", "trunc", "floor", "ceil", "sign", "numpy", "data"}
 AS_LONG = {"to", "float", "double", "half", "cuda", "cpu", "detach", "clone", "sigmoid", "relu", "clamp"}  # shapes stay
+AS_IS = {
+    *AS_LONG - {"sigmoid", "relu", "clamp"},
+    "index",
+    "as is",
+    "view",
+    "reshape",
+    "flatten",
+    "squeeze",
+    "unsqueeze",
+    "contiguous",
+    "logits",
+}  # numbers stay
 LABELS = re.compile(r"(?i)label|target|score|gold|(^|_)y(_|$)|\by\b")
 
 
 SQUASHED = {"sigmoid", "Sigmoid", "softmax", "Softmax"}
 LOGS = {"log_softmax", "LogSoftmax", "log", "logsigmoid", "LogSigmoid"}
+NO_LOGS = AS_IS | SQUASHED | {"scale", "clamp", "relu"}  # a logarithm is none of these; another name may be one
 
 # The names of mistakes in the training; FACTS says how each is seen.
 NLL = "nll_loss of raw logits"
 BCE = "binary_cross_entropy of a raw logit"
-ROUNDED = "the loss is one of rounded or detached outputs"
+ROUNDED = "the loss is computed from rounded or detached outputs"
 EVERY = "the loss compares every output with every label: (B, 1) against (B,)"
 KL = "kl_div of probabilities instead of log-probabilities"
 TWICE = "the gradient is computed twice: backward beside the scaled backward"
 OF_KIND = {"nll": NLL, "bce": BCE}
-FITS = {  # operations that make outputs fit; how the loss is written; what excuses it where only the text is known
-    "nll": (LOGS, r"nll_loss|NLLLoss", r"log_softmax|LogSoftmax|\.log\(|cross_entropy|CrossEntropy"),
-    "bce": (SQUASHED, r"binary_cross_entropy\(|BCELoss", r"[sS]igmoid|with_?[lL]ogits"),
+FITS = {  # how a loss is written, and what excuses it, where only the text is known
+    "nll": (r"nll_loss|NLLLoss", r"log_softmax|LogSoftmax|\.log\(|cross_entropy|CrossEntropy"),
+    "bce": (r"binary_cross_entropy\(|BCELoss", r"[sS]igmoid|with_?[lL]ogits"),
 }
 NEVER_ZERO = "gradients are never set to zero"
 ONCE_AN_EPOCH = "gradients are set to zero once an epoch, not once a step"
@@ -65,7 +78,7 @@ FACTS = {
     EVERY: "The shapes of the outputs and of the labels that a squared or an absolute error compares.",
     KL: "What the first argument of `kl_div` is.",
     TWICE: "Whether one pass of the training loop has both `loss.backward()` and `scaler.scale(loss).backward()`.",
-    NEVER_ZERO: "Whether anything in the project sets gradients to zero, while a loop computes them.",
+    NEVER_ZERO: "Whether a loop that computes gradients, or what it calls, sets them to zero.",
     ONCE_AN_EPOCH: "Which of two loops, of epochs and of batches, sets gradients to zero.",
     UNUSED: "Whether a function that trains names the schedule that it makes again.",
     LEFT_OUT: "Whether a loop that trains reads every loss that it computes, other than to print it.",
@@ -91,6 +104,7 @@ class Flow:
 class Loss:
     """One call of a loss. kind: a value of KINDS. task: whose outputs; "" if not known. done, to_labels: operations."""
 
+    call: ast.Call
     kind: str
     task: str
     done: frozenset[str]
@@ -109,9 +123,9 @@ class Reader:
     def losses(self) -> Iterator[Loss]:
         functions = [node for _, node in definitions(self.file) if isinstance(node, ast.FunctionDef)]
         for block in [*(f.body for f in functions), parsed(self.file).body]:
-            yield from self._block(block, {}, nested=block is not parsed(self.file).body)
+            yield from self._block(block, {})
 
-    def _block(self, block: list[ast.stmt], names: dict[str, Flow], nested: bool = True) -> Iterator[Loss]:
+    def _block(self, block: list[ast.stmt], names: dict[str, Flow]) -> Iterator[Loss]:
         for statement in block:
             if isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
                 continue
@@ -133,8 +147,23 @@ class Reader:
             if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
                 name = statement.target.id
                 names |= {name: names[name].then("scale")} if name in names else {}
+            if isinstance(statement, ast.If):
+                yield from self._branches(statement, names)
+                continue
             for below in inner:
                 yield from self._block(below, names)
+
+    def _branches(self, statement: ast.If, names: dict[str, Flow]) -> Iterator[Loss]:
+        """The losses of both branches. Afterwards `names` has what is sure, whichever branch was taken."""
+        branches = [(statement.body, dict(names)), (statement.orelse, dict(names))]
+        for block, own in branches:
+            yield from self._block(block, own)
+        ends = [own for block, own in branches if not leaves(block)] or [dict(names)]
+        names.clear()
+        for name in ends[0].keys() & ends[-1].keys():
+            one, other = ends[0][name], ends[-1][name]
+            if one.source == other.source and one.done ^ other.done <= AS_IS:
+                names[name] = one.then(*other.done)
 
     def _loss(self, call: ast.Call, names: dict[str, Flow]) -> Loss | None:
         kind = kinds_of(self.file).get(name_of(call))
@@ -148,7 +177,7 @@ class Reader:
         labels = next((f for f in flows if f and f.source == "labels"), None)
         place = str(self.file.relative_to(self.root)), call.lineno
         done, to_labels = (f.done if f else frozenset() for f in (outputs, labels))
-        return Loss(kind, outputs.source if outputs else "", done, to_labels, place, labels is not None)
+        return Loss(call, kind, outputs.source if outputs else "", done, to_labels, place, labels is not None)
 
     def flow(self, node: ast.expr, names: dict[str, Flow]) -> Flow | None:
         """Where an expression's value comes from."""
@@ -189,14 +218,19 @@ class Reader:
         best = next((f for f in given if f and f.source != "labels"), next((f for f in given if f), None))
         if best:
             return best.then(outer)
-        if re.search(r"(?i)(^|_)(model|net|classifier)$", name):
+        if re.search(r"(?i)(^|_)(model|net|classifier)$", name) and self._has_classifier():
             return Flow("one")
         return None
 
+    def _has_classifier(self) -> bool:
+        """Whether a `model(…)` of this file is the classifier of one data set."""
+        code = code_of(self.file)
+        return any(name in code for name in SINGLE) and "Multitask" not in code
+
 
 def losses(project: Any) -> list[Loss]:
-    """Every loss that their sources compute."""
-    return [loss for file in project.sources for loss in Reader(file, project.root).losses()]
+    """Every loss in the files that their scripts use."""
+    return [loss for file in project.imports.reached for loss in Reader(file, project.root).losses()]
 
 
 def of_every_pair(project: Any, read: list[Loss]) -> Iterator[Loss]:
@@ -213,31 +247,35 @@ def of_every_pair(project: Any, read: list[Loss]) -> Iterator[Loss]:
 
 
 def kl_of_probabilities(project: Any) -> tuple[str, int] | None:
-    """(file, line) of a `kl_div` whose first argument is a softmax."""
+    """(file, line) of a `kl_div` whose input, the first argument, is a softmax."""
     for file in project.imports.reached:
-        for node in nodes(file):
-            first = node.args[:1] if isinstance(node, ast.Call) and name_of(node) == "kl_div" else []
-            if any(isinstance(x, ast.Call) and name_of(x) == "softmax" for x in first):
-                return str(file.relative_to(project.root)), node.lineno
+        made = (pair for node in nodes(file) for pair in assigned(node) if name_of(pair[1]) == "KLDivLoss")
+        names = {"kl_div", *(getattr(target, "attr", getattr(target, "id", "")) for target, _ in made)}
+        for call in (n for n in nodes(file) if isinstance(n, ast.Call)):
+            if name_of(call) in names or name_of(call.func) == "KLDivLoss":
+                given = [k.value for k in call.keywords if k.arg == "input"] or call.args[:1]
+                if any(isinstance(x, ast.Call) and name_of(x) == "softmax" for x in given):
+                    return str(file.relative_to(project.root)), call.lineno
     return None
 
 
 def facts(project: Any, read: list[Loss]) -> dict[str, tuple[str, int] | None]:
     """{mistake: its place, None where it is not made}, for all mistakes that the source alone tells.
 
-    A loss counts as one of rounded outputs only if it compares them with labels.
+    A loss counts as one of rounded outputs only if it compares them with labels, and something learns from it.
     """
-    cut = next((loss for loss in read if loss.task and loss.done & CUTS and loss.labelled), None)
+    learns = learned(project)
+    cut = next((x for x in read if x.task and x.done & CUTS and x.labelled and x.call in learns), None)
     return {
         ROUNDED: cut and cut.place,
         KL: kl_of_probabilities(project),
         TWICE: backward_twice(project),
-        NEVER_ZERO: untended(project, zeroes),
+        NEVER_ZERO: never_zeroed(project),
         ONCE_AN_EPOCH: zeroed_once_an_epoch(project),
         UNUSED: unused_schedule(project),
-        LEFT_OUT: left_out(project),
+        LEFT_OUT: left_out(project, learns),
         UNBOUNDED: unbounded(project),
-        NEVER_TRAINS: untended(project, trains),
+        NEVER_TRAINS: never_trains(project),
         STAYS: stays_in_evaluation(project),
         FREEZES: freezes_backwards(project),
     }

@@ -193,6 +193,11 @@ def assigned(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
                 yield target, node.value
 
 
+def leaves(block: list[ast.stmt]) -> bool:
+    """Whether what follows an `if` does not run after this branch of it."""
+    return bool(block) and isinstance(block[-1], ast.Continue | ast.Break | ast.Return | ast.Raise)
+
+
 def name_of(call: Any) -> str:
     function = call.func if isinstance(call, ast.Call) else call
     return getattr(function, "attr", getattr(function, "id", ""))

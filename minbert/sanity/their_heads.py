@@ -83,16 +83,21 @@ class Model:
     def outputs(
         self, ids: Tensor = IDS, others: Tensor = OTHERS, seed: int = 0, scale: float = 0.3,
         shown: tuple[int, int] = (99, 99), tasks: Iterable[str] | None = None, again: bool = False,
+        training: bool = False,
     ) -> dict[str, Tensor]:  # fmt: skip
         """What it predicts in evaluation, (B, ·) each, with seeded numbers for all that is not BERT.
 
         shown: how many tokens of the first and of the second sentences the masks show. Known outputs are computed again
-        only with `again`.
+        only with `again`. training: what it gives in training instead.
         """
-        inputs = seed, scale, shown, str(ids.tolist()), str(others.tolist())
+        inputs = seed, scale, shown, str(ids.tolist()), str(others.tolist()), training
         wanted = [t for t in tasks or self.answers if again or (t, inputs) not in self._known]
         if wanted:
-            results = self._outputs(ids, others, seed, scale, shown, wanted, again)
+            self.module.train(training)
+            try:
+                results = self._outputs(ids, others, seed, scale, shown, wanted, again)
+            finally:
+                self.module.eval()
             self._known |= {(task, inputs): value for task, value in results.items()}
         return {task: self._known[task, inputs] for task in tasks or self.answers}
 
@@ -109,7 +114,8 @@ class Model:
         two = [ids, masks[0], others, masks[1]]
         results = {}
         for task in tasks:
-            self._inputs, self._calls = None if again else (task, shown, str(ids.tolist()), str(others.tolist())), 0
+            known = task, shown, str(ids.tolist()), str(others.tolist()), self.module.training
+            self._inputs, self._calls = None if again else known, 0
             value = self.answers[task](*(two if task in ("para", "sts") else two[:2]))
             if value is None:
                 raise NotImplementedError(task)
@@ -119,13 +125,13 @@ class Model:
         self._inputs = None
         return results
 
-    def learns(self, task: str) -> bool:
-        """Whether its outputs, in training, have a gradient at all."""
+    def in_training(self, task: str) -> Tensor:
+        """What it gives in training, in the shape in which it gives it."""
         self.module.train()
         try:
             masks = [(x != 0).long() for x in (IDS, OTHERS)]
             two = [IDS, masks[0], OTHERS, masks[1]]
-            return bool(self.answers[task](*(two if task in ("para", "sts") else two[:2])).requires_grad)
+            return self.answers[task](*(two if task in ("para", "sts") else two[:2]))
         finally:
             self.module.eval()
 
@@ -261,7 +267,7 @@ def decided(project: Any, read: list[losses.Loss]) -> set[str]:
     """What of the heads can be called wrong, because the losses that their training applies are known."""
 
     def kinds(task: str, near: str) -> set[str]:
-        known = {loss.kind for loss in read if loss.task == task and not loss.done & losses.LOGS}
+        known = {loss.kind for loss in read if loss.task == task and loss.done <= losses.NO_LOGS}
         if known or any(loss.task == task for loss in read):
             return known
         texts = {
@@ -276,7 +282,7 @@ def decided(project: Any, read: list[losses.Loss]) -> set[str]:
     result = set()
     if "ce" in kinds("sst", "predict_sentiment"):
         result.add("sentiment")
-    if any(loss.kind == "ce" and loss.task == "para" and not loss.done & losses.LOGS for loss in read):
+    if any(loss.kind == "ce" and loss.task == "para" and loss.done <= losses.NO_LOGS for loss in read):
         result.add("two logits")
     if "ce" in kinds("one", "class BertSent"):
         result.add("classifier")
@@ -296,13 +302,13 @@ def facts(project: Any, read: list[losses.Loss], subject: Subject) -> tuple[dict
     places = {name: place for name, place in found.items() if place and place[0]}
 
     def outputs(task: str) -> Tensor:
-        model, scale = (subject.single(), 0.3) if task == "one" else (subject.able(task)[0][0], 0.3)
-        return model.outputs(scale=scale, tasks=(task,))[task]
+        model = subject.single() if task == "one" else subject.able(task)[0][0]
+        return model.outputs(tasks=(task,), training=True)[task]
 
     def unlike(kind: str, near: dict[str, str], like: Callable[[Tensor], Tensor]) -> Any:
         """Whether a loss gets what it does not take. near: {task: text in its file}, if no loss has a task."""
-        fits, text, unless = losses.FITS[kind]
-        wrong = [loss for loss in read if loss.kind == kind and loss.task in near and not loss.done & fits]
+        text, unless = losses.FITS[kind]
+        wrong = [loss for loss in read if loss.kind == kind and loss.task in near and loss.done <= losses.AS_IS]
         tasks = [loss.task for loss in wrong]
         if not any(loss.task in near for loss in read):
             tasks += [t for t, n in near.items() if says(project, text, near=n) and not says(project, unless, near=n)]
@@ -328,9 +334,7 @@ def _one_each(project: Any, subject: Subject, task: str) -> bool:
     labels = batch.get("labels") if isinstance(batch, dict) else None
     if getattr(labels, "shape", None) != (3,):
         return False
-    masks = [(x != 0).long() for x in (IDS, OTHERS)]
-    with torch.no_grad():
-        return model.answers[task](IDS, masks[0], OTHERS, masks[1]).shape == (len(IDS), 1)
+    return model.in_training(task).shape == (len(IDS), 1)
 
 
 def ours(project: Any, heads: Any) -> Subject:

@@ -552,7 +552,7 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
             "return self.sentiment(self(ids, mask))", "return self.sentiment(self(ids, mask)).detach()",
         ),
         "binary_cross_entropy of a raw logit": ("F.binary_cross_entropy_with_logits(", "F.binary_cross_entropy("),
-        "the loss is one of rounded or detached outputs": (
+        "the loss is computed from rounded or detached outputs": (
             "model.predict_similarity(*batch), data)", "model.predict_similarity(*batch).round(), batch.labels)",
         ),
         "the loss compares every output with every label: (B, 1) against (B,)": (
@@ -690,5 +690,13 @@ VARIANTS = {  # right as well, as changes of the course's files
         "                                        nn.Linear(config.para_dim, 1))",
     ),
 }  # fmt: skip
-RIGHT |= {name: changed(COURSE, swap(*texts)) for name, texts in VARIANTS.items()}
 IN_STYLE |= dict.fromkeys(VARIANTS, ("heads", "evaluation"))
+VARIANTS["probabilities, but not in training"] = (
+    "return self.sentiment(self(ids, mask))",
+    "logits = self.sentiment(self(ids, mask))\n        return logits if self.training else logits.softmax(-1)",
+    "return self.paraphrase(torch.cat([u, v], dim=1)).squeeze()",
+    "logit = self.paraphrase(torch.cat([u, v], dim=1)).squeeze()\n"
+    "        return logit if self.training else logit.sigmoid()",
+)
+IN_STYLE["probabilities, but not in training"] = ("heads",)
+RIGHT |= {name: changed(COURSE, swap(*texts)) for name, texts in VARIANTS.items()}

@@ -30,7 +30,7 @@ STYLES = {  # style → its mistakes: what is said of it, and the swaps that mak
             "self.pair(self(ids1, mask1), self(ids2, mask2))", "self.pair(self(ids1, mask1), self(ids2, mask1))"),
         "heads: softmax inside the loss of sentiment": swap(
             'sst["attention_mask"]), sst["labels"])', 'sst["attention_mask"]).softmax(-1), sst["labels"])'),
-        "heads: the loss is one of rounded or detached outputs": swap(
+        "heads: the loss is computed from rounded or detached outputs": swap(
             'self.predict_similarity(*self.two(sts)), sts', 'self.predict_similarity(*self.two(sts)).round(), sts'),
     },
     "keywords": {

@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from minbert.sanity import judge, parts
 from minbert.sanity.child import examine, reading
-from minbert.sanity.layout import Layout
+from minbert.sanity.layout import Imports, Layout
 from minbert.sanity.source import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,13 @@ def written(folder: Path, files: Mapping[str, str]) -> Path:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
     return folder
+
+
+def read(folder: Path, files: Mapping[str, str]) -> SimpleNamespace:
+    """A project of these files, as far as their source tells of it: none of it runs."""
+    layout = Layout.find(written(folder, files))
+    imports = Imports(layout)
+    return SimpleNamespace(root=layout.root, sources=imports.sources, imports=imports)
 
 
 # ------------------------------------------------------------------------------------------------ running them

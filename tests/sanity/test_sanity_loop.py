@@ -67,7 +67,8 @@ SCORES = (
     '            loss = F.mse_loss(scores, batch["labels"].to(device).view(-1).float())\n            loss.backward()\n'
 )
 SHIFTED = SCORES.replace("loss = ", "similarity = ").partition("\n")[0]
-BOTH = f"{SHIFTED}\n            loss = F.l1_loss(scores, scores.detach() + 1)\n"
+OTHER = "F.l1_loss(model.predict_paraphrase(*pair_inputs(batch, device)), torch.ones(1))"
+BOTH = f"{SHIFTED}\n            loss = {OTHER}\n"
 DEV = "        print(model_eval_multitask("
 OF_DEV = (
     '        total = F.mse_loss(model.predict_similarity(*pair).view(-1), batch["labels"].view(-1))\n'
@@ -85,8 +86,8 @@ ALOUD = '            print(f"{similarity}", similarity.item(), float(similarity)
         (f"{BOTH}            (loss + similarity).backward()\n", []),
         (f"{BOTH}            optimizer.pc_backward([loss, similarity])\n", []),
         (f"{BOTH}            optimizer.pc_backward([loss])\n", [LEFT_OUT]),
-        (SCORES.replace("loss = ", "loss = F.l1_loss(scores, scores.detach() + 1)\n            loss = "), [LEFT_OUT]),
-        (SCORES.replace("loss = ", "loss = F.l1_loss(scores, scores + 1)\n            loss = loss + "), []),
+        (SCORES.replace("loss = ", f"loss = {OTHER}\n            loss = "), [LEFT_OUT]),
+        (SCORES.replace("loss = ", f"loss = {OTHER}\n            loss = loss + "), []),
         (f"{HELD_BACK}            loss.backward()\n", []),
         (SCORES.replace("loss.back", "(torch.exp(-model.s) * loss + model.s).back"), []),
         (SCORES.replace("loss.back", "(0.5 * torch.exp(model.s) * loss + 0.5 * model.s).back"), [UNBOUNDED]),

@@ -111,7 +111,7 @@ def yes(answer: bool) -> Tensor:
 
 
 def always(holds: Callable[[Tensor], Tensor], m: Model, task: str, others: Tensor = OTHERS) -> bool:
-    """Whether something holds for all outputs of a model, whatever its weights.
+    """Whether something holds for all outputs of a model, whatever its weights, in training as well.
 
     Raises CannotCheck for outputs that are constant or not finite. For pairs of a sentence with itself (others are IDS)
     a constant, such as a cosine of 1, is allowed.
@@ -119,6 +119,8 @@ def always(holds: Callable[[Tensor], Tensor], m: Model, task: str, others: Tenso
     results = [m.outputs(others=others, seed=s, scale=x, tasks=(task,))[task] for s in SEEDS for x in (5.0, *SCALES)]
     if not all(bool(holds(x).all()) for x in results):
         return False
+    if not holds(m.outputs(others=others, scale=5.0, tasks=(task,), training=True)[task]).all():
+        return False  # the loss gets the logits, and only a prediction is squashed
     numbers = torch.cat(results)
     if (others is not IDS and numbers.unique().numel() <= 2) or not numbers.isfinite().all():
         raise CannotCheck(f"{METHODS.get(task, 'forward')} gives one or two numbers for all sentences and weights")
@@ -244,8 +246,7 @@ def first_mask(s: Subject) -> Tensor:
 def without_gradient(s: Subject) -> Tensor:
     if s.fact(losses.FREEZES):
         raise Absent("BERT does not train, which is a mistake of its own")
-    trained = s.facts.get("trained", THREE)
-    return yes(any(not m.learns(task) for m, task in s.able(*THREE) if task in trained))
+    return yes(any(not m.in_training(task).requires_grad for m, task in s.able(*THREE)))
 
 
 def sure(s: Subject) -> dict[str, Tensor]:
