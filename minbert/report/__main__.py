@@ -1,9 +1,11 @@
 """`python -m minbert.report DIR [DIR …] [--out FILE]`."""
 
+import importlib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import minbert.report
 from minbert.errors import one_line_errors
@@ -22,6 +24,16 @@ def get_args(argv: Sequence[str] | None = None):
     return parser.parse_args(argv)
 
 
+def pictures() -> ModuleType | None:
+    """The module that draws, or None where matplotlib is not installed."""
+    try:
+        return importlib.import_module("minbert.report.pictures")
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("matplotlib", "numpy", "PIL"):
+            raise
+        return None
+
+
 def report(folders: Sequence[Path], out: Path | None = None) -> Path:
     """Write the page about the runs in some folders; returns its path.
 
@@ -34,13 +46,6 @@ def report(folders: Sequence[Path], out: Path | None = None) -> Path:
     from minbert.report.sections import run_section
     from minbert.report.side_by_side import comparison, every_run
 
-    try:
-        from minbert.report import pictures
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] not in ("matplotlib", "numpy", "PIL"):
-            raise
-        pictures = None
-
     runs = [read_run(path) for path in distinct([path for folder in folders for path in find_runs(folder)])]
     label(runs)
     path = out or (folders[0] if len(folders) == 1 else folders[0].resolve().parent) / "report.html"
@@ -50,7 +55,7 @@ def report(folders: Sequence[Path], out: Path | None = None) -> Path:
     if len(runs) > 1:
         sections.insert(0, comparison(runs))
         intro = "The runs side by side, then each by itself." if whole else "The runs side by side, then each in a row."
-    sheet = page.Page(pictures)
+    sheet = page.Page(pictures())
     title = f"Run {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs"
     text = page.page_html(title, sections, sheet, intro)
     page.write(path, text, sheet.files)
@@ -62,7 +67,7 @@ def main(argv: Sequence[str] | None = None):
         path = report((args := get_args(argv)).folders, args.out)
         print(f"page               {path}")
         print(f"to open it         python -m webbrowser {shlex.quote(path.resolve().as_uri())}")
-        if not list(path.parent.glob(f"{path.stem}-pictures/*.png")):
+        if not pictures():
             print("no pictures: matplotlib is not installed (pip install matplotlib)", file=sys.stderr)
 
 

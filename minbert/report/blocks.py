@@ -102,8 +102,8 @@ def duration(seconds: float | None) -> str:
     """A time: "47 s", "21 min 9 s", "3 h 5 min"."""
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if round(seconds, 1) < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 

@@ -16,12 +16,13 @@ from minbert.report.read import read_run
 OUTPUT = ("out", "overwrite", "resume", "skip_predictions", "save_every", "eval_train", "local_files_only", "predict",
           "predict_only", "recipe", "seed")  # fmt: skip
 FILES = ("data", "train", "dev", "test")
+PREDICTIONS = ("dev_out", "test_out")  # flags of prediction files, whose names end so
 
 
 def counts(flag: str, has_data: bool) -> bool:
     """Whether a flag may change a score. has_data: the sha256 of the data files are known."""
     is_file = flag in FILES or flag.endswith(tuple(f"_{split}" for split in FILES[1:]))
-    return flag not in (*OUTPUT, "tasks") and not flag.endswith("_out") and not (is_file and has_data)
+    return flag not in (*OUTPUT, "tasks") and not flag.endswith(PREDICTIONS) and not (is_file and has_data)
 
 
 def digest(values: Mapping[str, Any]) -> str:

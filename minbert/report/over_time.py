@@ -8,6 +8,7 @@ from minbert.report.blocks import share as percent
 from minbert.report.compare import peak_memory, seconds, shares
 from minbert.report.folders import SCALARS, Run, by_task, flatten, terms
 
+MOST_BARS = 40  # epochs in the picture of the schedule, which has no room for more
 Points = list[tuple[int, float | None]]  # (epoch, value)
 Line = Mapping[str, Any]  # of metrics.jsonl
 
@@ -32,9 +33,10 @@ def table_of(series: Mapping[str, Points], form: Callable = short, kept: int | N
 
 
 def learned(run: Run) -> Section:
-    """The learning curves of each trained task, and those of the pre-training's scores."""
+    """The learning curves of each task, and those of the pre-training's scores."""
     section = Section("Learning curves")
-    tasks = [task for task in run.tasks if any(task in by_task(line, "loss") for line in run.epochs)]
+    logged = {task for line in run.epochs for name in ("loss", "dev") for task in by_task(line, name)}
+    tasks = [task for task in run.tasks if task in logged]
     if not tasks:
         return section
     section.blocks.append(Text(how_to_read_curves(run)))
@@ -67,6 +69,9 @@ def how_to_read_curves(run: Run) -> str:
                      "score does not, the model learns its examples by heart. ")  # fmt: skip
         else:
             text += ". (The flag --eval_train adds the score of the training examples.) "
+    trained = {task for line in run.epochs for task in by_task(line, "loss")}
+    if trained and (scored := [run.title(task) for task in run.scores if task not in trained]):
+        text += f"{' and '.join(scored)} {'is' if len(scored) == 1 else 'are'} scored and not trained. "
     text += ("Epoch 0 is before training. The loss is what training makes smaller: the cross-entropy of classes, or "
              "the squared error of numbers, as a mean over the epoch's training batches with dropout on. Only losses "
              "of the same task can be compared.")  # fmt: skip
@@ -211,5 +216,8 @@ def schedule(run: Run, name: str) -> Picture | None:
         rows.append((str(line["epoch"]), *(f"{count(counts.get(t))} ({percent(part.get(t))})" for t in tasks)))
     text = (f"How many {name} of each task an epoch had. A task with a larger share has more say in the weights that "
             "the tasks share.")  # fmt: skip
+    if len(parts) > MOST_BARS:
+        text += f" The picture has the last {MOST_BARS} epochs, and the table all of them."
+    drawn = dict(list(parts.items())[-MOST_BARS:])
     return Picture(f"schedule-{name}", f"The schedule: each task's share of the {name}", text,
-                   ("shares", (parts, tasks)), ("epoch", *tasks), rows)  # fmt: skip
+                   ("shares", (drawn, tasks)), ("epoch", *tasks), rows)  # fmt: skip

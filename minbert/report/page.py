@@ -179,7 +179,7 @@ class Page:
         for texts, remark, id in block.quotes:
             quoted = "".join(f'<q class="quoted">{data(shortened(text))}</q>' for text in texts)
             items.append(f'<li>{quoted}{data(remark)} <span class="small id">id {data(shortened(id, 60))}</span></li>')
-        listed = f'<ol class="quotes">{"".join(items)}</ol>' if items else "<p>There is none.</p>"
+        listed = f'<ol class="quotes">{"".join(items)}</ol>' if items else "<p>There are none.</p>"
         return f"<h{self.level}>{data(block.title)}</h{self.level}><p>{data(block.text)}</p>{listed}"
 
 
@@ -222,7 +222,7 @@ def page_html(title: str, sections: Sequence[Section], page: Page, intro: str = 
         parts += [page.contents(title, sections, rendered), *rendered]
     if not page.pictures:
         parts.insert(0, f'<p class="note">{safe(PICTURES)}</p>')
-    if page.pictures:
+    if page.files:
         parts.append('<p class="small">The pictures are PNG files as well, in the folder beside this page.</p>')
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n{GENERATOR}\n'

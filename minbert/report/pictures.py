@@ -213,9 +213,8 @@ def numbers(figure: Figure, labels: Sequence[float], predictions: Sequence[float
 
 
 def shares(figure: Figure, by_epoch: Mapping[int, Mapping[str, float]], tasks: Sequence[str]):
-    """Stacked bars, one for each of the last 40 epochs, with the shares as numbers."""
-    most = 40  # more bars have no room
-    epochs = sorted(by_epoch)[-most:]
+    """Stacked bars, one for each epoch, with the shares as numbers."""
+    epochs = sorted(by_epoch)
     figure.set_size_inches(WIDTH, 1.2 + 0.28 * len(epochs))
     axes = figure.add_subplot()
     left = np.zeros(len(epochs))

@@ -26,7 +26,7 @@ from minbert.tasks import TASKS, Task
 
 FLATTERED = (
     "The weights are all-MiniLM-L6-v2, whose own training has seen question pairs of Quora and NLI pairs, so scores "
-    "on such pairs are flattered."
+    "on such pairs are too high."
 )
 ASKED = {  # the question of each task
     "sst": "How positive is a sentence from a film review, in five classes from negative to positive?",
@@ -219,11 +219,11 @@ def reliability(task: Task, name: str, answers: Sequence) -> Picture:
     predictions, labels = numbers.arrays(answers)
     accuracy = float((predictions == labels).mean())
     confidence = sum(b.count * b.confidence for b in bins if b.count) / len(answers)
-    side = "too sure of itself" if confidence > accuracy else "not sure enough"
+    side = "overconfident" if confidence > accuracy else "underconfident"
     side = side if abs(confidence - accuracy) > 0.02 else "about as sure as it is right"
     text = ("The confidence is the probability that the model gives to its own answer. Of the answers with a "
             "confidence of about 80%, about 80% should be right; then the points lie on the diagonal. Below it the "
-            f"model is too sure, above it not sure enough. Here the mean confidence is {percent(confidence)} and "
+            f"model is overconfident, above it underconfident. Here the mean confidence is {percent(confidence)} and "
             f"{percent(accuracy)} of the answers are right, so on the whole the model is {side}. The expected "
             f"calibration error (ECE) is the mean distance from the diagonal over all examples; it is {score(error)}, "
             "and 0 is perfect. The bars below count the examples. A small point stands for few of them.")  # fmt: skip

@@ -83,7 +83,7 @@ def seeds(group: Group) -> str:
     """The seeds of a group: "11711 to 11713", or "1, 5"."""
     numbers = group.seeds
     whole = len(numbers) > 2 and all(isinstance(x, int) for x in numbers)
-    if whole and sorted(numbers) == [*range(min(numbers), max(numbers) + 1)]:
+    if whole and sorted(numbers) == [*range(min(numbers), min(numbers) + len(numbers))]:
         return f"{min(numbers)} to {max(numbers)}"
     return ", ".join(value(seed) for seed in numbers)
 

@@ -11,8 +11,9 @@ import pytest
 from minbert.report import blocks
 from minbert.report.__main__ import main, report
 from minbert.report.folders import Run
-from minbert.report.over_time import rates
+from minbert.report.over_time import rates, schedule
 from minbert.report.page import Page, page_html, shortened
+from minbert.report.read import read_run
 from tests.report.folders import OVERALL, ROWS, SCORES, Seen, description, line, see, write_run
 
 DEV = "Dev scores beside chance, before training and the best other run"
@@ -171,6 +172,29 @@ def test_pictures_are_svg_inside_and_png_beside_with_a_title_and_a_table_each(tm
     assert "mathdefault" not in path.read_text("utf-8")  # a formula that nobody renders
 
 
+def test_a_run_without_an_epoch_has_no_pictures_and_the_page_names_none(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    main([str(write_run(tmp_path / "run", lines=[], rows={}))])
+    assert capsys.readouterr().err == "" and not (tmp_path / "run" / "report-pictures").exists()
+    assert "PNG" not in see(tmp_path / "run" / "report.html").text
+
+
+def test_the_picture_of_a_long_schedule_says_which_epochs_it_has(tmp_path):
+    """No more than 40 bars have room."""
+    for epochs, drawn in ((40, range(1, 41)), (41, range(2, 42))):
+        folder = write_run(tmp_path / str(epochs), lines=[line(n) for n in range(epochs + 1)], rows={})
+        picture = schedule(read_run(folder), "batches")
+        assert list(picture.draw[1][0]) == [*drawn] and len(picture.rows) == epochs
+        assert ("The picture has the last 40 epochs" in picture.text) == (epochs > 40)
+
+
+def test_a_task_that_is_scored_and_not_trained_has_a_curve(tmp_path, no_matplotlib):
+    lines = [line(n, **({"loss": {"sst": 1.0}} if n else {}), train={}) for n in range(3)]
+    seen = see(report([write_run(tmp_path / "run", lines=lines, rows={})]))
+    assert seen.tables["Quora paraphrase: accuracy by epoch"][-1] == ["2 (kept)", "0.750"]
+    assert "Quora paraphrase and STS-B similarity are scored and not trained." in seen.text
+
+
 def test_a_picture_is_the_same_whenever_it_is_made():
     pictures = pytest.importorskip("minbert.report.pictures")
     draw = ("lines", ({"a": [(1, 0.5), (2, 0.25)]}, "score"))
@@ -191,7 +215,8 @@ def test_pictures_need_no_screen():
 @pytest.mark.parametrize(
     "text, expected",
     [
-        (blocks.duration(59.6), "60 s"), (blocks.duration(3.25), "3.2 s"), (blocks.duration(61), "1 min 1 s"),
+        (blocks.duration(59.4), "59 s"), (blocks.duration(59.7), "1 min 0 s"), (blocks.duration(9.97), "10 s"),
+        (blocks.duration(3.25), "3.2 s"), (blocks.duration(61), "1 min 1 s"),
         (blocks.duration(3661), "1 h 1 min"), (blocks.share(0.004), "0.4%"), (blocks.share(0.996), "99.6%"),
         (blocks.share(0.0004), "less than 0.1%"), (blocks.share(0.9996), "more than 99.9%"), (blocks.share(0), "0%"),
         (blocks.spread([0.5, 0.52, 0.54]), "0.520 (0.500 to 0.540)"), (blocks.value([1, "a", True]), "1, a, yes"),

@@ -1,10 +1,15 @@
 """Several runs on one page: which differ, in what, by how much, and which is the best other one."""
 
+from pathlib import Path
+
 import pytest
 
+from minbert.flags import flags_of
 from minbert.report.__main__ import main, report
-from minbert.report.compare import best_other, in_groups
+from minbert.report.compare import Group, best_other, counts, in_groups
+from minbert.report.folders import Run
 from minbert.report.read import read_run
+from minbert.report.side_by_side import seeds
 from tests.report.folders import OVERALL, ROWS, description, line, see, with_flags, write_run
 
 pytestmark = pytest.mark.usefixtures("no_matplotlib")
@@ -60,6 +65,24 @@ def test_the_folder_of_a_run_and_where_its_data_are_make_no_difference(tmp_path)
     write_run(tmp_path / "a", with_flags(1, out="a", data="/x", save_every="10m"))
     write_run(tmp_path / "b", with_flags(2, out="b", data="/y", save_every="1"))
     assert len(in_groups([read_run(tmp_path / "a"), read_run(tmp_path / "b")])) == 1
+
+
+def test_flags_of_places_make_no_difference_and_the_number_of_held_out_sentences_does(tmp_path):
+    """A name's ending does not say what a flag is: --held_out is a number, --sst_dev_out a file."""
+    places = {flag.key for script in "mcp" for flag in flags_of(script).values() if flag.metavar in ("FILE", "DIR")}
+    assert len(places) > 20 and not [key for key in places if counts(key, has_data=True)]
+    assert all(counts(key, has_data=True) for key in ("held_out", "sts_loss", "train_tasks", "max_length"))
+    for seed in (1, 2):
+        write_run(tmp_path / str(seed), with_flags(seed, held_out=seed), rows={})
+    assert len(in_groups([read_run(tmp_path / str(seed)) for seed in (1, 2)])) == 2
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [([3, 1, 2], "1 to 3"), ([1, 2, 4294967295], "1, 2, 4294967295"), ([1, 2, 2], "1, 2, 2"), ([1, 2], "1, 2")],
+)
+def test_seeds_that_follow_each_other_are_a_range(numbers, text):
+    assert seeds(Group("", [Run(Path("x"), {"seed": n}) for n in numbers], {}, frozenset())) == text
 
 
 def test_the_best_other_run_is_of_the_same_dev_files(runs):
