@@ -116,15 +116,13 @@ def settle_rows(args: Namespace, rows: dict[str, Task]) -> Namespace:
 def per_task(flag: str, text: str, tasks: Sequence[str], kind: type, of: str = "--tasks ") -> dict:
     """A flag's number for each task, from one for all or a list: {"sst": 1.0, "para": 2.0, "sts": 1.0}.
 
-    of: the flag that names the tasks, for the error.
+    tasks: none where there is one, of the user's own, which is not known yet. of: the flag that names them.
     """
-    words = str(text).split(",")
-    if len(words) == 1:
-        words *= len(tasks)
     try:
-        return dict(zip(tasks, map(at_least(kind, 0, above=True), words), strict=True))
+        numbers = [at_least(kind, 0, above=True)(word) for word in str(text).split(",")]
+        return dict(zip(tasks, numbers * len(tasks) if len(numbers) == 1 else numbers, strict=True))
     except (ValueError, argparse.ArgumentTypeError) as error:
-        each = f", or one for each of {of}{','.join(tasks)}" if len(tasks) > 1 else ""
+        each = f", or one for each of {of}{','.join(tasks)}" if tasks else ""
         raise UserError(f"{flag} {text}: give one number above 0{each}") from error
 
 

@@ -123,6 +123,7 @@ def test_keywords_are_refused_as_flags_are():
     ("more", "line"),
     [
         ({"limit": "5,6"}, "--limit 5,6: give one number above 0"),
+        ({"limit": "few"}, "--limit few: give one number above 0"),
         ({"tasks": "sst"}, "--tasks chooses among the course's data sets and cannot be combined with --train"),
         ({"cfimdb_batch_size": 2}, "--cfimdb_batch_size is for one of the course's data sets and cannot be combined "
          "with --train"),
