@@ -6,7 +6,7 @@
   python multitask_classifier.py --out runs/quickstart --predict "A film to remember."
   torchrun --nproc_per_node 2 multitask_classifier.py …          two processes share every batch
 
-The whole story is in `train`: choose the tasks of a step, compute their losses, combine the gradients, step, and after
+The whole method is in `train`: choose the tasks of a step, compute their losses, combine the gradients, step, and after
 each epoch evaluate. From Python, `run` and `train` take the same flags as keyword arguments.
 """
 

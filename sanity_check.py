@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check a BERT project: is it right, and if not, which mistake is it, in which method, and why is it one?
+"""Check a BERT project: is it right? If not: which mistake, in which method, and why?
 
   python sanity_check.py                                   this project, and the real weights of minilm (90 MB)
   python sanity_check.py --pretrained bert-base-uncased    the course's own check of BERT (440 MB)
@@ -9,8 +9,8 @@
 
 Somebody's project is read, never changed: its code runs in a copy, in a process of its own, with a time limit. The
 kernel (Linux since 5.13) or, elsewhere, a hook of Python keeps it from writing outside of that copy; it can read files.
-Nothing is downloaded for it. What is still to be written is no mistake. minbert/sanity/ says how mistakes are found.
-Exit status: 0 all that is there is right, 1 something is wrong, 2 something could not be run or checked.
+Nothing is downloaded for it. Unwritten methods do not count as mistakes. minbert/sanity/ says how mistakes are found.
+Exit status: 0 everything found is right, 1 something is wrong, 2 something could not be run or checked.
 """
 
 import argparse

@@ -46,13 +46,12 @@ class BertConfig:
                 f"hidden_size {self.hidden_size} does not divide into "
                 f"{self.num_attention_heads} attention heads (num_attention_heads)"
             )
-        for name, low, high in (("hidden_dropout_prob", 0, 1), ("attention_probs_dropout_prob", 0, 1),
-                                ("initializer_range", 0, math.inf), ("layer_norm_eps", 0, math.inf)):  # fmt: skip
+        for name, high in (("hidden_dropout_prob", 1), ("attention_probs_dropout_prob", 1),
+                           ("initializer_range", math.inf), ("layer_norm_eps", math.inf)):  # fmt: skip
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not low <= value < min(high, 1e30):
-                raise UserError(
-                    f"{name} is {_short(value)}, not a number from {low}" + (f" to less than {high}" * (high == 1))
-                )
+            if not isinstance(value, int | float) or not 0 <= value < min(high, 1e30):
+                scale = "from 0 to less than 1" if high == 1 else "of at least 0"
+                raise UserError(f"{name} is {_short(value)}, not a number {scale}")
         pad = self.pad_token_id
         if pad is not None and (not isinstance(pad, int) or not 0 <= pad < self.vocab_size):
             raise UserError(f"pad_token_id is {_short(pad)}, not an id below vocab_size {self.vocab_size}")

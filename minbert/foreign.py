@@ -70,7 +70,7 @@ def bert_part(weights: Mapping[str, Any], source: str | Path) -> dict[str, Tenso
     """
     wrong = next((name for name in weights if not isinstance(name, str)), None)
     if wrong is not None:
-        raise UserError(f"{source}: {str(wrong)[:40]!r} is the name of a weight, and not a text")
+        raise UserError(f"{source}: {str(wrong)[:40]!r} is not a text, so it cannot be the name of a weight")
     plain = {plain_name(name): value for name, value in weights.items()}
     if len(plain) < len(weights):
         raise UserError(f"{source}: some weights are there twice, with {' or '.join(WRAPPERS[:2])} in their names and "

@@ -164,7 +164,7 @@ def parameter_groups(
     groups: dict[tuple, list] = {}
     for name, parameter in module.named_parameters():  # each once, under its first name
         if parameter.requires_grad:
-            rate = lr if name.startswith("bert.") else head_lr or lr
+            rate = lr if name.startswith("bert.") or head_lr is None else head_lr
             spared = spare_norms and (name.endswith("bias") or "layer_norm" in name)
             groups.setdefault((rate, 0.0 if spared else weight_decay), []).append(parameter)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]

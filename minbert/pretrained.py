@@ -302,7 +302,7 @@ def save_pretrained(bert: BertModel, tokenizer: BertTokenizer, directory: str | 
     """
     directory = Path(directory)
     weights = _plain(bert, directory)
-    if name := finite(bert.state_dict()):
+    if name := finite(bert.state_dict()) or (mlm_head and finite(mlm_head.state_dict())):
         raise UserError(f"{directory}: not written, since {name} is not a finite number any more; lower --lr")
     weights = {_their_name(name): tensor.cpu().contiguous() for name, tensor in weights.items()}
     if mlm_head:

@@ -40,7 +40,7 @@ def check_table(weights: Mapping[Any, Any], source: str | Path):
     """UserError where a table of weights has an entry that is no weight, or a name that is no text."""
     for name, value in weights.items():
         if not isinstance(name, str):
-            raise UserError(f"{source}: {str(name)[:40]!r} is the name of a weight, and not a text")
+            raise UserError(f"{source}: {str(name)[:40]!r} is not a text, so it cannot be the name of a weight")
         check_tensor(name, value, source)
 
 

@@ -1,11 +1,11 @@
-"""A course's submission: one zip with this project as flat files, which run without it, and the prediction files.
+"""A course's submission: one zip with the prediction files and with this project as flat files, without `minbert/`.
 
     python -m minbert.submit --out submission.zip                         Stanford's: *.py and predictions/*
     python -m minbert.submit --course cmu --id ANDREWID                   CMU's: all in one folder of that name
 
 The courses' own `prepare_submit.py` takes the files of one folder, and a submission without `minbert/` could not run.
-So each module becomes a file beside `classifier.py`, and imports its neighbours by their plain names. What the two
-scripts do without stays out: the sanity check, the further pre-training, pages and experiments.
+So each module becomes a file beside `classifier.py`, and imports its neighbours by their plain names. Modules that the
+two scripts do not need stay out: the sanity check, the further pre-training, pages and experiments.
 """
 
 import re

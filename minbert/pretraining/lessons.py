@@ -64,9 +64,10 @@ class Learner(nn.Module):
         self.nli = MultitaskBert(bert, ["nli"] if nli is not None else [], **(nli or {}))
 
     def mlm_logits(self, batch: Batch, seen: Tensor, chosen: Tensor) -> Tensor:
-        """The logits (N, V) at the N chosen places alone, since at all places they would be 7 times the work.
+        """The logits at the N chosen places alone, since at all places they would be 7 times the work.
 
         batch: it gives the attention mask and the token types. seen: (B, T), its ids as masked. chosen: (B, T), bool.
+        Returns (N, V).
         """
         x = self.bert.encode(self.bert.embed(seen, batch.token_type_ids), batch.attention_mask)  # (B, T, C)
         return self.mlm(x[chosen], self.bert.word_embedding.weight)  # (N, V)

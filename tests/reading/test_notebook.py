@@ -5,6 +5,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_it_has_six_cells_and_no_outputs():
 
 @pytest.mark.slow
 def test_its_cells_run(odd, tmp_path, monkeypatch):
-    real, commands = subprocess.run, []
+    real, commands = subprocess.Popen, []
     out = ["--out", str(tmp_path / "run")]
     more = {  # what makes each command small and keeps it out of the project's folder
         "--quickstart": ["--pretrained", str(odd), "--limit", "16", "--epochs", "1", *out],
@@ -34,11 +35,11 @@ def test_its_cells_run(odd, tmp_path, monkeypatch):
     def small(words, **options):
         commands.append(words[1:])
         if "pip" in words:
-            return subprocess.CompletedProcess(words, 0, "")
+            return real([sys.executable, "-c", ""], **options)
         extra = next((flags for word, flags in more.items() if word in words), [])
         return real([*words, *extra], env=os.environ | {"OMP_NUM_THREADS": "1"}, **options)
 
-    monkeypatch.setattr(subprocess, "run", small)
+    monkeypatch.setattr(subprocess, "Popen", small)
     monkeypatch.chdir(ROOT / "data")
     names, shown = {}, io.StringIO()
     with contextlib.redirect_stdout(shown):
@@ -51,8 +52,10 @@ def test_its_cells_run(odd, tmp_path, monkeypatch):
 
 
 def test_a_script_that_fails_stops_it(monkeypatch):
-    names = {}
+    names, shown, real = {}, io.StringIO(), subprocess.Popen
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(subprocess, "run", lambda words, **options: subprocess.CompletedProcess(words, 2, "error: no"))
-    with contextlib.redirect_stdout(io.StringIO()), pytest.raises(AssertionError, match="exit status 2"):
+    fails = [sys.executable, "-c", "print('error: no'); raise SystemExit(2)"]
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **options: real(fails, **options))
+    with contextlib.redirect_stdout(shown), pytest.raises(AssertionError, match="exit status 2"):
         exec(CODE[0], names)
+    assert shown.getvalue() == "error: no\n"
