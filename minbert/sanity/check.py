@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from minbert.sanity import parts
 from minbert.sanity.core import Part
 from minbert.sanity.judge import judge
 from minbert.sanity.launch import Child
-from minbert.sanity.layout import Layout
+from minbert.sanity.layout import Imports, Layout
 
 PRINTED = 2_000  # characters of what somebody's code prints that are kept
 JUDGING = threading.Lock()  # visible dropout is visible in all threads
@@ -53,19 +53,26 @@ def _checked(layout: Layout, copy: Layout, folder: Path, child: Child, names: Se
         part = parts.load(job["part"])
         with JUDGING:
             result = _result(part, Path(job["out"]), answer, layout, folder)
-        for earlier in results.values():  # a file that cannot be imported is reported once
-            if result["status"] == earlier["status"] == "crashed" and result.get("failure") == earlier.get("failure"):
-                result = _plain(part, "not checked", f"it fails as {earlier['title']} does")
-                break
-        results[part.name] = result
+        results[part.name] = _once(part, result, results.values())
     return list(results.values())
 
 
-def _draws(layout: Layout, part: Part) -> bool:
-    """Whether the file of this part draws random numbers by itself."""
+def _once(part: Part, result: dict[str, Any], earlier: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The result; of a failure that an earlier part had as well, as of a file that cannot be imported, only that."""
+    for other in earlier:
+        same = "failure" in result and result["failure"] == other.get("failure")
+        if same and result["status"] == other["status"] == "crashed":
+            return _plain(part, "not checked", f"it fails as {other['title']} does")
+    return result
+
+
+def _by_hand(differs: Iterable[str], layout: Layout, part: Part) -> bool:
+    """Whether nothing but dropout differs, and the file of this part, or one that it imports, draws random numbers."""
     there = layout.locate(part.mistakes[0].where)
-    text = (layout.root / there[1]).read_text("utf-8", "replace") if there else ""
-    return bool(re.search(r"rand_like|torch\.rand\b|bernoulli", text))
+    if not there or not all(re.search("training|how often .*dropout|what the dropout", name) for name in differs):
+        return False
+    files = [file := layout.root / there[1], *(target for _, target, _ in Imports(layout).links(file))]
+    return any(re.search(r"rand_like|torch\.rand\b|bernoulli", f.read_text("utf-8", "replace")) for f in files)
 
 
 def _plain(part: Part, status: str, note: str) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def _result(part: Part, out: Path, answer: dict[str, Any], layout: Layout, folde
             result |= _where_it_hangs(Path(f"{out}.at"))
     elif recorded["status"] == "ran":
         result = judge(part, recorded["probes"], layout, recorded)
-        if all("training" in probe for probe in result.get("differs") or [""]) and _draws(layout, part):
+        if result["status"] == "wrong" and result.get("differs") and _by_hand(result["differs"], layout, part):
             result = _plain(part, "not checked", "its dropout is written by hand, with random numbers that the check "
                             "cannot see; all else is right")  # fmt: skip
         result["judged"] = list(recorded["choices"].values())

@@ -183,6 +183,21 @@ def test_dropout_by_hand_is_not_checked_and_not_called_wrong(project, child, imp
     assert result(check(wrong, child, ["attention"]), "attention")["status"] == "wrong"  # not only in training
 
 
+@pytest.mark.slow
+def test_dropout_by_a_function_of_another_file_is_not_called_wrong(project, child, impatient):
+    drop = "def drop(x, p, training):\n    return x * (torch.rand_like(x) > p) / (1 - p) if training else x\n"
+    folder = project(
+        "bert.py", "import math\n", "import math\nfrom dropping import drop\n",
+        "= dropout(transformed)", "= drop(transformed, dropout.p, self.training)",
+        "= self.embed_dropout(embeds)", "= drop(embeds, self.embed_dropout.p, self.training)",
+    )  # fmt: skip
+    written(folder, {"dropping.py": f"import torch\n\n\n{drop}"})
+    found = check(folder, child, ["layer", "embeddings"])
+    assert [(r["status"], "written by hand" in r["note"]) for r in found["parts"]] == [("not checked", True)] * 2
+    written(folder, {"dropping.py": drop.replace("(torch.rand_like(x) > p)", "0.7")})
+    assert [r["status"] for r in check(folder, child, ["layer"])["parts"]] == ["wrong"]  # nothing here is random
+
+
 @pytest.mark.parametrize(
     "line",
     ["from torch.utils.tensorboard import SummaryWriter", "get_ipython().run_line_magic('matplotlib', 'inline')"],

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from minbert.sanity import losses, their_heads
+from minbert.sanity import losses, parts, their_heads
+from minbert.sanity.check import _by_hand, _once
+from minbert.sanity.layout import Layout
 from minbert.sanity.losses import BCE, KL, LEFT_OUT, NEVER_TRAINS, NEVER_ZERO, NLL, ROUNDED, TWICE
-from tests.sanity.making import read
+from tests.sanity.making import read, written
 
 OUT = 'out = model.predict_similarity(ids, mask, ids2, mask2).view(-1)\ny = batch["labels"]\n'
 LOSS = f"{OUT}loss = F.mse_loss(out, y)\nloss.backward()\n"
@@ -217,3 +219,33 @@ def test_what_is_done_in_one_branch_is_not_done_in_the_other(step, done, tmp_pat
     project = read(tmp_path, {"bert.py": "", "train.py": script(step)})
     found = [set(loss.done) if loss.task else None for loss in losses.losses(project)]
     assert found == done
+
+
+# ------------------------------------------------------------------------------------------------ what excuses a result
+
+
+OFTEN = {"attention": "what the dropout falls on", "layer": "how often hidden dropout falls",
+         "embeddings": "how often dropout falls"}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", OFTEN)
+def test_all_that_shows_how_often_dropout_falls_is_of_dropout(part, tmp_path):
+    loaded = parts.load(part)
+    differs = [probe.name for probe in loaded.probes if "training" in probe.name] + [OFTEN[part]]
+    assert len(differs) > 1 and OFTEN[part] in {probe.name for probe in loaded.probes}
+    owner, _, method = loaded.mistakes[0].where[0].partition(".")
+    text = f"from a import f\nclass {owner}:\n    def {method}(self): pass\n"
+    layout = Layout.find(written(tmp_path, {"bert.py": text, "a.py": "def f(x): return torch.rand_like(x)"}))
+    assert _by_hand(differs, layout, loaded)
+    assert not _by_hand([*differs, "the output, in evaluation"], layout, loaded)
+    written(tmp_path / "b", {"bert.py": text, "a.py": "def f(x): return 0.7 * x"})
+    assert not _by_hand(differs, Layout.find(tmp_path / "b"), loaded)
+
+
+def test_only_a_failure_that_is_known_is_the_failure_of_another_part():
+    """A part that ends the process has no failure: two of them may have ended it in two ways."""
+    part = parts.load("layer")
+    ended, other = ({"status": "crashed", "title": title, "note": note} for title, note in (("a", "9"), ("b", "11")))
+    assert _once(part, other, [ended]) is other
+    failed = [result | {"failure": {"error": "NameError"}} for result in (ended, other)]
+    assert _once(part, failed[1], failed[:1])["note"] == "it fails as a does"
