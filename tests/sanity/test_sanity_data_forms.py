@@ -52,6 +52,10 @@ CUT = "kind(record[column])", "int(kind(record[column]))"
 SMALLEST = "logits.argmax(dim=-1)", "logits.argmin(dim=-1)"
 CUTS = "evaluation: labels of similarity are cut to integers when they are read"
 ARGMIN = "evaluation: the smallest logit is taken"
+ABOVE = "float(logit > 0)"
+FLOATS = "labels = torch.DoubleTensor(labels) if self.isRegression else torch.LongTensor(labels)"
+TOLD = "SentencePairDataset(sts, args, isRegression=True)"
+UNTOLD = "evaluation: similarity's data set is made without isRegression=True"
 
 
 @pytest.mark.parametrize(
@@ -67,10 +71,17 @@ ARGMIN = "evaluation: the smallest logit is taken"
         ((RETURN, NESTED, *SMALLEST), [ARGMIN]),
         pytest.param((RETURN, THREE, *SMALLEST), [ARGMIN], marks=pytest.mark.slow),
         ((RETURN, FLAT, *CUT), [CUTS]),
+        ((ABOVE, "float(1 / (1 + np.exp(-logit)) > 0.6)"), []),
+        ((ABOVE, "float(1 / (1 + np.exp(-logit)) > 0.68)"), ["evaluation: partly"]),
+        ((ABOVE, "float(logit > 0.5)"), ["evaluation: paraphrase's logit is rounded without a sigmoid"]),
+        ((TOLD, "SentencePairDataset(sts, args)"), [UNTOLD]),
+        ((TOLD, "SentencePairDataset(sts, args)", FLOATS, "labels = torch.DoubleTensor(labels)"), []),
     ],
     ids=["items are dictionaries", "rows are dictionaries", "its own rows fail",
          "one dictionary", "a dictionary a task", "a tuple a task",
-         "one, wrong", "a dictionary a task, wrong", "a tuple a task, wrong", "labels are cut"],
+         "one, wrong", "a dictionary a task, wrong", "a tuple a task, wrong", "labels are cut",
+         "a threshold of .6", "a threshold of .68", "a threshold of ½ of the logit",
+         "without isRegression", "without isRegression, of real labels"],
 )  # fmt: skip
 def test_only_what_is_wrong_is_named(texts, expected, tmp_path, impatient):
     assert complaints(verdicts(tmp_path, changed(COURSE, swap(*texts)), ["evaluation"])) == expected

@@ -118,7 +118,7 @@ PROBES = (
     Probe("labels of similarity, as they are read", lambda s: torch.tensor(s.read()),
           f"A file with the labels {LABELS['sts']}."),
     Probe("labels of similarity in a batch", lambda s: torch.tensor(s.labels()), f"The labels {LABELS['sts']}."),
-    Probe("whether similarity's data sets are told", lambda s: torch.tensor(s.regression()),
+    Probe("whether similarity's data sets are made with isRegression=True", lambda s: torch.tensor(s.regression()),
           "The lines that make a SentencePairDataset of similarity: whether they say isRegression=True."),
     Probe("the predictions of one data set", lambda s: torch.tensor(s.one()).double(), f"{FIVE}: the classes."),
 )  # fmt: skip
@@ -169,7 +169,7 @@ MISTAKES = (
     *group("ŷ = 1 if p > ½", COURSE, EVAL,
         ("paraphrase's probability is taken for a logit",
          (*both("para", lambda x: x[:, 0].sigmoid().sigmoid().round()),),
-         "The head gives a probability p already, which the loss takes as one. p > 0 and σ(p) > ½ hold always, so that "
+         "The head already gives a probability p, and the loss expects one. p > 0 and σ(p) > ½ hold always, so that "
          "every pair is called a paraphrase. Round p itself.")),
     *group("ŷ = 1 if σ(logit) > ½", COURSE, ("predict_binary", *EVAL),
         ("paraphrase's logit is rounded without a sigmoid",
@@ -196,7 +196,7 @@ MISTAKES = (
     *group("y ∈ [0, 5], real", COURSE, ("load_multitask_data", "_label"),
         ("labels of similarity are cut to integers when they are read",
          ({"read": lambda y: float(int(y))}, {"read": lambda y: float(round(y))}),
-         "2.6 becomes 2, and a third of what there is to learn is gone. Read them with `float`."),
+         "2.6 becomes 2: the labels lose their fractions. Read them with `float`."),
         ("labels of similarity are cut to integers in a batch",
          ({"label": lambda y: float(int(y))}, {"label": lambda y: float(round(y))}),
          "`torch.LongTensor` makes 2 of 2.6. Labels of similarity belong in a float tensor.",
