@@ -27,6 +27,7 @@ BIGGEST = 1_000_000  # bytes of a file that is still copied
 MOST = 2_000  # files
 HOMES = ("bert.py", "optimizer.py")  # the folder that holds the first of these is where the project begins
 ENTRIES = ("multitask_classifier", "classifier", "train", "main", "run")  # scripts, the likeliest first
+TEST = re.compile(r"(?i)(?<![a-z])(unit)?tests?(?![a-z])")  # in a file's name; "latest" is none
 OLD = re.compile(r"(?i)(^|[_/\W])(old|backup|bak|copy|deprecated|unused|archive|orig|original|legacy)([_/\W\d]|$)")
 
 
@@ -66,7 +67,10 @@ class Layout:
                     homes = _in_use(folder, homes)
                 if len(homes) > 1 and pattern in HOMES:
                     names = ", ".join(str(home.relative_to(folder)) for home in homes[:5])
-                    raise UserError(f"{path}: holds several projects ({names}, …): name those to check, {path}/*")
+                    more = ", …" if len(homes) > 5 else ""
+                    raise UserError(
+                        f"{path}: holds several projects ({names}{more}); give one of them, or all: {path}/*"
+                    )
                 if homes:
                     return cls._around(folder, homes[0])
         if any(folder.rglob("*.ipynb")):
@@ -114,7 +118,7 @@ class Layout:
 
         def order(file: Path) -> tuple:
             name = str(file.relative_to(self.root))
-            return "test" in name, bool(OLD.search(name.removesuffix(".py"))), file.parent != self.home
+            return bool(TEST.search(name)), bool(OLD.search(name.removesuffix(".py"))), file.parent != self.home
 
         return sorted(files, key=order)
 
@@ -167,9 +171,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _compiles(text: bytes) -> bool:
     try:
-        return bool(ast.parse(text)) or True
+        ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):
         return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------------ imports
@@ -228,7 +233,7 @@ class Imports:
             return bool(OLD.search(str(file.relative_to(self.root)))), known, self.sources.index(file)
 
         scripts = [f for f in self.sources if f.stem in ENTRIES[:2] or main_block(f) or acts(f)]
-        return sorted((f for f in scripts if f.stem not in NOT_PARTS and "test" not in f.stem), key=order)
+        return sorted((f for f in scripts if f.stem not in NOT_PARTS and not TEST.search(f.stem)), key=order)
 
     @cached_property
     def reached(self) -> list[Path]:
@@ -251,7 +256,7 @@ class Imports:
             file = place[0]
             used = 0 if place in bound else 1 if file in reached else 2
             old = bool(OLD.search(str(file.relative_to(self.root))))
-            return used, old, "test" in file.stem, file.stem != module, self.sources.index(file)
+            return used, old, bool(TEST.search(file.stem)), file.stem != module, self.sources.index(file)
 
         return sorted(dict.fromkeys([*(p for p in bound if p is not None), *own]), key=order)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from minbert.sanity.layout import NOT_PARTS
+from minbert.sanity.layout import NOT_PARTS, TEST
 from minbert.sanity.source import assigned, code_of, definitions, leaves, name_of, nodes
 
 FROZEN, TRAINED = {"pretrain", "freeze", "last-linear-layer"}, {"finetune", "full-model"}
@@ -55,7 +55,7 @@ def _backward(node: ast.AST) -> Iterator[tuple[str, bool, int]]:
 
 
 def _reached(project: Any) -> list[Path]:
-    return [f for f in project.imports.reached if f.stem not in NOT_PARTS and "test" not in f.stem]
+    return [f for f in project.imports.reached if f.stem not in NOT_PARTS and not TEST.search(f.stem)]
 
 
 def _near(project: Any) -> dict[Path, list[Path]]:

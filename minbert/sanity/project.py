@@ -145,7 +145,7 @@ class Project:
 
     def module(self, name: str) -> ModuleType:
         """Their module of that name, the one in use. Raises Absent if they have none."""
-        files = [f for f in self.sources if f.stem == name and "test" not in f.stem]
+        files = [f for f in self.sources if f.stem == name]
         if not files:
             raise Absent(f"no {name}.py")
         reached = self.imports.reached

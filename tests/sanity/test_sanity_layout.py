@@ -7,6 +7,7 @@ from minbert.sanity.layout import Imports, Layout
 from tests.sanity.making import PROJECTS, ROOT, written
 
 MODEL = "class BertModel:\n    pass\n"
+RUN = "if __name__ == '__main__':\n    BertModel()\n"
 
 
 def test_a_project_is_found_in_a_folder_one_down_and_around_a_file(project, tmp_path):
@@ -26,7 +27,7 @@ def test_a_project_may_lie_deep_but_must_be_the_only_one(project, tmp_path):
     project(name="class/anna/hw/minbert")
     assert Layout.find(tmp_path / "class" / "anna").home.name == "minbert"
     project(name="class/bela/hw/minbert")
-    with pytest.raises(UserError, match=r"holds several projects \(anna/hw/minbert, bela/hw/minbert"):
+    with pytest.raises(UserError, match=r"holds several projects \(anna/hw/minbert, bela/hw/minbert\); give one"):
         Layout.find(tmp_path / "class")
 
 
@@ -74,7 +75,7 @@ IMPORTED = {  # files → the file of the BertModel that is meant
     ),
     "by way of a package's __init__": (
         {"bert.py": MODEL, "nets/__init__.py": "from .model import BertModel\n", "nets/model.py": MODEL,
-         "train.py": "from nets import BertModel\nif __name__ == '__main__':\n    BertModel()\n"}, "nets/model.py",
+         "train.py": f"from nets import BertModel\n{RUN}"}, "nets/model.py",
     ),
     "under another name": (
         {"bert.py": MODEL, "mine.py": "class Bert:\n    pass\n",
@@ -88,6 +89,10 @@ IMPORTED = {  # files → the file of the BertModel that is meant
         {"src/nets/bert.py": MODEL, "src/nets/__init__.py": "from .bert import BertModel\n"}, "src/nets/bert.py",
     ),
     "not the one of a test": ({"bert.py": MODEL, "test_bert.py": MODEL}, "bert.py"),
+    "the one of the latest script": (
+        {"bert.py": MODEL, "bert_new.py": MODEL, "train_latest.py": f"from bert_new import BertModel\n{RUN}"},
+        "bert_new.py",
+    ),
 }  # fmt: skip
 
 
@@ -96,6 +101,16 @@ def test_the_file_that_the_scripts_import_is_the_one_in_use(case, tmp_path):
     files, expected = IMPORTED[case]
     layout = Layout.find(written(tmp_path, files))
     assert str(Imports(layout).defining("BertModel", "bert")[0][0].relative_to(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    "name, is_test",
+    [("test_bert", True), ("optimizer_test", True), ("tests", True), ("test2", True), ("unittests", True),
+     ("bert_test_old", True), ("train_latest", False), ("contest", False), ("greatest_model", False)],
+)  # fmt: skip
+def test_a_test_is_told_by_the_word_in_its_name(name, is_test, tmp_path):
+    layout = Layout.find(written(tmp_path, {"bert.py": MODEL, f"{name}.py": f"from bert import BertModel\n{RUN}"}))
+    assert (tmp_path / f"{name}.py" not in Imports(layout).entries) == is_test
 
 
 NAMES = {  # files → file and the dotted name by which Python finds it
