@@ -31,7 +31,7 @@ class Answer:
             wanted = ", ".join(names)
             given = "ids, mask, ids, mask" if two else "ids, mask"
             raise CannotCheck(
-                f"{self.name}({wanted}) is not called with ({given}), and no line of yours shows how",
+                f"{self.name}({wanted}) does not take ({given}), and no line of yours shows how it is called",
                 "The check reads the lines before a call of it in your training or evaluation.",
             )
 
@@ -51,9 +51,9 @@ class Answer:
             output = output.get("logits", next(iter(output.values()), None))
         output = first(output)
         if package := stands_for(output):
-            raise CannotCheck(f"{self.name} returns what {package} makes of it, a package that the check does not run")
+            raise CannotCheck(f"{self.name} returns an output of the package {package}, which the check does not run")
         if not isinstance(output, Tensor):
-            raise CannotCheck(f"{self.name} returns a {type(output).__name__}, and no tensor of logits")
+            raise CannotCheck(f"{self.name} returns a {type(output).__name__}, not a tensor of logits")
         return output
 
     def _recorded(self) -> tuple | None:

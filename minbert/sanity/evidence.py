@@ -150,9 +150,9 @@ class Blame:
             what = f"it asks the check's {name} for `{error.name}`, which the course's does not have"
             return what, "Your own BERT takes its place as soon as it is right." if self.project.berts else ""
         if _innermost_is_ours(error.__traceback__, self.root):
-            return f"it does with a stand-in of the check what the check does not know ({text})", ""
+            return f"it uses a stand-in of the check in a way that the check does not support ({text})", ""
         if type(error) is NameError and error.name in self.project.skipped:
-            return f"`{error.name}` comes of a line that the check cannot run: {self.project.skipped[error.name]}", ""
+            return f"`{error.name}` is set in a line that the check cannot run: {self.project.skipped[error.name]}", ""
         if type(error) is NameError and (script := self._made_by_a_script(error.name)):
             return f"`{error.name}` exists only while {script} runs as a script", "Hand it over as an argument."
         if package := self._stand_in(error.__traceback__):

@@ -54,7 +54,7 @@ class Words:
     def __getattr__(self, name: str) -> Any:
         if is_magic(name):
             raise AttributeError(name)
-        raise NoAttribute(f"it asks the tokenizer for `{name}`, and the check's stand-in for it has none")
+        raise NoAttribute(f"it asks the tokenizer for `{name}`, which the check's stand-in does not have")
 
     def __len__(self) -> int:
         return self.vocab_size

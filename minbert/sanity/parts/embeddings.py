@@ -237,7 +237,7 @@ MISTAKES = (
          "BERT drops a tenth of the embeddings in training: embed_dropout comes last."),
         ("dropout before the LayerNorm", {"drop": no_change, "before norm": drop},
          "The norm comes first, then embed_dropout."),
-        ("dropout falls twice", {"drop": layer.by_p(layer.P, 2)},
+        ("dropout is applied twice", {"drop": layer.by_p(layer.P, 2)},
          "One dropout, after the norm.")),
     *group(SUM, "Srivastava et al. 2014, §4", EMBED,
         ("dropout is active in evaluation", {"drop": lambda x, training: drop(x, True)},

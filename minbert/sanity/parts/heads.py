@@ -357,7 +357,7 @@ MISTAKES = (
          "dim 0. Use dim=-1 (the default of `cosine_similarity` is 1, of a squeezed vector that is wrong).")),
     *group("f(u, v)", SBERT, PAIRS,
         ("the second sentence is not read", {"second": lambda u, v: u},
-         "Exchanging the second sentences changes nothing: a copied line still has the first one's name.")),
+         "Exchanging the second sentences changes nothing: perhaps a copied line still has the first one's name.")),
     *group("v = Σₜ mask'ₜ·h'ₜ / Σₜ mask'ₜ", SBERT, PAIRS,
         ("the first sentence's mask is used for the second", {"second mask": lambda first, second: first},
          "Masking the second sentences changes nothing: they are read with `attention_mask_1`, so that their words are "

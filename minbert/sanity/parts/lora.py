@@ -340,7 +340,7 @@ def switched(s) -> dict[str, Tensor]:
 
 PROBES = (
     Probe("whether the output changes at the start", at_the_start,
-          "A linear layer from 7 to 5, r = 2, α = 4, just made: whether it says something else than W·x + b."),
+          "A linear layer from 7 to 5, r = 2, α = 4, just made: whether its output differs from W·x + b."),
     Probe("factors that learn at the start", learners,
           "The same, after a backward pass: how many of the two factors have a gradient. The random one has none yet."),
     Probe("the scale", scales,

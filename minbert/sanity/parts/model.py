@@ -283,7 +283,7 @@ MISTAKES = (
         ("the maximum over the tokens is pooled instead of [CLS]", {"token": lambda x, mask: x.amax(1)},
          "The pooler reads [CLS] alone: hidden_states[:, 0]."),
         ("the embeddings are pooled, not the last layer's output", {"pooled from": lambda embedded, outputs: embedded},
-         "Before the layers [CLS] knows nothing of its sentence. Pool last_hidden_state."),
+         "Before the layers the vector of [CLS] does not depend on its sentence. Pool last_hidden_state."),
         ("dropout on the pooled vector", {"drop": layer.drop},
          "BERT's pooler has none; a classifier's own dropout comes after it."),
         ("dropout on the pooled vector, active in evaluation", {"drop": lambda u, training: layer.drop(u, True)},

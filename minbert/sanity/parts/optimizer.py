@@ -347,7 +347,7 @@ MISTAKES = (
          "α_t belongs to the gradient's step; the weights decay by the plain learning rate."),
         ("weight decay has the wrong sign", {"decays with": lambda lr, rate, c2: -lr},
          "Weights must shrink, not grow: subtract lr·λ·p."),
-        ("weight decay falls twice",
+        ("weight decay is applied twice",
          ({"decays with": lambda lr, rate, c2: 2 * lr}, {"gradient": lambda g, p, decay: g + decay * p}),
          "Once a step."),
         ("weight decay by λ·sign(p), as L1",
@@ -413,7 +413,9 @@ MISTAKES = (
          "Each step must add 1 to the parameter's state['step']."),
         ("t is shared between the parameters",
          ({"t": lambda own, steps, all, since: all}, {"t": lambda own, steps, all, since: steps}),
-         "It counts each parameter's own updates: keep it in self.state[p]."),
+         "t counts each parameter's own updates: keep it in self.state[p]. One count for all is the same only where "
+         "every parameter has a gradient at every step. A head misses the other tasks' steps, and its first steps are "
+         "then up to (1−β₁)/√(1−β₂) = 3.2 times too long."),
         ("t starts anew whenever another parameter's state is made",
          ({"t": lambda own, steps, all, since: since}, {"t": Anew()}),
          "A parameter that joins later, such as a head's, sets the count back for all. Keep t in self.state[p].")),

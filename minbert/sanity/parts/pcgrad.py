@@ -228,7 +228,7 @@ class Parameters:
         pass
 
     def __getattr__(self, name: str) -> Any:
-        raise NoAttribute(f"it asks the optimizer for `{name}`, and the check's stand-in for it has none")
+        raise NoAttribute(f"it asks the optimizer for `{name}`, which the check's stand-in does not have")
 
 
 def called(function: Callable, parameters: list[nn.Parameter], losses: list[Tensor]):
