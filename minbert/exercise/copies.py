@@ -35,7 +35,7 @@ def write_copy(out: Path, parts: Iterable[Part], layout: str = "package") -> lis
     cannot be used.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: is there already; give the name of a new folder")
+        raise UserError(f"--out {out}: exists already; give the name of a new folder")
     if not (ROOT / "setup.py").exists():
         raise UserError(f"{ROOT}: an exercise is made from a checkout of the project, and this is an installed package")
     texts, marked = read_project(), [f for part in PARTS.values() for f in part.functions]

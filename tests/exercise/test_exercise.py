@@ -1,13 +1,16 @@
 """A student's copy: nothing of the solution is left in it, its check marks it, and filled in it is right."""
 
+import importlib.util
 import re
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from minbert.exercise.__main__ import main
-from minbert.exercise.copies import write_copy
+from minbert.exercise.copies import INSIDE, write_copy
 from minbert.exercise.parts import PARTS
 from tests.exercise.filling import ROOT, ask, left_over, put_back, solution
 
@@ -205,3 +208,50 @@ def test_a_name_that_is_no_part_and_a_folder_in_use_are_refused(tmp_path, refusa
     (tmp_path / "mine.py").touch()
     assert str(tmp_path) in refusal(main, ["--out", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
+
+
+@pytest.fixture
+def its_check(tmp_path, monkeypatch):
+    """The module of a copy's check; no child process is started for it."""
+    shutil.copy(INSIDE / "sanity_check.py", tmp_path)
+    spec = importlib.util.spec_from_file_location("check_of_a_copy", tmp_path / "sanity_check.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "Child", lambda: SimpleNamespace(close=lambda: None, folder=tmp_path))
+    return module
+
+
+def stopped(function, argv: list[str], capsys) -> tuple[int, str]:
+    """The exit status of a program, and the line that it prints on stderr."""
+    with pytest.raises(SystemExit) as stop:
+        function(argv)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return stop.value.code, lines[0]
+
+
+@pytest.mark.parametrize(
+    "argv, complaint",
+    [
+        (["--timeout", "0"], "above 0"),
+        (["--timeout", "-1"], "above 0"),
+        (["--part", "attention, layr"], "'layr' is no part"),
+        ([], "holds several projects (a, b)"),
+    ],
+)
+def test_what_a_copy_s_check_cannot_do_is_one_line_and_status_2(argv, complaint, its_check, tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bert.py").touch()
+    status, line = stopped(its_check.main, argv, capsys)
+    assert status == 2 and complaint in line
+
+
+def test_a_copy_s_check_takes_blanks_between_parts_and_ends_with_ctrl_c(its_check, monkeypatch, capsys):
+    def check(folder, child, names, timeout):
+        assert (names, timeout) == (["attention", "optimizer"], 2.5)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(its_check, "check", check)
+    argv = ["--part", "adamw, Attention", "--timeout", "2.5"]
+    assert stopped(its_check.main, argv, capsys) == (130, "stopped by Ctrl-C")

@@ -13,32 +13,44 @@ import os
 import sys
 from pathlib import Path
 
+from minbert.errors import UserError, one_line_errors, stop_early
+
+if __name__ == "__main__":
+    stop_early()
+
+from minbert.parser import Parser, positive
 from minbert.sanity import parts, report
 from minbert.sanity.check import check
 from minbert.sanity.launch import Child
 
-NAMES = tuple(parts.NAMES)
+
+def named_parts(text: str) -> list[str]:
+    """The names of parts, from a list with commas, in the order of the check."""
+    names = [{"adamw": "optimizer"}.get(name, name) for name in (word.strip().casefold() for word in text.split(","))]
+    if unknown := [name for name in names if name not in parts.NAMES]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no part; there are {', '.join(parts.NAMES)}")
+    return [name for name in parts.NAMES if name in names]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", default=",".join(NAMES), metavar="NAMES", help=f"only these, of {','.join(NAMES)}")
+def main(argv: list[str] | None = None):
+    parser = Parser(description=__doc__)
+    every = ",".join(parts.NAMES)
+    parser.add_argument("--part", type=named_parts, default=every, metavar="NAMES", help=f"only these, of {every}")
     parser.add_argument("--json", action="store_true", help="the result for a program")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds for each part")
-    args = parser.parse_args()
-    wanted = ["optimizer" if name == "adamw" else name for name in args.part.split(",")]
-    if unknown := set(wanted) - set(NAMES):
-        sys.exit(f"error: --part {sorted(unknown)[0]}: there is no such part; there are {', '.join(NAMES)}")
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without √
-    child = Child()
-    try:
-        project = check(Path(__file__).resolve().parent, child, [n for n in NAMES if n in wanted], args.timeout)
-    finally:
-        child.close()
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(report.as_json([project]) if args.json else report.page(project, colour))
-    sys.exit(report.exit_status([project]))
+    parser.add_argument("--timeout", type=positive, default=10.0, help="processor seconds for each part")
+    with one_line_errors():
+        args = parser.parse_args(argv)
+        child = Child()
+        try:
+            project = check(Path(__file__).resolve().parent, child, args.part, args.timeout)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        finally:
+            child.close()
+        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        print(report.as_json([project]) if args.json else report.page(project, colour))
+        sys.exit(report.exit_status([project]))
 
 
 if __name__ == "__main__":
