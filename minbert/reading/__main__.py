@@ -11,7 +11,7 @@ from pathlib import Path
 
 from minbert.errors import UserError, one_line_errors
 from minbert.parser import Parser
-from minbert.reading.page import write_page
+from minbert.reading.page import check_packages, write_page
 from minbert.reading.scenes import play
 from minbert.reading.watch import Watch
 
@@ -26,6 +26,8 @@ def main(argv: list[str] | None = None):
         args = parser.parse_args(argv)
         if bool(args.out) == args.check:
             parser.error("give --out DIR, or --check")
+        if args.out:
+            check_packages()  # before the scenes, which take a while
         watch = Watch()
         watch.install()
         stage = play(watch, args.pretrained)
@@ -34,7 +36,8 @@ def main(argv: list[str] | None = None):
             print(*problems, sep="\n", file=sys.stderr)
             raise UserError(f"{len(problems)} of {len(watch.claims)} shapes are false or were not seen")
         if watch.alike():
-            raise UserError(f"--pretrained {args.pretrained}: {watch.alike()[0]} are equal there; take another BERT")
+            says = "have the same size in every scene, so the check cannot tell them apart; use another --pretrained"
+            raise UserError(f"{watch.alike()[0]} {says}")
         print(f"{len(watch.claims)} shapes are stated, and each was seen to be true")
         if args.out:
             print(write_page(watch, stage, args.out))

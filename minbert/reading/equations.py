@@ -8,8 +8,6 @@ The library latex2mathml makes MathML of TeX; browsers show it without any scrip
 import re
 import unicodedata
 
-from minbert.errors import UserError
-
 SYMBOLS = {
     "·": r"\cdot ", "⊙": r"\odot ", "←": r"\leftarrow ", "→": r"\to ", "Σ": r"\sum ", "‖": r"\Vert ", "≤": r"\le ",
     "≥": r"\ge ", "≠": r"\ne ", "∞": r"\infty ", "∇": r"\nabla ", "∈": r"\in ", "×": r"\times ", "…": r"\ldots ",
@@ -88,10 +86,8 @@ def _letter(token: str) -> str:
 
 def mathml(text: str) -> str:
     """An equation in plain text → a <math> element that keeps the text for those who do not see it."""
-    try:
-        from latex2mathml.converter import convert
-    except ImportError as error:
-        raise UserError("the page needs latex2mathml and pygments: pip install -e '.[reading]'") from error
+    from latex2mathml.converter import convert
+
     plain = text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return convert(tex(text), display="block").replace("<math ", f'<math alttext="{plain}" ', 1)
 

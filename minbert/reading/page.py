@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from minbert.errors import UserError
@@ -220,11 +221,9 @@ class Page:
 
     def highlighted(self, source: str, file: str) -> list[str]:
         """The lines of a source as HTML, with the shapes of comments marked."""
-        try:
-            from pygments.lexers import PythonLexer
-            from pygments.token import STANDARD_TYPES
-        except ImportError as error:
-            raise UserError("the page needs latex2mathml and pygments: pip install -e '.[reading]'") from error
+        from pygments.lexers import PythonLexer
+        from pygments.token import STANDARD_TYPES
+
         lines, line, column = [""], 1, 0
         for _, kind, value in PythonLexer(stripnl=False, ensurenl=False).get_tokens_unprocessed(source):
             while kind not in STANDARD_TYPES:
@@ -239,6 +238,12 @@ class Page:
                     lines[-1] += f'<span class="{name}">{text}</span>' if COLOURED.fullmatch(name) else text
                     column += len(piece)
         return lines
+
+
+def check_packages():
+    """Raise UserError where a package that the page needs is not installed."""
+    if not all(map(find_spec, ("latex2mathml", "pygments"))):
+        raise UserError("the page needs latex2mathml and pygments: pip install -e '.[reading]'")
 
 
 def _title(stop: str) -> str:

@@ -189,7 +189,7 @@ class Watch:
                 what = self.problems[key]
             elif key in self.unconfirmed and key not in self.sights:
                 names = ", ".join(f"{name} = {n}" for name, n in self.unconfirmed[key].names.items())
-                what = f"was seen with {names} alone, which no scene of minbert/reading/scenes.py says of these names"
+                what = f"was seen only with {names}, a size that no scene of minbert/reading/scenes.py gives"
             elif key not in self.sights:
                 what = "was never seen; let a scene of minbert/reading/scenes.py run this line"
             else:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from minbert.reading.__main__ import main
 from minbert.reading.equations import mathml, tex
 from minbert.reading.walk import MOST, code_lines, walk
 from tests.browser import browser
@@ -19,6 +20,12 @@ def page(program, odd, tmp_path_factory):
     status, _, err = program("minbert.reading", "--out", folder, "--pretrained", odd)
     assert (status, err) == (0, "")
     return folder / "index.html"
+
+
+def test_a_package_that_is_missing_is_told_before_the_scenes_run(monkeypatch, refusal, tmp_path):
+    monkeypatch.setattr("minbert.reading.page.find_spec", lambda name: None)
+    monkeypatch.setattr("minbert.reading.__main__.play", lambda *_: pytest.fail("a scene ran"))
+    assert "pip install -e '.[reading]'" in refusal(main, ["--out", str(tmp_path)])
 
 
 def test_the_page_shows_each_shape_with_its_sizes_and_links_tests_that_are_there(page):
