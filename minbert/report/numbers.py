@@ -82,7 +82,7 @@ def class_scores(task: Task, answers: Sequence[Answer]) -> list[ClassScore]:
 
 
 def probabilities(task: Task, answers: Sequence[Answer], log: bool = False) -> np.ndarray:
-    """The model's probability of each of K classes, or its logarithm, for N examples. Returns (N, K)."""
+    """The model's probability of each class (a column), or its logarithm, for each example (a row)."""
     outputs = np.array([a.outputs for a in answers], dtype=float)
     if task.kind == "yes_no":
         function = log_expit if log else expit
