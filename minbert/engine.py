@@ -153,7 +153,7 @@ def checked_step(
     """One update of the weights from their gradients, or a UserError before any weight has changed.
 
     losses: the step's losses, by task; they and the norm of the whole gradient must be finite numbers. place: where the
-    run is, for the error. clip: cut the whole gradient to this norm; 0 does not. factor: of the learning rates.
+    run is, for the error. clip: cut the whole gradient to this norm; 0: no clipping. factor: of the learning rates.
     """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
