@@ -85,9 +85,12 @@ def never_trains(project: Any) -> tuple[str, int] | None:
 
 def never_zeroed(project: Any) -> tuple[str, int] | None:
     """(file, line) of a training loop if neither it nor a loop around it, with what they call, zeroes gradients."""
-    functions: dict[str, list[ast.AST]] = {}
-    for function in (f for file in project.sources for f in _functions(file)):
-        functions.setdefault(function.name, []).append(function)
+    functions: dict[str, list[ast.AST]] = {}  # as they are called: "clear", ".step"
+    for name, node in (pair for file in project.sources for pair in definitions(file)):
+        if isinstance(node, ast.FunctionDef):
+            functions.setdefault(node.name, []).append(node)
+            if name not in ("train", "eval"):  # `model.train()` does not call their function `train`
+                functions.setdefault(f".{node.name}", []).append(node)
     for file in _reached(project):
         for loop in _loops(file):
             if any(map(zeroes, _run_by(loop, functions))):
@@ -105,7 +108,9 @@ def _run_by(start: ast.AST, functions: dict[str, list[ast.AST]]) -> set[ast.AST]
     while todo:
         below = set(ast.walk(todo.pop()))
         seen |= below
-        new = {getattr(n, "attr", getattr(n, "id", "")) for n in below} - names
+        called = {n.id for n in below if isinstance(n, ast.Name)}
+        called |= {f".{n.attr}" for n in below if isinstance(n, ast.Attribute)}
+        new = called - names
         names |= new
         todo += [function for name in new for function in functions.get(name, ())]
     return seen

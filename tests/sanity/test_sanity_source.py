@@ -120,6 +120,7 @@ def test_the_training_mode_may_be_an_expression(line, expected, tmp_path):
     assert said(tmp_path, script(before=line)) == expected
 
 
+OTHER_TRAIN = "def train(optimizer):\n    optimizer.zero_grad()\n"
 INIT = "def init_weights(module):\n    module.bias.data.zero_()\n"
 UNUSED_PCGRAD = "def project(params, grads):\n    for p, g in zip(params, grads):\n        p.grad = g\n"
 CLEAR = "def clear(model):\n    for p in model.parameters():\n        p.grad = None\n"
@@ -136,11 +137,12 @@ OUTER = "def run(model, loaders):\n    for x in loaders:\n        clear(model)\n
         (CLEAR, "clear(model)", set()),
         (UNUSED_PCGRAD, "project(model.parameters(), grads)", set()),
         (IN_STEP, "pass", set()),
+        (OTHER_TRAIN, "model.train()", {NEVER_ZERO}),
         (CLEAR + OUTER, "pass", set()),
         ("", "optimizer.zero_grad()", set()),
     ],
     ids=["initialisation", "PCGrad that is not used", "a function that is not called", "a function", "PCGrad",
-         "the optimizer's step", "a loop around it", "zero_grad"],
+         "the optimizer's step", "a function that has the name of a method", "a loop around it", "zero_grad"],
 )  # fmt: skip
 def test_gradients_are_set_to_zero_in_the_training_loop(above, zero, expected, tmp_path):
     assert said(tmp_path, script(above=above, zero=zero)) == expected
