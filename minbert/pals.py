@@ -1,7 +1,7 @@
 """PALs and low-rank layers: each task has a small layer of its own beside each layer of a BERT that all tasks share.
 
 Tasks that share all weights must agree on all of them. Without layers of their own, minilm scores .713 on STS; with
-PALs .766, and with low-rank layers .758 (one seed; minbert/recipes/RESULTS.md, "What they score"). Stickland & Murray
+PALs .766, and with low-rank layers .758 (one seed; minbert/recipes/RESULTS.md, "Additions to BERT"). Stickland & Murray
 (2019) give each task a few weights of its own: beside a BERT layer with input h there is a task-specific function TS,
 which is added before the last LayerNorm,
 
