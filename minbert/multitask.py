@@ -88,11 +88,21 @@ class MultitaskBert(nn.Module):
 
     def encode(self, batch: Batch, embedded: Tensor) -> tuple[Tensor, Tensor]:
         """BERT's vectors of a batch's tokens, and one vector for each of its rows. embedded: (R, T, C)."""
+        self._check_pairs(batch)
         self.use(batch.task)
         tokens = self.bert.encode(embedded, batch.attention_mask).to(self.dtype)  # (R, T, C)
         mean = self.pooling[batch.task] == "mean"
         rows = mean_pool(tokens, batch.attention_mask) if mean else self.bert.pool(tokens)  # (R, C)
         return tokens, rows
+
+    def _check_pairs(self, batch: Batch):
+        """ValueError where the pairs are not given as this model reads them: of two rows, one would be ignored."""
+        mine, theirs = self.pairs[batch.task], "separate" if len(batch.input_ids) > len(batch) else "joint"
+        if self.tasks[batch.task].is_pair and mine != theirs:
+            raise ValueError(
+                f"task {batch.task}: the model has pairs={mine!r}, and the data has pairs={theirs!r}; make the Dataset "
+                f"with pairs={mine!r}"
+            )
 
     def autocast(self) -> torch.autocast:
         """Inside this context the matrix products are in `precision`; `smart.exact` suspends it."""
@@ -104,6 +114,7 @@ class MultitaskBert(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The raw outputs for a batch of any of the tasks; returns (B, K)."""
         if batch.vectors is not None:  # BERT is frozen and its vectors are known: only the head runs
+            self._check_pairs(batch)
             u, v = batch.vectors[: len(batch)], batch.vectors[len(batch) :]
             return self.heads[batch.task](Encoded(u, v if len(v) else None)).to(self.dtype)
         return self.logits(batch, self.embed(batch))

@@ -80,6 +80,21 @@ def test_the_outputs_of_joint_pairs_by_hand():
         assert not torch.allclose(model(without_types), model(batch), atol=1e-4)
 
 
+@pytest.mark.parametrize(("mine", "theirs"), [("joint", "separate"), ("separate", "joint")])
+def test_pairs_that_are_given_in_the_other_way_are_an_error(mine, theirs):
+    """Else a model with joint pairs would read the first sentences alone. Single sentences are the same either way."""
+    model, message = build(pairs=mine), f"task para: the model has pairs='{mine}', and the data has pairs='{theirs}'"
+    batch = batch_of("para", theirs)
+    known = replace(batch, vectors=torch.ones(len(batch.input_ids), CONFIG.hidden_size))
+    for call in (lambda: model(batch), lambda: model.logits(batch, model.embed(batch)), lambda: model(known)):
+        with pytest.raises(ValueError, match=f"{message}; make the Dataset with pairs='{mine}'"):
+            call()
+    assert torch.equal(model(batch_of("sst", theirs)), model(batch_of("sst", mine)))
+    right = batch_of("para", mine)
+    assert model(right).shape == (4, 1)  # and the advice works, with vectors as well
+    assert model(replace(right, vectors=torch.ones(len(right.input_ids), CONFIG.hidden_size))).shape == (4, 1)
+
+
 def test_a_head_gets_tokens_and_masks_of_its_own_sentences():
     """These are the inputs of `cross_attention`. Where an example is one row, the second sentence is None."""
     model, inputs = build(), []
