@@ -188,6 +188,8 @@ def parse(path: Path, settings: Mapping, lowercase: bool | None) -> Tokenizer:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8-sig"))
     except Exception as error:  # the library raises nothing more exact
         raise UserError(f"cannot be read as a tokenizer ({(str(error) or repr(error)).splitlines()[0]})") from error
+    tokenizer.no_padding()  # sentence-transformers stores both, and they change what `encode` returns
+    tokenizer.no_truncation()
     model = tokenizer.model
     if not isinstance(model, WordPiece) or (model.continuing_subword_prefix, model.unk_token) != ("##", "[UNK]"):
         raise UserError(f"is a {type(model).__name__} tokenizer, not WordPiece with ## and [UNK]")

@@ -209,6 +209,24 @@ def test_what_two_files_cannot_say_is_written_into_the_third(saved, tmp_path, ch
     assert theirs.tokenize("film a!") == expected and theirs.get_vocab() == ours.get_vocab()
 
 
+@pytest.mark.parametrize("strategy", [{"Fixed": 128}, "BatchLongest"])
+def test_padding_and_truncation_stored_in_a_tokenizer_json_do_not_count(saved, tmp_path, strategy):
+    """sentence-transformers stores both. Rows are padded and cut by the caller, in transformers as well."""
+    padding = {"strategy": strategy, "direction": "Right", "pad_to_multiple_of": 8, "pad_id": 0, "pad_type_id": 0,
+               "pad_token": "[PAD]"}  # fmt: skip
+    truncation = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    before = read(saved)
+    edit(saved / "tokenizer.json", "padding", value=padding)
+    edit(saved / "tokenizer.json", "truncation", value=truncation)
+    ours, theirs = read(saved), transformers.AutoTokenizer.from_pretrained(saved)
+    assert ours.to_json() == before.to_json()
+    expected = theirs("film a é", "a film")["input_ids"]
+    assert expected == [2, 6, 5, 9, 3, 5, 6, 3] == ours("film a é", "a film")["input_ids"]
+    ours.save_pretrained(tmp_path / "again")
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert again("film a é", "a film")["input_ids"] == expected
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "said"),
     [
