@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +25,9 @@ def counts(flag: str, has_data: bool) -> bool:
     return flag not in (*OUTPUT, "tasks") and not flag.endswith(PREDICTIONS) and not (is_file and has_data)
 
 
-def digest(values: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits made from some files' sha256; the files' names do not count."""
-    sums = sorted(str(value) for key, value in values.items() if key != "name")
+def digest(sums: Iterable[str]) -> str:
+    """Eight hexadecimal digits made from texts in any order, such as some files' sha256; "" without any."""
+    sums = sorted(sums)
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:8] if sums else ""
 
 
@@ -40,8 +40,8 @@ def conditions(run: Run) -> dict[str, Any]:
         "script": run.description.get("script", ""),
         "tasks": ", ".join(run.tasks),
         **flags,
-        "data (digest)": digest(run.part("data")),
-        "weights (digest)": digest(run.part("weights")),
+        "data (digest)": digest(f"{place} {x}" for place, x in run.part("data").items()),  # "sst/train 5d41…"
+        "weights (digest)": digest(str(x) for name, x in run.part("weights").items() if name != "name"),
         **versions,
     }
 

@@ -10,7 +10,7 @@ from minbert.report.compare import Group, best_other, counts, in_groups
 from minbert.report.folders import Run
 from minbert.report.read import read_run
 from minbert.report.side_by_side import seeds
-from tests.report.folders import OVERALL, ROWS, description, line, see, with_flags, write_run
+from tests.report.folders import DATA, OVERALL, ROWS, description, line, see, with_flags, write_run
 
 pytestmark = pytest.mark.usefixtures("no_matplotlib")
 
@@ -51,13 +51,14 @@ def test_runs_of_other_seeds_are_one_row_with_mean_and_range(runs):
 def test_other_data_other_weights_and_other_versions_are_not_another_seed(tmp_path):
     changes = (
         {"data": {"sst/dev": "0"}},
+        {"data": DATA | {"sst/train": DATA["sst/dev"], "sst/dev": DATA["sst/train"]}},  # exchanged: cross-validation
         {"weights": {"name": "minilm", "x.safetensors": "6"}},
         {"versions": {"torch": "2.7"}},
     )
     for i, change in enumerate(({}, *changes)):
         write_run(tmp_path / str(i), description(**change))
-    groups = in_groups([read_run(tmp_path / str(i)) for i in range(4)])
-    assert len(groups) == 4
+    groups = in_groups([read_run(tmp_path / str(i)) for i in range(5)])
+    assert len(groups) == 5
     assert list(groups[0].different) == ["data (digest)", "weights (digest)", "python's version", "torch's version"]
 
 
