@@ -47,7 +47,7 @@ class Memory:
         self.products: Tensor | None = None  # K of the last step, for the log, T×T
 
     def cosines(self) -> Tensor | None:
-        """The cosines between the last step's gradients; returns (T, T), or None where one task was alone."""
+        """The cosines between the last step's gradients; returns (T, T), or None where nothing was shared."""
         if self.products is None:
             return None
         norms = self.products.diagonal().clamp(min=torch.finfo(torch.float64).tiny).sqrt()  # (T,)
@@ -95,7 +95,7 @@ def orders(T: int, memory: Memory) -> Iterable[tuple[int, list[int]]]:
 
 def sum_gradients(gradients: list[Gradient], memory: Memory) -> Gradient:
     """Σᵢ gᵢ: the gradient of the summed losses."""
-    memory.products = products(gradients) if len(gradients) > 1 else None  # for the log alone
+    memory.products = products(gradients) if len(gradients) > 1 and gradients[0] else None  # for the log alone
     return mix(gradients, torch.ones(len(gradients)))
 
 
@@ -192,7 +192,7 @@ def give_gradients(tasks: list[dict[nn.Parameter, Tensor]], combine: Callable, m
         for p, g in gradients.items():
             if p not in shared:
                 p.grad = g if p.grad is None else p.grad + g
-    if len(tasks) == 1:
+    if len(tasks) == 1 or not shared:  # nothing to combine, and no cosine
         combine = sum_gradients
     combined = combine([[gradients[p] for p in shared] for gradients in tasks], memory)
     for p, g in zip(shared, combined, strict=True):

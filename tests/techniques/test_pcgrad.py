@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.linalg import norm
 from scipy.stats import chisquare
+from torch import nn
 
 from minbert import pcgrad as module
-from minbert.pcgrad import Memory, pcgrad, sum_gradients
+from minbert.pcgrad import Memory, give_gradients, pcgrad, sum_gradients
 from tests.techniques.gradients import EXAMPLE_2, EXAMPLE_3, SHAPES, algorithm_1, combined, fixed, reloaded
 
 
@@ -102,6 +103,19 @@ def test_a_saved_memory_continues_with_the_same_orders():
     sums(memory)
     saved = reloaded(memory)
     assert sums(memory) == sums(saved) != sums(Memory(7))
+
+
+def test_tasks_without_a_shared_weight_have_no_cosines():
+    """As in a frozen BERT, or with --lora_per_task. A cosine of 0 would say that the gradients are at a right angle."""
+    own, shared = [nn.Parameter(torch.zeros(2)) for _ in range(2)], nn.Parameter(torch.zeros(2))
+    for combine in filter(None, module.COMBINE.values()):
+        memory = Memory(0)
+        give_gradients([{p: torch.ones(2), shared: torch.ones(2)} for p in own], combine, memory)
+        torch.testing.assert_close(memory.cosines(), torch.ones(2, 2, dtype=torch.float64))
+        for p in own:
+            p.grad = None
+        give_gradients([{p: torch.ones(2)} for p in own], combine, memory)
+        assert memory.cosines() is None and all(torch.equal(p.grad, torch.ones(2)) for p in own)
 
 
 # ------------------------------------------------------------------------------------------ what always holds
