@@ -80,6 +80,11 @@ class Run:
         """The dev scores of the kept epoch, by task."""
         return by_task(self.kept, "dev")
 
+    @property
+    def trained(self) -> list[str]:
+        """The tasks that have a loss in the log; others are only scored."""
+        return [task for task in self.tasks if any(task in by_task(line, "loss") for line in self.epochs)]
+
     def overall(self, line: Mapping[str, Any]) -> float | None:
         """A line's overall dev score: as logged, else the mean over its tasks; None where there is none."""
         dev, value = by_task(line, "dev"), line.get("overall")

@@ -50,9 +50,10 @@ def summary(run: Run) -> str:
     """What the run was, in two sentences."""
     if not run.epochs:
         return "This run has no epoch in its log yet."
-    tasks = ", ".join(run.title(task) + (f" ({task})" if run.title(task) != task else "") for task in run.tasks)
+    tasks = ", ".join(run.title(task) + (f" ({task})" if run.title(task) != task else "") for task in run.trained)
     n = len(run.epochs)
-    text = f"Trained on {tasks} for {n} {'epoch' if n == 1 else 'epochs'} in {duration(seconds(run))}."
+    text = f"Trained{f' on {tasks}' if tasks else ''} for {n} {'epoch' if n == 1 else 'epochs'}"
+    text += f" in {duration(seconds(run))}."
     mean = run.overall(run.kept)
     if mean is not None:
         parts = [f"{run.tasks[task].score_name} {score(x)} on {run.title(task)}" for task, x in run.scores.items()]

@@ -193,6 +193,7 @@ def test_a_task_that_is_scored_and_not_trained_has_a_curve(tmp_path, no_matplotl
     seen = see(report([write_run(tmp_path / "run", lines=lines, rows={})]))
     assert seen.tables["Quora paraphrase: accuracy by epoch"][-1] == ["2 (kept)", "0.750"]
     assert "Quora paraphrase and STS-B similarity are scored and not trained." in seen.text
+    assert "Trained on SST-5 sentiment (sst) for 2 epochs in" in seen.text
 
 
 def test_a_picture_is_the_same_whenever_it_is_made():
