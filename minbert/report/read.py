@@ -170,7 +170,8 @@ def _read_answers(run: Run, file: Path, tasks: Mapping[str, Task]):
             odd.append(n)
             continue
         texts = row.get("texts") if isinstance(row.get("texts"), list) else [row.get("texts", "")]
-        answers.append((n, Answer(str(row.get("id", n)), tuple(map(str, texts)), label, prediction, outputs)))
+        id = n - 1 if row.get("id") is None else row["id"]  # as in prediction files, which count from 0
+        answers.append((n, Answer(str(id), tuple(map(str, texts)), label, prediction, outputs)))
     _note_lines(run, place, odd, "label, prediction and outputs must be finite numbers")
     if not answers:
         run.notes.append(f"{place} has no example that can be read.")

@@ -95,6 +95,13 @@ def test_answers_that_do_not_fit_their_task_are_left_out(tmp_path):
     assert "line 8 is left out (label, prediction and outputs must be finite numbers)" in str(run.notes)
 
 
+def test_answers_without_an_id_have_the_number_that_prediction_files_give_them(tmp_path):
+    rows = [(None, *row[1:]) for row in ROWS["sst"]]  # as evaluation.py writes them; it counts the rows from 0
+    run = read_run(write_run(tmp_path / "run", rows={"sst": rows, "para": ROWS["para"]}))
+    assert [answer.id for answer in run.answers["sst"]] == ["0", "1", "2", "3", "4", "5"]
+    assert [answer.id for answer in run.answers["para"]] == ["p1", "p2", "p3", "p4"]
+
+
 def test_outputs_of_another_model_than_the_kept_one_are_noted(tmp_path):
     rows = [(id, texts, y, 4, outputs) for id, texts, y, _, outputs in ROWS["sst"]]
     notes = str(read_run(write_run(tmp_path / "run", rows=ROWS | {"sst": rows})).notes)
