@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Average:
@@ -41,15 +41,16 @@ class Average:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside, the model has the weights θ̄; afterwards it has θ again, the same bits."""
-        self._swap()
+        own = {name: p.data for name, p in self.weights.items()}
         try:
+            self._put(self.mean)
             yield
         finally:
-            self._swap()
+            self._put(own)
 
-    def _swap(self):
+    def _put(self, values: Mapping[str, Tensor]):
         for name, p in self.weights.items():
-            p.data, self.mean[name] = self.mean[name], p.data
+            p.data = values[name]
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step, "mean": dict(self.mean)}

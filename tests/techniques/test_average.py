@@ -1,11 +1,18 @@
 """The running mean of the weights, against PyTorch's `AveragedModel` and values worked by hand."""
 
+import copy
+import os
+import signal
+
 import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from minbert.average import Average
+from minbert.folder import RunFolder
+from minbert.run import Run
+from tests.run.crashes import differences, in_a_process, newest
 
 
 def walk(model: nn.Module, steps: int):
@@ -58,6 +65,53 @@ def test_the_model_has_the_mean_inside_and_its_own_bits_again_after_an_error():
         assert torch.equal(model.weight, mean) and not torch.equal(model.weight, own)
         raise KeyError
     assert torch.equal(model.weight, own) and torch.equal(average.mean["weight"], mean)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a run is stopped in a process of its own")
+@pytest.mark.parametrize(
+    ("swap", "message"), [(1, "stopped in the evaluation after epoch 1"), (2, "stopped after epoch 1")]
+)
+def test_a_signal_while_the_weights_are_swapped_saves_those_that_train(tmp_path, monkeypatch, swap, message):
+    """The signal comes between two tensors: (1) when the mean takes its place, (2) when the weights come back."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    average, run = Average(model, 0.9), Run(RunFolder(tmp_path))
+    run.register(model=model, average=average)
+    run.log({"epoch": 0})
+    for _ in walk(model, 5):
+        average.update()
+    expected = copy.deepcopy({"model": dict(model.state_dict()), "average": average.state_dict()})
+    put, calls = Average._put, iter((1, 2))
+
+    class Interrupted(dict):
+        def __getitem__(self, name):
+            if name == "0.bias":  # the second of four tensors
+                signal.raise_signal(signal.SIGTERM)
+            return super().__getitem__(name)
+
+    def interrupted(self, values):
+        put(self, Interrupted(values) if next(calls) == swap else values)
+
+    def main(argv):
+        with run.on_its_way():
+            with run.evaluation(average.in_place()):
+                pass
+            run.end_epoch({"epoch": 1})
+
+    def without_waiting(argv):
+        with run.on_its_way(), run.evaluation(), average.in_place():
+            pass
+
+    def saved() -> dict:
+        parts = newest(tmp_path)["parts"]
+        return {name: parts[name] for name in expected}
+
+    monkeypatch.setattr(Average, "_put", interrupted)
+    if swap == 2:  # the signal would end the second swap, and the checkpoint would have weights of both kinds
+        in_a_process(without_waiting, [])
+        assert differences(saved(), expected) == ["/model/0.bias", "/model/1.weight", "/model/1.bias"]
+    status, text = in_a_process(main, [])
+    assert status == 143 and text.startswith(message), text
+    assert not differences(saved(), expected)
 
 
 def test_frozen_weights_have_no_mean_and_beta_0_keeps_nothing():
