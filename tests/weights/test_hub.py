@@ -3,12 +3,10 @@
 import hashlib
 import json
 import os
-import pwd
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,7 +16,6 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from minbert import cache
 from minbert.bert import BertModel
 from minbert.errors import one_line_errors
 from minbert.hub import find
@@ -28,36 +25,6 @@ from tests.weights.oracle_bert import refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 BASIS = {"config.json", "vocab.txt", "tokenizer_config.json"}
-
-
-@pytest.fixture
-def files(tiny) -> dict[str, bytes]:
-    """What the hub's model consists of, as for bert-base-uncased: both files of weights, and much else."""
-    files = {path.name: path.read_bytes() for path in tiny.iterdir()}
-    return files | {"pytorch_model.bin": b"not asked for", "tf_model.h5": b"nor this", "README.md": b"nor this"}
-
-
-@pytest.fixture
-def server(files):
-    with serve(files) as server:
-        yield server
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """Point huggingface_hub, in this process, to a server and to an empty cache."""
-
-    def point(url: str) -> Path:
-        monkeypatch.setattr(constants, "ENDPOINT", url)
-        template = url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        return tmp_path / "hub"
-
-    return point
 
 
 def same_weights(one: BertModel, other: BertModel) -> bool:
@@ -303,41 +270,3 @@ def test_hf_transfer_that_is_asked_for_but_not_installed_is_done_without(server,
     monkeypatch.setattr(constants, "HF_HUB_ENABLE_HF_TRANSFER", True, raising=False)  # read by huggingface_hub below 1
     assert (find(REPO) / "model.safetensors").exists()
     assert constants.HF_HUB_ENABLE_HF_TRANSFER is False
-
-
-# ---------------------------------------------------------------------------------------------- caches
-
-
-def test_a_cache_that_cannot_be_written_is_replaced(server, here, tmp_path, monkeypatch, capsys):
-    here(server.url)
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))  # below a file nothing can be made
-    folder = find(REPO)
-    spare = tmp_path / f"minbert-{os.getuid()}"
-    assert spare in folder.parents and spare.stat().st_mode & 0o777 == 0o700
-    assert "cannot be written" in capsys.readouterr().err
-    asked = len(server.seen)
-    assert find(REPO) == folder and len(server.seen) == asked  # found there again
-
-
-def test_a_user_without_a_home(server, here, monkeypatch):
-    here(server.url)
-    monkeypatch.delenv("HOME")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(pwd, "getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", os.path.expanduser("~/.cache/huggingface/hub"))
-    assert constants.HF_HUB_CACHE.startswith("~")  # what huggingface_hub makes of it
-    assert find(REPO).is_absolute() and not Path("~").exists()
-    assert not cache.usable(cache.caches("minbert")[0])
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_spare_cache_that_somebody_else_made_is_neither_written_nor_read(server, here, tmp_path, monkeypatch):
-    here(server.url)
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
-    spare = tmp_path / f"minbert-{os.getuid()}"
-    assert spare in find(REPO).parents
-    os.chown(spare, 12345, 12345)
-    assert "belongs to somebody else" in refusal(lambda: find(REPO))
-    assert "local_files_only" in refusal(lambda: find(REPO, local_files_only=True))

