@@ -1,5 +1,6 @@
 """The loop of `python -m minbert.pretraining`."""
 
+import copy
 from argparse import Namespace
 
 from minbert import processes
@@ -115,8 +116,9 @@ def run(args: Namespace):
     with RunFolder(args.out, SAVED).held(args) as args.folder:
         seed_everything(args.seed)
         tokenizer = processes.first_alone(lambda: load_tokenizer(args.pretrained, args.local_files_only))
-        tokenizer.max_length = min(tokenizer.max_length, args.max_length)
-        corpus = read_corpus(args.data, tokenizer, args.tasks, args.corpus, args.limit, args.held_out, args.pairs)
+        cutting = copy.copy(tokenizer)  # the one that is written keeps the model's own limit
+        cutting.max_length = min(tokenizer.max_length, args.max_length)
+        corpus = read_corpus(args.data, cutting, args.tasks, args.corpus, args.limit, args.held_out, args.pairs)
         nli = {"pairs": args.pairs, "pooling": args.pooling, "dropout": args.hidden_dropout_prob}
         learner, had_head = load_learner(args.pretrained, args.attention, args.bert_dropout,
                                          nli if corpus.nli else None, args.local_files_only)  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import multitask_classifier
-from minbert.pretrained import load_bert
+from minbert.pretrained import load_bert, load_tokenizer
 from minbert.pretraining import script as pretraining
 from minbert.pretraining.lessons import Learner
 from tests.pretraining.runs import run, same, weights
@@ -68,6 +68,21 @@ def test_a_run_masks_anew_in_every_epoch_and_batch_and_alike_in_every_run(tmp_pa
     assert sum(first != second for first, second in long.values()) > 0.6 * len(long)
     assert len({masks[0] for masks in long.values()}) > 0.6 * len(long)  # nor are all batches' masks the same
     assert masks_of(tmp_path / "b", tiny, sample, monkeypatch) == found
+
+
+def test_rows_are_cut_in_the_run_and_not_by_its_weights(tmp_path, tiny, sample, monkeypatch):
+    lengths, loss = [], Learner.mlm_loss
+
+    def spy(self, batch, seen, chosen):
+        lengths.append(batch.input_ids.shape[1])
+        return loss(self, batch, seen, chosen)
+
+    monkeypatch.setattr(Learner, "mlm_loss", spy)
+    flags = ("--max_length", "12", "--tasks", "mlm", "--epochs", "1", "--corpus", "sst", "--limit", "20")
+    run(tmp_path / "out", tiny, sample, *flags)
+    assert max(lengths) == 12
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == 128
+    assert load_tokenizer(tmp_path / "out").max_length == load_tokenizer(tiny).max_length == 128
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path, tiny, sample, plain):
