@@ -24,7 +24,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,26 +114,28 @@ class Run:
         return time.monotonic() - self.saved_at >= 60 * self.minutes
 
     @contextmanager
-    def evaluation(self) -> Iterator[None]:
+    def evaluation(self, weights: AbstractContextManager | None = None) -> Iterator[None]:
         """An evaluation changes no state, so a signal ends it at once, and --resume repeats it.
 
-        Several processes cannot agree to save in the middle of it, so they save before it.
+        weights: a context in which the model has other weights than those that train; a signal waits while they come
+        and while they go. Several processes cannot agree to save in the middle of it, so they save before it.
         """
         if processes.size() > 1 and self.step:
             self.save()
         try:
-            self.stop.raising = True
-            if self.stop.signal:
-                raise Stopped(self.stop.signal)
-            yield
+            with weights or contextlib.nullcontext():
+                try:
+                    self.stop.raising = True
+                    if self.stop.signal:
+                        raise Stopped(self.stop.signal)
+                    yield
+                finally:
+                    self.stop.raising = False
         except Stopped:
-            self.stop.raising = False
             if self.lines and processes.size() == 1:
                 self.save()
             place = f"after epoch {self.epoch + 1}" if self.lines else "before training"
             self.stop.leave(f"stopped in the evaluation {place}; --resume does it again")
-        finally:
-            self.stop.raising = False
 
     def is_best(self, overall: float, scores: Mapping[str, float]) -> bool:
         """Whether these are the best dev scores so far; if so, `best` gets them."""
