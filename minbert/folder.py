@@ -344,7 +344,7 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory() -> float:
-    """The most memory that the run has held so far, in GiB: on the CUDA device if one is used, else of the process."""
+    """The most memory held so far, in GiB: on a CUDA device by the run, else by the process and its earlier runs."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**30
     try:

@@ -60,6 +60,8 @@ class Run:
         self.parts: dict[str, Any] = {"random": Random()}
         self.saved_at = time.monotonic()
         self.stop = Stop()
+        if torch.cuda.is_initialized():  # by an earlier run of this process, say, whose peak is not this one's
+            torch.cuda.reset_peak_memory_stats()
 
     def register(self, **parts: Any):
         """Add what has state, by name."""

@@ -69,8 +69,7 @@ def how_to_read_curves(run: Run) -> str:
                      "score does not, the model learns its examples by heart. ")  # fmt: skip
         else:
             text += ". (The flag --eval_train adds the score of the training examples.) "
-    trained = {task for line in run.epochs for task in by_task(line, "loss")}
-    if trained and (scored := [run.title(task) for task in run.scores if task not in trained]):
+    if run.trained and (scored := [run.title(task) for task in run.scores if task not in run.trained]):
         text += f"{' and '.join(scored)} {'is' if len(scored) == 1 else 'are'} scored and not trained. "
     text += ("Epoch 0 is before training. The loss is what training makes smaller: the cross-entropy of classes, or "
              "the squared error of numbers, as a mean over the epoch's training batches with dropout on. Only losses "
@@ -170,8 +169,9 @@ def cost(run: Run) -> Section:
         text = rates(run)
         text += f"The training of all epochs took {duration(seconds(run))}; the evaluations are not counted."
         if (memory := peak_memory(run)) is not None:
-            text += (f" Peak memory is the most that was in use from the start of the run to the end of the epoch, "
-                     f"{score(memory, 2)} GiB in all.")  # fmt: skip
+            text += (f" Peak memory is the most that was in use until the end of the epoch, {score(memory, 2)} GiB in "
+                     "all: on a CUDA device by this run, and on a CPU by the whole process so far, with the runs that "
+                     "it made before this one.")  # fmt: skip
         head = ("epoch", *(COSTS[name][0] for name in columns))
         section.blocks.append(Table("Learning rate, time and memory", head, rows, text))
     flat = {line["epoch"]: flatten(line) for line in run.lines}

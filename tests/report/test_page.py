@@ -80,6 +80,7 @@ def test_the_techniques_and_the_cost_are_there(page):
     assert shares[1] == ["1", "10 (20%)", "30 (60%)", "10 (20%)"]
     cost = page.tables["Learning rate, time and memory"]
     assert cost[1] == ["1", "1.5e-05", "30 s", "12.5", "1.50"] and cost[3][2] == "1 min 30 s"
+    assert "2.00 GiB in all: on a CUDA device by this run, and on a CPU by the whole process so far" in page.text
     assert page.column("The whole log", "epoch 2")["cosines/sst,sts"] == "-0.5"
 
 

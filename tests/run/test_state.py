@@ -268,3 +268,13 @@ def test_the_manifest_has_the_sha256_of_both_files(written):
 
     manifest = json.loads((written / MANIFEST).read_text())
     assert manifest == {n: hashlib.sha256((written / n).read_bytes()).hexdigest() for n in (TENSORS, VALUES)}
+
+
+def test_the_peak_of_cuda_memory_begins_anew_with_each_run(tmp_path, monkeypatch):
+    """classifier.py makes two runs in one process. On a CPU nothing is reset, and CUDA is not started."""
+    resets = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: resets.append(1))
+    for on_cuda in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda on_cuda=on_cuda: on_cuda)
+        Run(RunFolder(tmp_path))
+        assert len(resets) == on_cuda
