@@ -20,7 +20,7 @@ from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.errors import UserError
 from minbert.multitask import MultitaskBert, part_of
-from minbert.pretrained import saved_tokenizer
+from minbert.pretrained import as_model, saved_tokenizer
 from minbert.state import finite, is_state, read_state, write_state
 from minbert.strict import check_fit, check_table, load_strictly
 from minbert.tokenizer import BertTokenizer
@@ -58,10 +58,7 @@ def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBer
     path = path if is_state(path) or not is_state(path / "best") else path / "best"
     if path.is_file():
         raise UserError(f"{path}: a file and not the folder of a model; --pretrained takes BERT's weights out of files")
-    saved = read_state(path)
-    if isinstance(saved, dict) and "parts" in saved:  # a checkpoint
-        parts = _checked(saved, {"parts": dict, "about": dict}, path)
-        saved = {"model": parts["parts"].get("model"), **parts["about"]}
+    saved = as_model(read_state(path))
     saved = _checked(saved, {"model": dict, "config": dict, "build": dict, "max_length": int}, path)
     config = _config(saved["config"], path)
     check_table(saved["model"], path)

@@ -17,10 +17,12 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from minbert.additions import add, plain_state_dict
@@ -34,7 +36,7 @@ from minbert.state import finite, is_state, read_state
 from minbert.strict import check_fit, load_strictly
 from minbert.tokenizer import BertTokenizer
 from minbert.vocabulary import FILES as VOCABULARIES
-from minbert.vocabulary import read_tokenizer
+from minbert.vocabulary import build, complete, read_tokenizer, set_case
 
 SAVED = ("model.safetensors", "config.json", "vocab.txt", "tokenizer_config.json")  # what save_pretrained writes
 SPARE_ROWS = 1024  # the most word-embedding rows without a piece: for speed (a multiple of 64) or new tokens
@@ -135,8 +137,8 @@ def load_tokenizer(name: str | Path, local_files_only: bool = False, lowercase: 
         weights = bert_weights(find_table(saved, path), path)
         rows = matrix_shape(weights, "word_embedding.weight", path)[0]
         positions = matrix_shape(weights, "pos_embedding.weight", path)[0]
-        if ("tokenizer" in saved or "vocab" in saved) and lowercase is None:  # this trainer's
-            return _fitting(saved_tokenizer(saved, path, positions), rows, path)
+        if "tokenizer" in saved or "vocab" in saved:  # this trainer's
+            return _fitting(saved_tokenizer(saved, path, positions, lowercase), rows, path)
     elif config_file(path).exists():  # which a directory with a tokenizer alone does not have
         config = BertConfig.from_json(config_file(path))
         rows, positions = config.vocab_size, config.max_position_embeddings
@@ -153,14 +155,24 @@ def load_tokenizer(name: str | Path, local_files_only: bool = False, lowercase: 
     return _fitting(BertTokenizer(pieces, max_length=min(positions, longest or positions)), rows, path)
 
 
-def saved_tokenizer(saved: Mapping, path: Path, max_length: int) -> BertTokenizer:
-    """The tokenizer in a checkpoint of this trainer; older ones hold its vocabulary and case alone."""
+def saved_tokenizer(saved: Mapping, path: Path, max_length: int, lowercase: bool | None = None) -> BertTokenizer:
+    """The tokenizer in a checkpoint of this trainer; older ones hold its vocabulary and case alone.
+
+    lowercase: replaces the saved setting.
+    """
     try:
         if "tokenizer" in saved:
-            return BertTokenizer.from_json(saved["tokenizer"], max_length)
-        return BertTokenizer(saved["vocab"], saved["lowercase"], max_length)
+            pieces = complete(Tokenizer.from_str(saved["tokenizer"]))
+        else:
+            pieces = build(saved["vocab"], saved["lowercase"])
     except Exception as error:  # the tokenizers library raises nothing more exact
         raise UserError(f"{path}: its tokenizer cannot be read ({error})") from error
+    try:
+        if lowercase is not None:
+            set_case(pieces, lowercase)
+        return BertTokenizer(pieces, max_length=max_length)
+    except UserError as error:
+        raise UserError(f"{path}: its tokenizer cannot be used, it {error}") from error
 
 
 def _fitting(tokenizer: BertTokenizer, rows: int | None, path: Path) -> BertTokenizer:
@@ -193,10 +205,18 @@ def is_checkpoint(path: Path) -> bool:
     return path.is_file() or is_state(path)
 
 
+def as_model(saved: Any) -> Any:
+    """What `save_model` would have written, if `saved` is a checkpoint of a run with such a model; else `saved`."""
+    parts, about = (saved.get(key) if isinstance(saved, Mapping) else None for key in ("parts", "about"))
+    if isinstance(parts, Mapping) and isinstance(about, Mapping) and "model" in parts:
+        return {"model": parts["model"], **about}
+    return saved
+
+
 def read_file(path: Path) -> dict:
     """All that a checkpoint holds: this trainer's folder, safetensors, or what torch.save wrote."""
     if is_state(path):
-        return read_state(path)
+        return as_model(read_state(path))
     if path.suffix != ".safetensors":
         return safe_load(path)
     refuse_stand_in(path)

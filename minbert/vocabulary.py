@@ -198,26 +198,42 @@ def parse(path: Path, settings: Mapping, lowercase: bool | None) -> Tokenizer:
         pair = tokenizer.encode([], [], is_pretokenized=True)
         if (pair.ids, pair.type_ids) != ([cls, sep, sep], [0, 0, 1]):
             raise UserError("its pairs are not [CLS] a [SEP] b [SEP]")
-    cleaning = settings_of(tokenizer.normalizer)
-    if (
-        cleaning.get("type") != "BertNormalizer"
-        or settings_of(tokenizer.pre_tokenizer).get("type") != "BertPreTokenizer"
-    ):
-        if lowercase is not None:
-            raise UserError("does not clean and split text as BERT does, so its case cannot be chosen")
+    if lowercase is not None:
+        set_case(tokenizer, lowercase)
+    if not cleans_as_bert(tokenizer):
         print(f"{path}: does not clean and split text as BERT does; it is used unchanged", file=sys.stderr)
         return tokenizer
+    cleaning = settings_of(tokenizer.normalizer)
     named = {name: settings[name] for name in SETTINGS if name in settings}
     if settings.get("tokenizer_class") in GENERIC:
         named = {}
+    if lowercase is not None:
+        named["do_lower_case"] = lowercase
     for name, value in named.items():
         if value != cleaning[SETTINGS[name]]:
             print(f"{path}: says {name} = {cleaning[SETTINGS[name]]}, tokenizer_config.json says {value}; the latter "
                   "counts, as in transformers", file=sys.stderr)  # fmt: skip
-    named |= {} if lowercase is None else {"do_lower_case": lowercase}
-    changes = {SETTINGS[name]: value for name, value in named.items()}
-    tokenizer.normalizer = BertNormalizer(**{k: v for k, v in cleaning.items() if k != "type"} | changes)
+    change_cleaning(tokenizer, {SETTINGS[name]: value for name, value in named.items()})
     return tokenizer
+
+
+def cleans_as_bert(tokenizer: Tokenizer) -> bool:
+    """Whether text is cleaned and split at spaces and punctuation as BERT does it."""
+    kinds = [settings_of(part).get("type") for part in (tokenizer.normalizer, tokenizer.pre_tokenizer)]
+    return kinds == ["BertNormalizer", "BertPreTokenizer"]
+
+
+def change_cleaning(tokenizer: Tokenizer, changes: Mapping[str, bool | None]):
+    """Change some settings of BERT's normalizer."""
+    values = settings_of(tokenizer.normalizer) | dict(changes)
+    tokenizer.normalizer = BertNormalizer(**{name: value for name, value in values.items() if name != "type"})
+
+
+def set_case(tokenizer: Tokenizer, lowercase: bool):
+    """Choose whether text is lower-cased; UserError where the tokenizer has no such setting."""
+    if not cleans_as_bert(tokenizer):
+        raise UserError("does not clean and split text as BERT does, so its case cannot be chosen")
+    change_cleaning(tokenizer, {"lowercase": lowercase})
 
 
 def lowers(tokenizer: Tokenizer) -> bool:

@@ -6,14 +6,19 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.normalizers import Lowercase
 
+from minbert.average import Average
 from minbert.bert import BertModel
-from minbert.checkpoint import load_model, load_trained, save_model, save_trained
+from minbert.checkpoint import about_model, load_model, load_trained, save_model, save_trained
 from minbert.config import BertConfig
 from minbert.data import Dataset, Example
 from minbert.errors import UserError
+from minbert.folder import RunFolder
 from minbert.multitask import MultitaskBert
 from minbert.pretrained import load_bert, load_tokenizer, save_pretrained
+from minbert.run import Run
 from minbert.state import read_state, write_state
 from minbert.tasks import TASKS
 from minbert.tokenizer import SPECIAL, BertTokenizer
@@ -87,6 +92,57 @@ def test_the_tokenizers_settings_and_added_tokens_come_along(tmp_path):
     for again in (load_model(tmp_path / "model")[1], load_tokenizer(tmp_path / "model")):
         assert again.encode(["É", "c [NAME]b"]) == [[9], [7, 10, 6]]
         assert again.to_json() == tokenizer.to_json()
+
+
+def checkpoint_of(path, model, tokenizer, beta: float = 0.0):
+    """The last checkpoint of a run with that model, in which no step was done."""
+    run = Run(RunFolder(path))
+    run.register(model=model, average=Average(model, beta))
+    run.about = about_model(model, tokenizer)
+    run.save()
+    return max((path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.9])
+def test_the_bert_of_a_runs_checkpoint_is_a_starting_point(tmp_path, beta):
+    """With the tokenizer and LoRA's matrices, and with θ where the checkpoint also has the mean θ̄."""
+    model = build(additions={"lora": {"rank": 2}})
+    model.eval()
+    tokenizer = BertTokenizer(VOCAB, lowercase=False, max_length=9)
+    for name, p in model.named_parameters():
+        if "lora" in name:
+            torch.nn.init.normal_(p)
+    path = checkpoint_of(tmp_path, model, tokenizer, beta)
+    save_model(tmp_path / "model", model, tokenizer)
+    bert, expected = load_bert(path), load_bert(tmp_path / "model")
+    ids = torch.tensor([[2, 5, 6, 3]])
+    torch.testing.assert_close(bert(ids, torch.ones(1, 4)), expected(ids, torch.ones(1, 4)), rtol=0, atol=0)
+    assert load_tokenizer(path).to_json() == tokenizer.to_json()
+    assert load_model(path)[1].to_json() == tokenizer.to_json()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_another_case_is_that_of_the_saved_tokenizer(saved, older):
+    path, _, tokenizer = saved
+    if older:
+        content = read_state(path)
+        del content["tokenizer"]
+        write_state(path, content | {"vocab": VOCAB, "lowercase": False})
+    assert BertTokenizer.from_pretrained(path).encode(["A é"]) == [[5, 9]]
+    changed = BertTokenizer.from_pretrained(path, do_lower_case=True)
+    assert changed.vocab == tokenizer.vocab and changed.lowercase and changed.encode(["A B"]) == [[1, 6]]
+    assert BertTokenizer.from_pretrained(path, do_lower_case=False).encode(["A é"]) == [[5, 9]]
+
+
+def test_the_case_of_another_cleaning_cannot_be_chosen(saved):
+    path, _, tokenizer = saved
+    pieces = Tokenizer.from_str(tokenizer.to_json())
+    pieces.normalizer = Lowercase()
+    write_state(path, read_state(path) | {"tokenizer": pieces.to_str()})
+    assert BertTokenizer.from_pretrained(path).encode(["B"]) == [[6]]
+    for case in (True, False):
+        with pytest.raises(UserError, match="its case cannot be chosen"):
+            BertTokenizer.from_pretrained(path, do_lower_case=case)
 
 
 @pytest.mark.parametrize(
