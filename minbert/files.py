@@ -11,6 +11,7 @@ import pathlib
 import pickle
 import re
 import shutil
+import sys
 import tempfile
 import types
 import zipfile
@@ -23,15 +24,32 @@ import torch
 from minbert.errors import UserError
 
 TEMPORARY = ".minbert-tmp"  # how the names of unfinished files end
+STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}  # by number, since by name a file behind them is emptied first
+
+
+def is_stream(path: Path) -> bool:
+    """Whether `path` is a device, a pipe or the like, which can be written to but not replaced."""
+    return str(path) in STREAMS or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. If the block ends well, that file replaces `path` in one step.
 
-    A crash, a full disk or a `kill -9` leaves the old file as it was. Missing directories are made.
+    A crash, a full disk or a `kill -9` leaves the old file as it was. Missing directories are made. A symbolic link
+    stays, and the file that it names is replaced. A device or a pipe gets the content at the end of the block.
     """
     path = Path(path)
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / "content"
+            yield temporary
+            sys.stdout.flush()
+            number = STREAMS.get(str(path))
+            with open(number or path, "wb", closefd=number is None) as stream:
+                stream.write(temporary.read_bytes())
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     os.close(handle)

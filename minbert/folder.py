@@ -34,7 +34,7 @@ import torch
 from minbert import processes
 from minbert.command_line import FREE
 from minbert.errors import UserError
-from minbert.files import atomic, remove_strays, sha256
+from minbert.files import atomic, is_stream, remove_strays, sha256
 from minbert.flags import flags_of, flags_then
 from minbert.recipe import SCRIPTS, letter_of
 
@@ -249,12 +249,18 @@ def check_places(args: Namespace, more: Sequence[str] = ()):
             raise UserError(f"{flag} {path}: is a folder; name a file")
         if any(other != flag and _same(path, place) for other, place in outputs.items()):
             raise UserError(f"{flag} {path}: another flag names the same file")
-        _check_writable(path.parent, flag)
+        if any(_same(path, place) for place in usual):
+            raise UserError(f"{flag} {path}: is the place of other predictions; name another")
+        _check_writable((path.resolve() if path.is_symlink() else path).parent, flag)
     for path in inputs if args.overwrite else ():
         if any(_same(path, place) or _inside(path, place) for place in own) or _same(path, folder.path):
             raise UserError(
                 f"--out {args.out} --overwrite: would remove {path}, which the run reads; name another folder"
             )
+        if is_stream(path):  # /dev/null takes the predictions of several tasks
+            if not os.access(path, os.W_OK):
+                raise UserError(f"{flag} {path}: nothing can be written there; name a file")
+            continue
     if folder.path.exists() and not folder.path.is_dir():
         raise UserError(f"--out {args.out}: is a file; name a folder")
     for name in ("metrics.jsonl", "run.json"):
