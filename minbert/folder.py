@@ -249,8 +249,6 @@ def check_places(args: Namespace, more: Sequence[str] = ()):
             raise UserError(f"{flag} {path}: is a folder; name a file")
         if any(other != flag and _same(path, place) for other, place in outputs.items()):
             raise UserError(f"{flag} {path}: another flag names the same file")
-        if any(_same(path, place) for place in usual):
-            raise UserError(f"{flag} {path}: is the place of other predictions; name another")
         _check_writable((path.resolve() if path.is_symlink() else path).parent, flag)
     for path in inputs if args.overwrite else ():
         if any(_same(path, place) or _inside(path, place) for place in own) or _same(path, folder.path):
