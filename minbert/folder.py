@@ -247,6 +247,10 @@ def check_places(args: Namespace, more: Sequence[str] = ()):
             raise UserError(f"{flag} {path}: is a file that the run reads or keeps; name another")
         if path.is_dir() or str(path) in ("", "."):
             raise UserError(f"{flag} {path}: is a folder; name a file")
+        if is_stream(path):  # /dev/null takes the predictions of several tasks
+            if not os.access(path, os.W_OK):
+                raise UserError(f"{flag} {path}: nothing can be written there; name a file")
+            continue
         if any(other != flag and _same(path, place) for other, place in outputs.items()):
             raise UserError(f"{flag} {path}: another flag names the same file")
         _check_writable((path.resolve() if path.is_symlink() else path).parent, flag)
@@ -255,10 +259,6 @@ def check_places(args: Namespace, more: Sequence[str] = ()):
             raise UserError(
                 f"--out {args.out} --overwrite: would remove {path}, which the run reads; name another folder"
             )
-        if is_stream(path):  # /dev/null takes the predictions of several tasks
-            if not os.access(path, os.W_OK):
-                raise UserError(f"{flag} {path}: nothing can be written there; name a file")
-            continue
     if folder.path.exists() and not folder.path.is_dir():
         raise UserError(f"--out {args.out}: is a file; name a folder")
     for name in ("metrics.jsonl", "run.json"):

@@ -41,8 +41,8 @@ def test_a_pipe_can_be_named_for_the_predictions_and_a_place_behind_a_link_is_ch
 
     def check(name: str, splits=("dev", "test")):
         outs = {"sst": dict.fromkeys(splits, tmp_path / name)}
-        args = Namespace(files={}, outs=outs, out=tmp_path / "out", pretrained="x", overwrite=False)
-        check_places(args)
+        names = {"script": "b", "prediction_name": "{task}-{split}.csv", "course_folder": None}
+        check_places(Namespace(files={}, outs=outs, out=tmp_path / "out", pretrained="x", overwrite=False, **names))
 
     check("pipe")
     assert sorted(os.listdir(tmp_path)) == ["file", "link", "pipe"]
