@@ -22,7 +22,7 @@ from pathlib import Path
 from minbert import processes
 from minbert.data import read_split
 from minbert.errors import UserError, one_line_errors
-from minbert.folder import RUNS, RunFolder, free_folder
+from minbert.folder import RUNS, RunFolder, check_places, free_folder
 from minbert.own import own_task
 from minbert.settings import SPLITS, from_command_line, settle_rows
 from minbert.tasks import Task
@@ -49,7 +49,8 @@ def for_task(args: Namespace, task: Task) -> Namespace:
     if train.name == task.file.format("train"):  # Stanford's files, so Stanford's names for the predictions
         one.prediction_name = f"{args.option or args.mode}-{{task}}-{{split}}-out.csv"
     else:  # CMU's names, or those of a data set of your own
-        name = f"{train.stem}-{{split}}-output.csv" if args.label else f"{{task}}-{{split}}-output{train.suffix}"
+        stem, suffix = (part.replace("{", "{{").replace("}", "}}") for part in (train.stem, train.suffix))
+        name = f"{stem}-{{split}}-output.csv" if args.label else f"{{task}}-{{split}}-output{suffix}"
         one.prediction_name, one.course_folder = name, one.course_folder and Path()
     if args.train or task.name == args.tasks[-1]:
         one.outs[task.name] = {s: Path(getattr(args, f"{s}_out")) for s in ("dev", "test") if getattr(args, f"{s}_out")}
@@ -72,6 +73,8 @@ def run_all(args: Namespace) -> dict[str, float]:
         for split in ("train", "dev"):
             if not (path := one.files[one.tasks[0]][split]).exists():
                 raise UserError(f"{path}: no such file (data/download.py fetches the course's)")
+    for one in runs[1:]:
+        check_places(one, others=runs[:-1])
     for one in runs[1:]:  # the first run reads its files at once
         with contextlib.redirect_stderr(io.StringIO()):  # messages about rows are printed later
             for split, path in one.files[one.tasks[0]].items():

@@ -5,6 +5,7 @@ Three scripts share this: multitask_classifier.py, classifier.py (the same loop)
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,14 @@ def find_device(use_gpu: bool) -> torch.device:
             raise UserError(f"--use_gpu: each process needs a GPU of its own; start {count} at most on this machine")
         torch.cuda.set_device(number)
     return torch.device("cuda")
+
+
+def settle_device(args: Namespace) -> torch.device:
+    """The device of a run. Where --resume goes on with a run on a machine without a GPU, that is the CPU."""
+    if args.resume and args.use_gpu and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        print("--use_gpu: this machine has no GPU that PyTorch sees, so the run goes on on the CPU", file=sys.stderr)
+        args.use_gpu = False
+    return find_device(args.use_gpu)
 
 
 def seed_everything(seed: int):

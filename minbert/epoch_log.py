@@ -26,7 +26,7 @@ class EpochLog:
     def begin(self):
         """Forget everything, and start the clock."""
         self.values: dict[str, dict[str, list[Tensor]]] = {}  # name → task → a number a batch
-        self.examples, self.before, self.start = 0, 0.0, time.perf_counter()
+        self.examples, self.before, self.start, self.end = 0, 0.0, time.perf_counter(), 0.0
 
     def add(self, task: str, examples: int, loss: Tensor, terms: Mapping[str, Mapping[str, Tensor]] | None = None):
         """Note a batch. Nothing is converted to a Python number, which would wait for the GPU."""
@@ -62,7 +62,7 @@ class EpochLog:
     def summary(self, terms: Mapping[str, Any]) -> dict[str, Any]:
         """The epoch in numbers, as metrics.jsonl has them. terms: the run's terms, by name."""
         logged = {name: self.term(name, term.largest) for name, term in terms.items()}
-        seconds = self.seconds
+        seconds = self.end = self.seconds  # an evaluation that follows does not count
         return {
             "loss": self.mean("loss"),
             **{name: means for name, means in logged.items() if means},
@@ -74,7 +74,7 @@ class EpochLog:
 
     def state_dict(self) -> dict[str, Any]:
         values = {name: {t: _stack(x).cpu() for t, x in tasks.items()} for name, tasks in self.values.items()}
-        return {"values": values, "examples": self.examples, "seconds": self.seconds}
+        return {"values": values, "examples": self.examples, "seconds": self.end or self.seconds}
 
     def load_state_dict(self, state: Mapping[str, Any]):
         self.begin()

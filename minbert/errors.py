@@ -130,8 +130,12 @@ def stop_signals() -> Iterator[Stop]:
     Outside of the main thread signals cannot be caught, and do what they always do.
     """
     stop = Stop()
+    terminals = [name for name in ("stdout", "stderr") if getattr(sys, name) and getattr(sys, name).isatty()]
 
     def note(number, frame):
+        if number == getattr(signal, "SIGHUP", None):  # the terminal is gone, and a print to it would fail
+            for name in terminals:
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, until the end
         if stop.signal:
             print("stopped at once, without saving", file=sys.stderr)
             sys.exit(128 + number)

@@ -185,7 +185,7 @@ class RunFolder:
         script = letter_of(description["script"])
         flags = flags_then(script, before["flags"])
         for key, value in description["flags"].items():
-            if key not in FREE and _plain(flags[key]) != _plain(value):
+            if key not in FREE and as_json(flags[key]) != as_json(value):
                 name = flags_of(script)[key].name
                 raise UserError(f"{name} is {value}, and the run in {self.path} had {flags[key]}; "
                                 "--resume goes on with the same flags")  # fmt: skip
@@ -202,7 +202,7 @@ class RunFolder:
                 raise UserError(f"{path}: has changed since the run in {self.path} began; --resume needs the same data")
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """A value as it would be read back from JSON."""
     return json.loads(json.dumps(value, default=str))
 
@@ -236,12 +236,20 @@ def newest_run(parent: Path) -> Path | None:
     return max(models, key=lambda path: path.stat().st_mtime).parent if models else None
 
 
-def check_places(args: Namespace, more: Sequence[str] = ()):
-    """UserError, before anything is read, if an output is an input or another output, or cannot be written."""
+def check_places(args: Namespace, more: Sequence[str] = (), others: Sequence[Namespace] = ()):
+    """UserError, before anything is read, if an output is an input or another output, or cannot be written.
+
+    others: the settings of other runs of the same call, whose inputs and folders count as well.
+    """
     folder = RunFolder(args.out, more)
-    inputs = [path for paths in args.files.values() for path in paths.values()] + [Path(str(args.pretrained))]
-    outputs = {f"--{name}_{split}_out": path for name, outs in args.outs.items() for split, path in outs.items()}
-    own = [folder.path / name for name in folder.names]
+    inputs = [path for run in (args, *others) for paths in run.files.values() for path in paths.values()]
+    inputs.append(Path(str(args.pretrained)))
+    flag_of = "--{1}_out" if args.script == "c" else "--{0}_{1}_out"
+    outputs = {flag_of.format(name, split): path for name, outs in args.outs.items() for split, path in outs.items()}
+    own = [path / name for path in (folder.path, *(run.out for run in others)) for name in folder.names]
+    usual = [place / args.prediction_name.format(task=name, split=split)
+             for place in (folder.path / "predictions", args.course_folder) if place and outputs
+             for name in args.files for split in ("dev", "test") if split not in args.outs.get(name, {})]  # fmt: skip
     for flag, path in outputs.items():
         if any(_same(path, other) for other in (*inputs, *own)) or any(_inside(path, other) for other in own):
             raise UserError(f"{flag} {path}: is a file that the run reads or keeps; name another")
@@ -253,6 +261,8 @@ def check_places(args: Namespace, more: Sequence[str] = ()):
             continue
         if any(other != flag and _same(path, place) for other, place in outputs.items()):
             raise UserError(f"{flag} {path}: another flag names the same file")
+        if any(_same(path, place) for place in usual):
+            raise UserError(f"{flag} {path}: is the place of other predictions; name another")
         _check_writable((path.resolve() if path.is_symlink() else path).parent, flag)
     for path in inputs if args.overwrite else ():
         if any(_same(path, place) or _inside(path, place) for place in own) or _same(path, folder.path):
@@ -317,7 +327,7 @@ def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
         | {name: sha256(path) for name, path in parts.items() if path.is_file()},
         "data": {place: sha256(path) for place, path in data.items() if path.is_file()},
         "versions": versions(),
-        "machine": machine(),
+        "machine": machine(args.use_gpu),
     }
 
 
@@ -331,8 +341,8 @@ def versions() -> dict[str, str]:
     return result
 
 
-def machine() -> dict[str, Any]:
-    """The processor, how many processes and threads of PyTorch use it, and the GPU if there is one."""
+def machine(use_gpu: bool) -> dict[str, Any]:
+    """The processor, how many processes and threads of PyTorch use it, and the GPU that the run uses, if any."""
     result = {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     result["processes"] = processes.size()
     try:
@@ -340,9 +350,9 @@ def machine() -> dict[str, Any]:
         result["processor"] = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         result["processor"] = platform.processor() or platform.machine()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized() or (use_gpu and torch.cuda.is_available()):  # the name alone would initialize it
         result["gpu"] = torch.cuda.get_device_name()
-    elif torch.backends.mps.is_available():
+    elif use_gpu and torch.backends.mps.is_available():
         result["gpu"] = "MPS"
     return result
 

@@ -160,6 +160,13 @@ def test_limit_counts_for_a_file_of_ones_own(tiny, sample, tmp_path, capsys):
     assert "12 train, 12 dev" in capsys.readouterr().out
 
 
+def test_limit_may_be_a_number_for_each_data_set():
+    args = classifier.get_args(["--limit", "100,50", "--out", "x"])
+    assert args.limit == {"sst": 100, "cfimdb": 50}
+    for task in args.rows.values():
+        assert classifier.for_task(args, task).limit[task.name] == args.limit[task.name]
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
@@ -170,6 +177,7 @@ def test_limit_counts_for_a_file_of_ones_own(tiny, sample, tmp_path, capsys):
         ("--cfimdb_batch_size 4 --train x --dev y", ("--cfimdb_batch_size", "--train")),
         ("--tasks sst,sts", ("--tasks sts", "sst, cfimdb")),
         ("--cfimdb_batch_size 0", ("--cfimdb_batch_size",)),
+        ("--cfimdb_batch_size 4 --tasks sst", ("--cfimdb_batch_size", "--tasks")),
         ("--no_decay_norms", ("--no_decay_norms", "--weight_decay")),
         ("--option pretrain --fine-tune-mode full-model", ("--option pretrain", "--fine-tune-mode full-model")),
         ("--option freeze --fine-tune-mode full-model", ("--option freeze", "--fine-tune-mode full-model")),

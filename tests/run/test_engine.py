@@ -1,19 +1,22 @@
 """The step in which weights change: finite numbers only, the clipped norm, the rate; and signs of life."""
 
+import errno
 import io
 import math
+import signal
+from argparse import Namespace
 
 import pytest
 import torch
 from torch import nn
 
 from minbert import progress as module
-from minbert.engine import checked_step, find_device
+from minbert.engine import checked_step, find_device, settle_device
 from minbert.epoch_log import EpochLog
-from minbert.errors import UserError
+from minbert.errors import UserError, stop_signals
 from minbert.folder import RunFolder, free_folder, newest_run
 from minbert.optimizer import AdamW
-from minbert.progress import Progress, progress
+from minbert.progress import Progress
 
 
 def with_gradient(value: float) -> tuple[nn.Linear, AdamW, dict[str, torch.Tensor]]:
@@ -38,6 +41,16 @@ def test_a_loss_that_is_not_finite_is_named_by_its_task():
     layer, optimizer, losses = with_gradient(math.nan)
     with pytest.raises(UserError, match="the loss of sts is not a finite number any more"):
         checked_step(layer, optimizer, losses | {"sts": torch.tensor(math.nan)}, "epoch 1, step 1")
+
+
+def test_a_run_of_a_gpu_goes_on_without_one(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    args = Namespace(use_gpu=True, resume=True)
+    assert settle_device(args) == torch.device("cpu") and args.use_gpu is False
+    assert "goes on on the CPU" in capsys.readouterr().err
+    with pytest.raises(UserError, match="--use_gpu: this PyTorch sees no CUDA device"):
+        settle_device(Namespace(use_gpu=True, resume=False))
 
 
 def test_clip_cuts_the_whole_gradient_to_a_norm():
@@ -91,8 +104,10 @@ def lines_of(monkeypatch, capsys, seconds_a_step: float, terminal: bool) -> list
     monkeypatch.setattr(module, "time", clock)
     if terminal:
         monkeypatch.setattr("sys.stdout", type("Terminal", (io.StringIO,), {"isatty": lambda self: True})())
-    for _ in progress(list(range(10)), "epoch 1/3"):
-        clock.now += seconds_a_step
+    with Progress(10, "epoch 1/3") as bar:
+        for _ in range(10):
+            clock.now += seconds_a_step
+            bar.update()
     return capsys.readouterr().out.splitlines()
 
 
@@ -114,6 +129,28 @@ def test_progress_counts_several_at_once(monkeypatch, capsys):
         clock.now = 120.0
         bar.update(40)
     assert capsys.readouterr().out == "evaluating sst: 40 of 100 examples in 2 min, about 3 min to go\n"
+
+
+class DeadTerminal(io.StringIO):
+    """What a terminal is after its window was closed."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_a_print_after_the_terminal_was_closed_is_no_error(monkeypatch):
+    """Else a run would end at the next line that it prints, before it saves."""
+    monkeypatch.setattr("sys.stdout", DeadTerminal())
+    with pytest.raises(OSError):
+        print("before")
+    with stop_signals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        print("after")
+        assert stop.signal == signal.SIGHUP
 
 
 # ------------------------------------------------------------------------------------------ the folder and the log
