@@ -27,7 +27,7 @@ from minbert.checkpoint import about_model, save_model, save_trained
 from minbert.compiled import compile_layers
 from minbert.data import Batches, Dataset, read_split
 from minbert.dropout import draw_in_blocks
-from minbert.engine import Portions, checked_step, find_device, seed_everything
+from minbert.engine import Portions, checked_step, find_device, seed_everything, settle_device
 from minbert.epoch_log import EpochLog, report
 from minbert.errors import UserError, one_line_errors
 from minbert.evaluation import evaluate, overall, remembered
@@ -46,6 +46,8 @@ from minbert.terms import active, build_terms
 from minbert.tokenizer import BertTokenizer
 
 Data = dict[str, dict[str, Dataset]]  # task → split → data set
+IDLE = ("nothing to learn: BERT is frozen, and the heads have no weights; add --fine-tune-mode full-model, or choose "
+        "other heads or tasks")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ the loop
@@ -61,6 +63,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     if args is None:
         args = from_keywords("m", model.tasks.values(), of_training=True, precision=model.precision, **flags)
         args.out, args.files = args.out or free_folder(RUNS, "python"), {}
+        seed_everything(args.seed)
     if "folder" not in args:
         with RunFolder(args.out).held(args) as args.folder:
             args.folder.start(args, describe(args))
@@ -68,7 +71,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
     tasks = [task for task in data if any(p.requires_grad for p in model.parameters_of(task))]
     learners = [task for task in tasks if task in args.train_tasks]
     if not learners:
-        raise UserError(f"nothing to learn: --fine-tune-mode {FROZEN} with --sts_head cosine, which has no weights")
+        raise UserError(IDLE)
     train_sets = {task: data[task]["train"] for task in learners}
     dev_sets = {task: splits["dev"] for task, splits in data.items()}
     loss_of = {task: model.tasks[task].loss for task in learners}
@@ -126,7 +129,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
                     term.after_step(done / total)
 
             numbers = log.summary(terms) | {"lr": optimizer.param_groups[0]["lr"]}
-            with run.evaluation(), average.in_place():
+            with run.evaluation(average.in_place()):
                 scores = {"dev": evaluate(model, dev_sets)}
                 if args.eval_train:
                     scores["train"] = evaluate(model, train_sets)
@@ -179,7 +182,7 @@ def build_model(args: Namespace) -> MultitaskBert:
         compile_layers(model.bert)
     if args.mode == FROZEN or args.freeze_bert:
         model.freeze_bert()
-        if args.bert_dropout is None and not args.terms and not args.additions:
+        if args.bert_dropout is None and not args.additions:
             model.still_bert()
     trained: dict[str, int] = {}
     for name, parameter in model.named_parameters():
@@ -187,9 +190,11 @@ def build_model(args: Namespace) -> MultitaskBert:
     total, n = sum(p.numel() for p in model.parameters()), sum(trained.values())
     parts = ", ".join(f"{part} {numbers:,}" for part, numbers in trained.items())
     print(f"{'parameters':18} {n:,} trained ({parts}) of {total:,}: {n / total:.1%}")
-    for task in args.tasks:
-        if not any(p.requires_grad for p in model.parameters_of(task)):
-            print(f"{task} has nothing to learn: its head has no weights and BERT is frozen", file=sys.stderr)
+    idle = {task for task in args.tasks if not any(p.requires_grad for p in model.parameters_of(task))}
+    if idle >= set(args.train_tasks):
+        raise UserError(IDLE)
+    for task in sorted(idle):
+        print(f"{task} has nothing to learn: its head has no weights and BERT is frozen", file=sys.stderr)
     return model
 
 
@@ -198,7 +203,7 @@ def run(args: Namespace | None = None, **flags) -> dict[str, float]:
     args = args or from_keywords("m", **flags)
     args.out = args.out or processes.from_first(lambda: free_folder(RUNS, args.run_name))
     check_places(args)
-    find_device(args.use_gpu)
+    settle_device(args)
     with RunFolder(args.out).held(args) as args.folder:
         seed_everything(args.seed)
         tokenizer = processes.first_alone(lambda: load_tokenizer(args.pretrained, args.local_files_only))

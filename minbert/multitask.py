@@ -17,7 +17,7 @@ from minbert.additions import part_of
 from minbert.bert import BertModel
 from minbert.data import Batch
 from minbert.errors import UserError
-from minbert.heads import CrossAttentionHead, Encoded, build_heads, choose_head, mean_pool
+from minbert.heads import CrossAttentionHead, Encoded, build_heads, choose_head, inner, mean_pool
 from minbert.tasks import Task, of_task, task_row
 
 FORMATS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # None: that of the weights
@@ -150,7 +150,7 @@ class MultitaskBert(nn.Module):
         """Whether BERT gives a row the same vector each time, and the task's head needs only these vectors."""
         random = any(module.p for module in self.bert.modules() if isinstance(module, nn.Dropout))
         trains = any(p.requires_grad for p in self.bert.parameters())
-        return not trains and not random and not isinstance(self.heads[task], CrossAttentionHead)
+        return not trains and not random and not isinstance(inner(self.heads[task]), CrossAttentionHead)
 
     @property
     def dtype(self) -> torch.dtype:

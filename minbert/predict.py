@@ -13,11 +13,16 @@ from minbert.engine import find_device
 from minbert.errors import UserError
 from minbert.evaluation import all_scores, chance, in_words, outputs, overall, write_outputs, write_predictions
 from minbert.files import atomic
-from minbert.folder import RUNS, RunFolder, newest_run
+from minbert.flags import flags_of, flags_then
+from minbert.folder import RUNS, RunFolder, as_json, newest_run
 from minbert.multitask import MultitaskBert
+from minbert.recipe import letter_of
 from minbert.run import checkpoints
 from minbert.state import is_state
 from minbert.tokenizer import BertTokenizer
+
+OWN = ("out", "predict", "predict_only", "use_gpu", "precision", "attention", "local_files_only", "overwrite")  # flags
+# of a prediction itself; all others are the run's
 
 
 def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
@@ -95,10 +100,14 @@ def write_all_predictions(args: Namespace, data: dict[str, dict[str, Dataset]]) 
 
 
 def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
-    """`args` with the files, the names and the limit that the run in OUT had, for --predict_only."""
+    """`args` with the files, the names, the limit and the precision of the run in OUT, for --predict_only.
+
+    UserError for a flag that asks for anything else than the run did, such as another test file.
+    """
     path = args.out / "run.json"
     try:
-        plan = json.loads(path.read_text("utf-8"))["plan"]
+        description = json.loads(path.read_text("utf-8"))
+        plan, flags = description["plan"], flags_then(letter_of(description["script"]), description["flags"])
         args.files = {
             task: {s: Path(f) for s, f in files.items() if s != "train"} for task, files in plan["files"].items()
         }
@@ -109,6 +118,12 @@ def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
     if missing := [task for task in model.tasks if task not in args.files]:
         raise UserError(f"{path}: names no files of {', '.join(missing)}, whose data came from a program; "
                         "--predict_only needs files")  # fmt: skip
+    for key, value in args.changed.items():
+        if key not in OWN and as_json(flags.get(key)) != as_json(value):
+            flag = flags_of(args.script)[key].written(args.changed)
+            raise UserError(f"{flag}: --predict_only takes this from the run in {args.out}; leave the flag out")
+    if "precision" not in args.changed:
+        model.precision = flags.get("precision", model.precision)
     args.rows, args.tasks, args.asked_test = model.tasks, list(model.tasks), []
     args.pairs = model.pairs
     return args

@@ -22,6 +22,7 @@ from minbert.tasks import TASKS, Task, of_task
 MODES = {"pretrain": "last-linear-layer", "freeze": "last-linear-layer", "finetune": "full-model"}  # --option
 TRAINING = ("training", "terms of the loss", "output")  # groups of flags that a model which is already built can take
 FROZEN, FULL = "last-linear-layer", "full-model"
+WEIGHTLESS = ("cosine", "mapped_cosine")  # heads that have nothing to learn
 SURGERY = ("pcgrad", "gradvac", "cagrad")  # values of --combine that work on the gradients of shared weights
 
 
@@ -59,17 +60,19 @@ def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: 
     if keywords.get("recipe"):
         check_recipe(script, values, keywords)
     check_columns(script, values)
-    return settle(script, values, rows)
+    return settle(script, values, rows, FULL if of_training else None)
 
 
 # ------------------------------------------------------------------------------------------------ settling
 
 
-def settle(script: str, values: Mapping[str, Any], rows: Iterable[Task] | None = None) -> Namespace:
+def settle(
+    script: str, values: Mapping[str, Any], rows: Iterable[Task] | None = None, mode: str | None = None
+) -> Namespace:
     """The settings of a run, from the values of all flags. Raises UserError where they cannot be combined.
 
-    A flag that only the other training script has is there with its default. rows: see `from_keywords`. These are
-    added:
+    A flag that only the other training script has is there with its default. rows: see `from_keywords`. mode: FULL
+    where a model that is built already says what trains, so that no flag does. These are added:
 
         values, changed     every flag's value, and those that are not the default, for run.json
         tasks, rows         the tasks' names; name → Task     mode        "last-linear-layer" or "full-model"
@@ -84,6 +87,7 @@ def settle(script: str, values: Mapping[str, Any], rows: Iterable[Task] | None =
     args.values = dict(values)
     args.changed = changed(script, values)
     args.script = script
+    args.mode = mode or args.mode
     if script == "c":
         args.schedule = "interleaved"  # with one task: every example once an epoch, also those of a short last batch
     return settle_rows(args, {task.name: task for task in rows} if rows is not None else _rows(args))
@@ -93,7 +97,8 @@ def settle_rows(args: Namespace, rows: dict[str, Task]) -> Namespace:
     """The rest of `settle`, which depends on the tasks; it changes `args` itself. rows: name → task."""
     args.rows, args.tasks = rows, list(rows)
     limit, weights = args.values.get("limit"), args.values.get("task_weights")
-    args.limit = per_task("--limit", limit, args.tasks, int) if limit else {}
+    if not args.limit or isinstance(args.limit, str):  # else a task of classifier.py, which are settled together first
+        args.limit = per_task("--limit", limit, args.tasks, int) if limit else {}
     args.task_weights = per_task("--task_weights", weights or "1", args.tasks, float)
     trained, priorities = args.values.get("train_tasks"), args.values.get("priorities")
     args.train_tasks = [name for name in args.tasks if not trained or name in trained]
@@ -149,6 +154,8 @@ def _rows(args: Namespace) -> dict[str, Task]:
         if name not in known:
             raise UserError(f"--tasks {name}: the tasks are {', '.join(known)}")
         rows[name] = TASKS[name]
+    if args.cfimdb_batch_size and "cfimdb" not in rows:
+        raise UserError("--cfimdb_batch_size needs cfimdb among --tasks")
     return rows
 
 
@@ -222,14 +229,20 @@ def _settle_heads(args: Namespace):
     args.heads = {}
     for name, task in args.rows.items():
         flag = "head" if name == "own" else f"{name}_head"  # "own" is the user's own data set
-        args.heads[name] = choose_head(task, of_task(args.pairs, name), getattr(args, flag, None), f"--{flag}")
+        given = getattr(args, flag, None)
+        args.heads[name] = choose_head(task, of_task(args.pairs, name), given, f"--{flag}")
+        if name == "own" and args.mode == FROZEN and args.heads[name] in WEIGHTLESS:
+            if given:
+                raise UserError(f"--head {given} has no weights, and --fine-tune-mode {args.mode} trains nothing else; "
+                                "change one of the two")  # fmt: skip
+            args.heads[name] = "difference"
 
 
 # ------------------------------------------------------------------------------------------------ what fits no column
 
 
 def _frozen_cosine(args: Namespace) -> bool:
-    return args.mode == FROZEN and args.heads.get("sts") in ("cosine", "mapped_cosine")
+    return args.mode == FROZEN and args.heads.get("sts") in WEIGHTLESS
 
 
 def _learners(args: Namespace) -> list[str]:
@@ -262,6 +275,10 @@ RULES: list[tuple[Callable[[Namespace], Any], Callable[[Namespace], str]]] = [  
     (
         lambda a: a.sts_loss == "cosine" and a.heads.get("sts") != "cosine",
         lambda a: "--sts_loss cosine needs sts among --tasks, --pairs separate and --sts_head cosine",
+    ),
+    (
+        lambda a: a.sts_loss == "cosine" and "sts" not in a.train_tasks,
+        lambda a: f"--sts_loss cosine needs sts among {_trained(a)[0]}",
     ),
     (
         lambda a: a.sts_loss == "cosine" and a.mode == FROZEN,

@@ -135,6 +135,21 @@ def test_predict_only_writes_the_files_of_a_run_that_ended_early(run, tmp_path, 
     assert (tmp_path / "mine.csv").read_bytes() == (whole.out / "predictions/sst-dev-output.csv").read_bytes()
 
 
+def test_predict_only_takes_what_the_run_read_and_nothing_else(run, refusal):
+    out = run(*FULL).out
+    for flags in (["--sst_test", "new.csv"], ["--limit", "3"], ["--sts_dev_out", "mine.csv"], ["--data", "elsewhere"]):
+        line = refusal(multitask_classifier.main, ["--out", str(out), "--predict_only", *flags])
+        assert flags[0] in line and "--predict_only takes this from the run" in line
+    multitask_classifier.main(["--out", str(out), "--predict_only", *run.argv(*FULL)])  # all as it was
+
+
+def test_nothing_to_learn_is_said_before_the_folder_is_taken(run, tmp_path, refusal):
+    argv = ["--out", str(tmp_path / "out"), *run.argv("--tasks", "sts")]
+    assert (
+        "nothing to learn" in refusal(multitask_classifier.main, argv) and not (tmp_path / "out" / "run.json").exists()
+    )
+
+
 def test_predict_only_needs_a_model_and_its_description(run, tmp_path, refusal):
     assert "best" in refusal(multitask_classifier.main, ["--out", str(tmp_path), "--predict_only"])
     out = run.fresh(*FULL).out

@@ -10,7 +10,7 @@ from minbert import flags
 from minbert.errors import UserError
 from minbert.parser import Flag
 from minbert.settings import from_keywords
-from minbert.tasks import Task
+from minbert.tasks import TASKS, Task
 from tests.tasks.small_models import build
 
 
@@ -147,6 +147,8 @@ def test_training_a_model_that_is_there_takes_the_flags_of_training_alone():
     task = Task("topic", ("text",), "topic", words=("food", "space"))
     args = from_keywords("m", [task], of_training=True, epochs=2, smart=1)
     assert args.tasks == ["topic"] and args.task_weights == {"topic": 1.0}
+    for keywords in ({"combine": "pcgrad"}, {"steps_per_epoch": "3xsts"}, {"smart": 5, "smart_tasks": ["sts"]}):
+        from_keywords("m", [TASKS["sst"], TASKS["sts"]], of_training=True, **keywords)
     for name in ("pretrained", "lora_rank", "pairs"):
         with pytest.raises(TypeError, match=name):
             from_keywords("m", [task], of_training=True, **{name: 1})
