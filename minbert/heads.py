@@ -24,6 +24,7 @@ reports: A Trujillo & Mahvash 2024, B Hollister, Cooper & Brink 2023, D Mo & Ho,
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -208,6 +209,21 @@ class RelationalHead(nn.Module):
         return self.linear(self.dropout(self.shared(encoded.u, encoded.v)))  # (B, K)
 
 
+class ScaledHead(nn.Module):
+    """A head for labels on a scale of 5, as those of STS are, times `scale`: outputs on the scale of other labels.
+
+    An optimizer moves a weight by about the learning rate in a step, in whatever unit the labels are. Without the
+    factor a head for labels up to 1,000 would need hundreds of times as many steps as one for labels up to 5.
+    """
+
+    def __init__(self, head: nn.Module, scale: float):
+        super().__init__()
+        self.head, self.scale = head, scale
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        return self.scale * self.head(encoded)
+
+
 # ------------------------------------------------------------------------------------------ the table
 
 
@@ -239,11 +255,24 @@ PAIR_HEADS = {  # the heads that a task of each kind may choose for separate pai
 
 def build_heads(names: dict[str, str], tasks: dict[str, Task], C: int, dropout: float) -> nn.ModuleDict:
     """A head for every task in `names`; relational heads share one relational layer."""
-    heads = nn.ModuleDict({name: HEADS[head](tasks[name], C, dropout) for name, head in names.items()})
-    relational = [head for head in heads.values() if isinstance(head, RelationalHead)]
+    heads = nn.ModuleDict({name: _build_head(head, tasks[name], C, dropout) for name, head in names.items()})
+    relational = [head for head in map(inner, heads.values()) if isinstance(head, RelationalHead)]
     for head in relational:
         head.shared = relational[0].shared
     return heads
+
+
+def _build_head(name: str, task: Task, C: int, dropout: float) -> nn.Module:
+    low, high = task.label_range
+    scale = (high - low) / 5 if task.kind == "number" else 1.0
+    if scale == 1.0:
+        return HEADS[name](task, C, dropout)
+    return ScaledHead(HEADS[name](replace(task, label_range=(low / scale, high / scale)), C, dropout), scale)
+
+
+def inner(head: nn.Module) -> nn.Module:
+    """The head itself, without the factor of its labels' scale."""
+    return head.head if isinstance(head, ScaledHead) else head
 
 
 def choose_head(task: Task, pairs: str, name: str | None = None, flag: str | None = None) -> str:
@@ -254,7 +283,9 @@ def choose_head(task: Task, pairs: str, name: str | None = None, flag: str | Non
     has_two_vectors = task.is_pair and pairs == "separate"
     choices = PAIR_HEADS[task.kind] if has_two_vectors else ("linear",)
     if name is None:
-        return choices[0]
+        return "mapped_cosine" if choices[0] == "cosine" and task.label_range[0] < 0 else choices[0]
+    if name == "cosine" and task.label_range[1] <= 0:
+        raise UserError(f"{flag or f'--{task.name}_head'} cosine needs labels above 0; choose mapped_cosine")
     if name not in choices:
         flag = f"{flag or f'--{task.name}_head'} {name}"
         if not task.is_pair:

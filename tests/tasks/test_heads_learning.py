@@ -12,9 +12,7 @@ from minbert.config import BertConfig
 from minbert.data import Batch, Dataset, Example, read_examples
 from minbert.heads import HEADS, PAIR_HEADS, CosineHead, Encoded, build_heads
 from minbert.multitask import MultitaskBert
-from minbert.tasks import (
-    TASKS,
-)
+from minbert.tasks import TASKS, Task
 from minbert.tokenizer import SPECIAL, BertTokenizer
 from tests.tasks.head_inputs import COSINES, PARA, STS, fresh, pairs_of
 
@@ -172,3 +170,24 @@ def test_a_frozen_bert_under_a_small_head_does_not_learn_them_by_heart(sample):
     model.freeze_bert()
     first, last = overfit(model, batch, enough=0.02)
     assert 0.1 < last < first
+
+
+# ------------------------------------------------------------------------------------------ the labels' unit
+
+
+@pytest.mark.parametrize("name", PAIR_HEADS["number"])
+@pytest.mark.parametrize("unit", [200.0, 1e-4])
+def test_what_is_learned_does_not_depend_on_the_unit_of_the_labels(name, unit):
+    """Labels of -1 … 4 and the same labels in another unit: after 20 steps of Adam the outputs differ by that unit."""
+    outputs, labels = [], torch.tensor([-1.0, 4.0, 0.5, 2.0, 3.0, 1.0])
+    for factor in (1.0, unit):
+        torch.manual_seed(0)
+        task = Task("ease", texts=("a", "b"), label="y", kind="number", label_range=(-factor, 4 * factor))
+        head = build_heads({"ease": name}, {"ease": task}, 8, 0.0)["ease"]
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.05) if any(True for _ in head.parameters()) else None
+        for _ in range(20 if optimizer else 0):
+            optimizer.zero_grad()
+            task.loss(head(pairs_of()), factor * labels).backward()
+            optimizer.step()
+        outputs.append(head(pairs_of()) / factor)
+    torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-3)

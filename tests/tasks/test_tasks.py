@@ -164,7 +164,7 @@ def test_a_model_answers_tasks_of_ones_own_and_comes_back_from_its_file(tmp_path
         for task in model.tasks.values()
     }
     assert [model(d.batch([0, 1])).shape for d in data.values()] == [(2, 3), (2, 1), (2, 1), (2, 5)]
-    assert model.heads["ease"].linear.bias.item() == 30.0  # the middle of its scale
+    assert model.heads["ease"].scale * model.heads["ease"].head.linear.bias.item() == 30.0  # the middle of its scale
     scores = evaluate(model, data)
     assert list(scores) == ["topics", "ease", "mypair", "sst"]
     assert overall(scores, model.tasks) == pytest.approx(
