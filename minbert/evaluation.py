@@ -178,7 +178,7 @@ def cmu2023(task: Task, rows: Rows) -> str:
 
 def plain_csv(task: Task, rows: Rows) -> str:
     """The form for data sets of one's own: csv with the columns id and the label's, quoted where that is needed."""
-    cells = ([_safe(id), _safe(prediction) if task.words else prediction] for id, _, prediction in rows)
+    cells = ([_safe(id), prediction if _is_number(prediction) else _safe(prediction)] for id, _, prediction in rows)
     return _csv(["id", task.label], cells)
 
 
@@ -186,6 +186,13 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return isinstance(float(cell), float)
+    except ValueError:
+        return False
 
 
 def _safe(cell: str) -> str:

@@ -80,7 +80,9 @@ def read_examples(path: str | Path, task: Task, limit: int | None = None, split:
             if label in task.undecided:
                 undecided += 1
                 continue
-        id = values["id"].lower() if "id" in values else None
+        id = values.get("id")
+        if id is not None and task.form == "stanford":  # as the course's own scripts write it
+            id = id.lower()
         if examples.form == "cmu2023":
             renumbered, id = renumbered or id not in (None, str(number)), str(number)
         texts = tuple(values[name] for name in task.texts)

@@ -59,7 +59,7 @@ def _labels(path: Path, task: Task) -> dict[str, int]:
         if task.label not in values:
             missing = "no label in this row" if table.form == "bars" else f"no column {task.label!r}"
             raise UserError(f"{path}, line {line}: {missing}")
-        if values[task.label]:
+        if values[task.label] and all(values.get(name) for name in task.texts):
             lines.setdefault(values[task.label], line)
     return lines
 

@@ -155,10 +155,10 @@ def place(text: str) -> str:
 
 def seed(text: str) -> int:
     """A flag's type: a seed, from 0 to 2³² - 1."""
-    value = whole(text)
-    if value >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed from 0 to {2**32 - 1}")
-    return value
+    try:
+        return at_least(int, 0, most=2**32 - 1)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed from 0 to {2**32 - 1}") from error
 
 
 def rate(text: str) -> float:

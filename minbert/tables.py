@@ -66,7 +66,7 @@ def read_table(path: str | Path) -> Table:
     start = max(text.rfind("\n", 0, start), text.rfind("\r", 0, start)) + 1
     first_line, first_break = re.compile(r"([^\r\n]*)([\r\n]*)").match(text, start).groups()
     if first_line.lstrip()[0] in "{[":
-        return Table(path, "json", [], 1, _json_records(path, text.replace("\r", "\n")))
+        return Table(path, "json", [], 1, _json_records(path, text.replace("\r\n", "\n").replace("\r", "\n")))
     if re.match(r'[^\t,;"|]*\|\|\|', first_line):
         return Table(path, "bars", BARS, 1, _bars_records(_lines(text, ends_with_cr="\n" not in text)))
     lines = _lines(text, ends_with_cr="\r" in first_break and "\n" not in first_break)

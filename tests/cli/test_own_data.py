@@ -11,6 +11,8 @@ from scipy.stats import pearsonr, spearmanr
 
 import classifier
 from minbert.data import read_examples
+from minbert.errors import UserError
+from minbert.evaluation import write_predictions
 from minbert.own import own_task
 
 WORDS = {"food": ("soup", "bread", "salt"), "space": ("moon", "rocket", "star"), "sport": ("goal", "team", "coach")}
@@ -101,6 +103,37 @@ def test_a_row_that_is_left_out_makes_no_class(tmp_path):
     path.write_text("text,label\nfine,pos\nbad,neg\nwell, hmm,pos\n")
     task = own_task(path, text="text", label="label")
     assert task.words == ("neg", "pos") and [e.texts for e in read_examples(path, task)] == [("fine",), ("bad",)]
+    path.write_text("text,label\na,1\n,9999\nc,2\n,n/a\n")  # rows with an empty text are left out as well
+    assert own_task(path, text="text", label="label", regression=True).label_range == (1, 2)
+
+
+def test_ids_and_numbers_that_are_labels_are_written_as_they_stand(tmp_path):
+    path, rows = tmp_path / "train.csv", "ABC,a,-1\nabc,b,0\n=1+1,c,1\n"
+    path.write_text(f"id,text,label\n{rows}")
+    task = own_task(path, text="text", label="label")
+    write_predictions(tmp_path / "out.csv", task, read_examples(path, task, split="dev"), np.arange(3))
+    assert (tmp_path / "out.csv").read_text() == "id,label\nABC,-1\nabc,0\n'=1+1,1\n"
+
+
+def test_a_name_with_braces_is_a_name_like_others(files, go, tmp_path):
+    flags = files()
+    path = Path(flags[1]).rename(tmp_path / "news{1}{v2}.csv")
+    out, _ = go("--train", str(path), *flags[2:], "--text", "headline", "--label", "topic")
+    assert (out / "predictions" / "news{1}{v2}-dev-output.csv").exists()
+
+
+@pytest.mark.parametrize("low, head", [(0, "cosine"), (-3, "mapped_cosine")])
+def test_numbers_of_pairs_get_a_head_that_can_learn_them(tmp_path, low, head):
+    """Without weights of its own a head needs a BERT that trains; 5·cos reaches no label below 0."""
+    path = tmp_path / "train.csv"
+    path.write_text(f"a,b,y\nx,y,{low}\nz,w,5\n")
+    flags = ["--train", str(path), "--dev", str(path), "--text", "a", "--text2", "b", "--label", "y", "--regression"]
+    task = own_task(path, "a", "b", "y", regression=True)
+    for option, expected in (("pretrain", "difference"), ("finetune", head)):
+        one = classifier.for_task(classifier.get_args([*flags, "--option", option]), task)
+        assert one.heads == {"own": expected}
+    with pytest.raises(UserError, match="--head cosine has no weights"):
+        classifier.for_task(classifier.get_args([*flags, "--head", "cosine"]), task)
 
 
 @pytest.mark.parametrize("pairs", ["separate", "joint"])

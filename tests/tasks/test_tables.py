@@ -69,6 +69,11 @@ def test_the_same_rows_in_every_form(table, form):
     assert [record.values for record in table(FORMS[form]).records] == ROWS
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_of_json_has_its_number_whatever_ends_the_lines(table, end):
+    assert [record.line for record in table(end.join(json.dumps(row) for row in ROWS)).records] == [1, 2, 3, 4]
+
+
 def test_csv_with_its_defaults_does_not_read_them_all():
     """The control of the test above."""
     assert [dict(row) for row in csv.DictReader(io.StringIO(FORMS["semicolons"]))] != ROWS
