@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minbert.examples import SPLITS, Example, Examples, read_examples, read_label, read_split, read_texts
 from minbert.tasks import Task
-from minbert.tokenizer import BertTokenizer, Row
+from minbert.tokenizer import CHUNK, BertTokenizer, Row
 
 __all__ = [
     "SPLITS", "Batch", "Batches", "Dataset", "Example", "Examples", "eval_batches", "read_examples", "read_split",
@@ -29,7 +29,6 @@ __all__ = [
 
 CPU_TOKENS, GPU_TOKENS = 1024, 8192  # a batch of evaluation, with pads
 POOL = 50  # batches that are sorted by length together
-CHUNK = 10_000  # texts that are tokenised at a time, since the tokenizer's own record of a text takes kilobytes
 
 
 # ---------------------------------------------------------------------------------------------- encoding

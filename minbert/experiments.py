@@ -165,7 +165,8 @@ def state_of(job: Job) -> str:
             task, split = place.split("/")
             if sha256_once(files[task][split]) != before:
                 raise UserError(f"{files[task][split]}: is not what it was when {path} was written; name another --out")
-        finished.append(bool(run.get("finished")))
+        lacks = values.get("skip_predictions") is False and not (path.parent / "predictions").is_dir()
+        finished.append(bool(run.get("finished")) and not lacks)
     return "new" if not finished else "done" if all(finished) and len(finished) >= len(folders) else "stopped"
 
 
@@ -191,10 +192,12 @@ def run_all(jobs: list[Job], at_once: int) -> dict[str, str]:
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
 
-    def end(job: Job, failed: bool):
+    def end(job: Job, status: int):
+        failed = status != 0
         if failed:
             lines = job.log.read_text("utf-8", errors="replace").strip().splitlines()
-            problems[job.name] = lines[-1].removeprefix("error: ") if lines else "it was killed"
+            killed = f"it was killed by signal {-status}"  # by the system, where the memory is full
+            problems[job.name] = killed if status < 0 else (lines or ["no message"])[-1].removeprefix("error: ")
         n, minutes = len(jobs) - len(waiting) - len(running), (time.monotonic() - start) / 60
         left = f"; about {minutes / n * (len(jobs) - n):.1f} min left" if n < len(jobs) else ""
         result = f"failed ({problems[job.name]})" if failed else "done"
@@ -208,7 +211,7 @@ def run_all(jobs: list[Job], at_once: int) -> dict[str, str]:
                 waiting.remove(job)
                 if job.after in problems:
                     job.log.write_text(f"error: its weights, {job.after}, are not there\n", encoding="utf-8")
-                    end(job, failed=True)
+                    end(job, 1)
                     continue
                 with open(job.log, "w", encoding="utf-8") as log:
                     command = [sys.executable, *command_for(job)]
@@ -217,7 +220,7 @@ def run_all(jobs: list[Job], at_once: int) -> dict[str, str]:
             time.sleep(0.1)
             for job, process in [pair for pair in running.values() if pair[1].poll() is not None]:
                 del running[job.name]
-                end(job, failed=process.returncode != 0)
+                end(job, process.returncode)
     finally:
         for _, process in running.values():
             process.terminate()

@@ -34,6 +34,7 @@ from torch import Tensor
 from minbert.errors import UserError
 from minbert.vocabulary import SPECIAL, build, complete, lowers, read_tokenizer, write_tokenizer
 
+CHUNK = 10_000  # texts that are tokenised at a time, since the library's own record of a text takes kilobytes
 PADDING = {False: None, "do_not_pad": None, True: "longest", "longest": "longest", "max_length": "max_length"}
 TRUNCATION = {False: None, None: None, "do_not_truncate": None, True: "longest_first", "longest_first": "longest_first",
               "only_first": "only_first", "only_second": "only_second"}  # fmt: skip
@@ -120,8 +121,11 @@ class BertTokenizer:
             return self(text, text_pair, **options)["input_ids"]
         if text_pair is not None or options:
             raise TypeError("encode of several texts takes nothing else; for pairs and options call the tokenizer")
-        texts = [self._clean(one) for one in text]
-        return [encoding.ids for encoding in self._pieces.encode_batch(texts, add_special_tokens=False)]
+        rows, texts = [], [self._clean(one) for one in text]
+        for start in range(0, len(texts), CHUNK):
+            encodings = self._pieces.encode_batch(texts[start : start + CHUNK], add_special_tokens=False)
+            rows += [encoding.ids for encoding in encodings]
+        return rows
 
     def _clean(self, text: str) -> str:
         """`text` with small sigmas for capital ones, where the library would lower-case each letter by itself."""

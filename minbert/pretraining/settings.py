@@ -15,6 +15,8 @@ from minbert.pretraining.masking import Masking
 from minbert.settings import data_folder, find_file, per_task
 from minbert.tasks import TASKS
 
+WEIGHTS = {"mlm": "0.7", "nli": "0.3"}  # of the lessons' losses where both are trained, w₁ and w₂
+
 
 def get_args(argv: Sequence[str] | None = None) -> Namespace:
     """Read the flags; flags that cannot be combined stop the program here, in one line."""
@@ -45,7 +47,8 @@ def finish(args: Namespace) -> Namespace:
     args.corpus = list(dict.fromkeys(corpus))
     files = to_read(args.tasks, args.corpus)
     args.limit = per_task("--limit", args.limit, files, int, of="") if args.limit else {}
-    words = (args.weights or ("0.7,0.3" if len(args.tasks) == 2 else "1")).split(",")
+    default = ",".join(WEIGHTS[name] for name in args.tasks) if len(args.tasks) == 2 else "1"
+    words = (args.weights or default).split(",")
     try:
         args.weights = dict(zip(args.tasks, map(at_least(float, 0, above=True), words), strict=True))
     except (ValueError, argparse.ArgumentTypeError) as error:
