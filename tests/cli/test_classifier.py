@@ -8,7 +8,7 @@ import pytest
 
 import classifier
 from minbert.flags import flags_of
-from tests.cli.folders import WholeRun, equal
+from tests.cli.folders import WholeRun, equal, write_cfimdb
 from tests.cli.runs import FULL
 
 OWN = {"--train", "--dev", "--test", "--text", "--text2", "--label", "--regression", "--head", "--cfimdb_batch_size",
@@ -55,6 +55,17 @@ def test_a_bad_label_of_the_second_data_set_is_found_before_the_first_trains(tin
         shutil.copy(data / f"ids-sst-{split}.csv", data / f"ids-cfimdb-{split}.csv")
     argv = f"--pretrained {tiny} --data {data} --out {tmp_path / 'out'} --epochs 1 --limit 8".split()
     assert "ids-cfimdb-train.csv, line " in refusal(classifier.main, argv)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["data/ids-sst-dev.csv", "out/sst/run.json"])
+def test_an_output_in_the_first_data_set_s_place_is_refused_before_it_trains(tiny, sample, tmp_path, refusal, place):
+    """--dev_out is the last data set's; the first one's files and folder are not for its predictions either."""
+    shutil.copytree(sample, tmp_path / "data")
+    write_cfimdb(sample, tmp_path / "data")
+    argv = f"--pretrained {tiny} --data {tmp_path / 'data'} --out {tmp_path / 'out'} --epochs 1 --limit 8".split()
+    line = refusal(classifier.main, [*argv, "--dev_out", str(tmp_path / place)])
+    assert f"--dev_out {tmp_path / place}: is a file that the run reads or keeps" in line
     assert not (tmp_path / "out").exists()
 
 

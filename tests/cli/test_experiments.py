@@ -262,3 +262,8 @@ def test_the_state_of_a_classifiers_run_is_that_of_all_its_folders(tmp_path, mor
         states.append(experiments.state_of(job))
         (job.out / name / "run.json").write_text(json.dumps(run | {"finished": "2026"}))
     assert [*states, experiments.state_of(job)] == ["new", *["stopped"] * (2 * len(folders) - 1), "done"]
+    (job,) = jobs("--table", "baseline-frozen", "--out", str(tmp_path), "--predictions", *more)
+    assert experiments.state_of(job) == "stopped"  # they are still to be written
+    for name in folders:
+        (job.out / name / "predictions").mkdir()
+    assert experiments.state_of(job) == "done"

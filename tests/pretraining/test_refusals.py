@@ -122,5 +122,6 @@ def test_without_the_projects_data_the_files_are_those_in_data_here(tmp_path, sa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(sample)
     args = get_args(["--out", "out"])
+    assert get_args(["--out", "out", "--tasks", "nli,mlm"]).weights == args.weights == {"mlm": 0.7, "nli": 0.3}
     assert args.data == Path("data") == multitask_classifier.get_args([]).data
     assert args.files["nli"]["train"] == Path("data", "nli-train.csv")

@@ -120,6 +120,7 @@ def test_a_folder_of_the_users_with_that_name_stays(argv, tmp_path):
         (["--sst_dev_out", "{out}/a", "--sst_test_out", "{out}/a"], "another flag names the same file"),
         (["--sst_dev_out", "{out}/link/../a", "--sst_test_out", "{out}/a"], "another flag names the same file"),
         (["--sst_dev_out", "{data}"], "is a folder; name a file"),
+        (["--sst_test_out", "{out}/predictions/sst-dev-output.csv"], "is the place of other predictions"),
     ],
 )
 def test_an_output_that_is_an_input_is_refused_before_anything_is_touched(argv, sample, tmp_path, refusal, flags, said):
