@@ -158,7 +158,7 @@ def seed(text: str) -> int:
     try:
         return at_least(int, 0, most=2**32 - 1)(text)
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed from 0 to {2**32 - 1}") from error
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a seed from 0 to {2**32 - 1}") from error
 
 
 def rate(text: str) -> float:

@@ -93,7 +93,7 @@ RIGHT = {  # what is unusual → the project, and a part of the reason why somet
     "a loss on its way to the GPU": (heads(HEAD, HEAD + ".cuda()", INIT, INIT + "\n        self.cuda()"), ""),
     "one argument more": (
         heads("def predict_sentiment(self, ids, mask):", "def predict_sentiment(self, ids, mask, temperature):"),
-        "is not called with (ids, mask)",
+        "does not take (ids, mask)",
     ),
     "a cross-encoder": (
         heads(PAIR, "def predict_paraphrase(self, input_ids, attention_mask):\n"

@@ -215,7 +215,7 @@ def test_a_model_with_a_weight_that_is_not_finite_is_not_written(tmp_path, value
     model = build()
     with torch.no_grad():
         model.bert.pooler_dense.bias[3] = value
-    with pytest.raises(UserError, match=r"bert\.pooler_dense\.bias is not finite"):
+    with pytest.raises(UserError, match=r"bert\.pooler_dense\.bias is not a finite number"):
         save_model(tmp_path / "model", model, BertTokenizer(VOCAB))
     assert not list(tmp_path.iterdir())
 

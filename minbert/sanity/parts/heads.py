@@ -164,7 +164,7 @@ def a_probability(s: Subject) -> Tensor:
 
 
 def _sources(module: nn.Module) -> list[str]:
-    """The functions of a model's class without its other heads; for the reference, a word that stands for them."""
+    """The functions of a model's class without its other heads; for the check's own model, a word in its place."""
     try:
         text = inspect.getsource(type(module))
     except (OSError, TypeError):
