@@ -72,7 +72,7 @@ class LoRA(nn.Module):
 
 
 class Subject:
-    """A LoRA, theirs or the reference. `make` puts it on a linear layer, which it may change."""
+    """A LoRA, theirs or our own. `make` puts it on a linear layer, which it may change."""
 
     def use(self, module: nn.Module, name: str):
         module.use(name)

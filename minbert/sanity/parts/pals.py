@@ -81,7 +81,7 @@ class TS(nn.Module):
 
 
 class Added:
-    """A BERT of L layers with a task's layers beside them, theirs or the reference."""
+    """A BERT of L layers with a task's layers beside them, theirs or our own."""
 
     def added(self, bert: nn.Module) -> dict[str, nn.Parameter]:
         """The added layers' parameters, each once."""

@@ -98,7 +98,7 @@ RIGHT = {
 
 
 class Subject:
-    """A SMART, theirs or the reference."""
+    """A SMART, theirs or our own."""
 
     def dropout(self, f, x) -> Tensor:
         """The term with a model that is training."""
