@@ -68,8 +68,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
         with RunFolder(args.out).held(args) as args.folder:
             args.folder.start(args, describe(args))
             return train(model, tokenizer, data, args)
-    tasks = [task for task in data if any(p.requires_grad for p in model.parameters_of(task))]
-    learners = [task for task in tasks if task in args.train_tasks]
+    learners = [task for task in data if model.learns(task) and task in args.train_tasks]
     if not learners:
         raise UserError(IDLE)
     train_sets = {task: data[task]["train"] for task in learners}
@@ -190,10 +189,10 @@ def build_model(args: Namespace) -> MultitaskBert:
     total, n = sum(p.numel() for p in model.parameters()), sum(trained.values())
     parts = ", ".join(f"{part} {numbers:,}" for part, numbers in trained.items())
     print(f"{'parameters':18} {n:,} trained ({parts}) of {total:,}: {n / total:.1%}")
-    idle = {task for task in args.tasks if not any(p.requires_grad for p in model.parameters_of(task))}
-    if idle >= set(args.train_tasks):
+    idle = [task for task in args.tasks if not model.learns(task)]
+    if set(idle) >= set(args.train_tasks):
         raise UserError(IDLE)
-    for task in sorted(idle):
+    for task in idle:
         print(f"{task} has nothing to learn: its head has no weights and BERT is frozen", file=sys.stderr)
     return model
 

@@ -130,6 +130,10 @@ class MultitaskBert(nn.Module):
         yield from (p for name, p in self.bert.named_parameters() if others.isdisjoint(name.split(".")))
         yield from self.heads[task].parameters()
 
+    def learns(self, task: str) -> bool:
+        """Whether anything trains that a task's outputs depend on; a cosine on a frozen BERT has nothing."""
+        return any(p.requires_grad for p in self.parameters_of(task))
+
     def freeze_bert(self):
         """Freeze BERT's pretrained weights; the heads and the additions train."""
         for name, parameter in self.bert.named_parameters():

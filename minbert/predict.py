@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minbert import processes
 from minbert.checkpoint import load_model
+from minbert.command_line import OF_THE_CALL
 from minbert.data import Dataset, Example
 from minbert.engine import find_device
 from minbert.errors import UserError
@@ -21,8 +22,7 @@ from minbert.run import checkpoints
 from minbert.state import is_state
 from minbert.tokenizer import BertTokenizer
 
-OWN = ("out", "predict", "predict_only", "use_gpu", "precision", "attention", "local_files_only", "overwrite")  # flags
-# of a prediction itself; all others are the run's
+OF_A_PREDICTION = (*OF_THE_CALL, "use_gpu", "precision", "attention", "local_files_only")  # other flags are the run's
 
 
 def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
@@ -119,7 +119,7 @@ def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
         raise UserError(f"{path}: names no files of {', '.join(missing)}, whose data came from a program; "
                         "--predict_only needs files")  # fmt: skip
     for key, value in args.changed.items():
-        if key not in OWN and as_json(flags.get(key)) != as_json(value):
+        if key not in OF_A_PREDICTION and as_json(flags.get(key)) != as_json(value):
             flag = flags_of(args.script)[key].written(args.changed)
             raise UserError(f"{flag}: --predict_only takes this from the run in {args.out}; leave the flag out")
     if "precision" not in args.changed:

@@ -89,11 +89,6 @@ class BertTokenizer:
         """Read a model's directory, or its `vocab.txt` with the settings beside it (see `vocabulary.py`)."""
         return cls(read_tokenizer(Path(path))[0], max_length=max_length)
 
-    @classmethod
-    def from_json(cls, text: str, max_length: int = 512) -> "BertTokenizer":
-        """Make the tokenizer again from the text of `to_json`."""
-        return cls(Tokenizer.from_str(text), max_length=max_length)
-
     def to_json(self) -> str:
         """The whole tokenizer except `max_length`, in the format of a tokenizer.json."""
         return self._pieces.to_str()

@@ -269,9 +269,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int):
     for piece, i in pieces.items():
         lines[i] = piece
     whole, cleaning = json.loads(tokenizer.to_str()), settings_of(tokenizer.normalizer)
-    simple = (cleaning.get("type") == "BertNormalizer" and cleaning["clean_text"]
-              and settings_of(tokenizer.pre_tokenizer).get("type") == "BertPreTokenizer"
-              and tokenizer.model.max_input_chars_per_word == LONGEST)  # fmt: skip
+    usual = tokenizer.model.max_input_chars_per_word == LONGEST
+    simple = cleans_as_bert(tokenizer) and cleaning["clean_text"] and usual
     settings = {"tokenizer_class": "BertTokenizer" if simple else GENERIC[0], "model_max_length": max_length}
     settings |= {name: cleaning[key] for name, key in SETTINGS.items()} if simple else {}
     settings |= {f"{piece[1:-1].lower()}_token": piece for piece in SPECIAL}

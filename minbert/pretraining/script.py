@@ -5,7 +5,7 @@ from argparse import Namespace
 
 from minbert import processes
 from minbert.data import Batches
-from minbert.engine import checked_step, find_device, seed_everything
+from minbert.engine import checked_step, seed_everything, settle_device
 from minbert.epoch_log import EpochLog
 from minbert.errors import one_line_errors
 from minbert.evaluation import evaluate
@@ -112,7 +112,7 @@ def report(run: Run, epoch: int, epochs: int, numbers: dict, results: dict):
 def run(args: Namespace):
     """Read, load, train."""
     check_places(args, SAVED)
-    device = find_device(args.use_gpu)
+    device = settle_device(args)
     with RunFolder(args.out, SAVED).held(args) as args.folder:
         seed_everything(args.seed)
         tokenizer = processes.first_alone(lambda: load_tokenizer(args.pretrained, args.local_files_only))
