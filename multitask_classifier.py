@@ -26,12 +26,13 @@ from minbert.average import Average
 from minbert.checkpoint import about_model, save_model, save_trained
 from minbert.compiled import compile_layers
 from minbert.data import Batches, Dataset, read_split
+from minbert.description import describe
 from minbert.dropout import draw_in_blocks
 from minbert.engine import Portions, checked_step, find_device, seed_everything, settle_device
 from minbert.epoch_log import EpochLog, report
 from minbert.errors import UserError, one_line_errors
 from minbert.evaluation import evaluate, overall, remembered
-from minbert.folder import RUNS, RunFolder, check_places, describe, free_folder
+from minbert.folder import RUNS, RunFolder, check_places, free_folder
 from minbert.hub import find
 from minbert.multitask import MultitaskBert
 from minbert.optimizer import AdamW, lr_factor, parameter_groups

@@ -6,8 +6,8 @@ The modules read as a tutorial in this order; each imports only from those befor
     the techniques    dropout  compiled  lora  pals  smart  rdrop  average  pcgrad  sampling  additions
     the tasks         tasks  tables  examples  data  heads  multitask  evaluation
     weights           strict  cache  minilm  foreign  hub  pretrained  checkpoint
-    a run             settings  folder  terms  engine  run  epoch_log  predict  own  submit  report  results
-                      experiments
+    a run             settings  description  folder  terms  engine  run  epoch_log  predict  own  submit  report
+                      results  experiments
     before the tasks  pretraining
     to learn from     sanity  reading  trace  exercise
 

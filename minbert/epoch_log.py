@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minbert.description import peak_memory
 from minbert.evaluation import overall
-from minbert.folder import peak_memory
 from minbert.multitask import MultitaskBert
 from minbert.run import Run
 

@@ -31,6 +31,7 @@ WINGS = {
     "weights": ("strict", "cache", "minilm", "foreign", "hub", "pretrained", "checkpoint"),
     "a run": (
         "settings",
+        "description",
         "folder",
         "terms",
         "scaling",

@@ -5,11 +5,12 @@ from argparse import Namespace
 
 from minbert import processes
 from minbert.data import Batches
+from minbert.description import describe
 from minbert.engine import checked_step, seed_everything, settle_device
 from minbert.epoch_log import EpochLog
 from minbert.errors import one_line_errors
 from minbert.evaluation import evaluate
-from minbert.folder import RunFolder, check_places, describe
+from minbert.folder import RunFolder, check_places
 from minbert.hub import find
 from minbert.optimizer import AdamW, lr_factor, parameter_groups
 from minbert.pretrained import SAVED, load_tokenizer, save_pretrained

@@ -1,0 +1,94 @@
+"""What run.json says of a run: the command, its flags, its files with their sha256, the versions and the machine.
+
+The run's folder keeps it (`folder.py`), --resume compares it, and the page about runs shows it (`report/`).
+"""
+
+import contextlib
+import os
+import platform
+import shlex
+import sys
+from argparse import Namespace
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minbert import processes
+from minbert.files import sha256
+from minbert.recipe import SCRIPTS
+
+READ = (  # files of a directory of weights
+    "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.index.json", "config.json", "vocab.txt", "added_tokens.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "state.json",
+)  # fmt: skip
+PACKAGES = ("minbert", "torch", "numpy", "scipy", "tokenizers", "safetensors", "huggingface_hub")
+
+
+def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
+    """The content of a new run's run.json. weights: the directory or the checkpoint that the run starts from."""
+    parts = {path.name: path for pattern in READ for path in (weights.glob(pattern) if weights else ())}
+    parts = dict(sorted(parts.items())) if parts or not weights else {"the checkpoint": weights}
+    files = {task: {split: str(path) for split, path in paths.items()} for task, paths in args.files.items()}
+    data = {f"{task}/{split}": Path(path) for task, paths in files.items() for split, path in paths.items()}
+    return {
+        "command": shlex.join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "script": SCRIPTS[args.script],
+        "seed": args.seed,
+        "changed": args.changed,
+        "flags": args.values,
+        "plan": {
+            "files": files,
+            "outs": {task: {split: str(path) for split, path in paths.items()} for task, paths in args.outs.items()},
+            "prediction_name": args.prediction_name,
+            "course_folder": str(args.course_folder) if args.course_folder else None,
+            "limit": args.limit,
+        },
+        "weights": {"name": str(args.pretrained)}
+        | {name: sha256(path) for name, path in parts.items() if path.is_file()},
+        "data": {place: sha256(path) for place, path in data.items() if path.is_file()},
+        "versions": versions(),
+        "machine": machine(args.use_gpu),
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages in use."""
+    result = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # not installed, but run from its sources
+            result[name] = version(name)
+    return result
+
+
+def machine(use_gpu: bool) -> dict[str, Any]:
+    """The processor, how many processes and threads of PyTorch use it, and the GPU that the run uses, if any."""
+    result = {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    result["processes"] = processes.size()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        result["processor"] = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        result["processor"] = platform.processor() or platform.machine()
+    if torch.cuda.is_initialized() or (use_gpu and torch.cuda.is_available()):  # the name alone would initialize it
+        result["gpu"] = torch.cuda.get_device_name()
+    elif use_gpu and torch.backends.mps.is_available():
+        result["gpu"] = "MPS"
+    return result
+
+
+def peak_memory() -> float:
+    """The most memory held so far, in GiB: on a CUDA device by the run, else by the process and its earlier runs."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**30
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
