@@ -1,4 +1,4 @@
-"""A running mean of the weights, with which the model is evaluated and kept (Polyak & Juditsky 1992).
+"""A running mean of the weights, with which the model is evaluated and kept (after Polyak & Juditsky 1992).
 
 Each step of AdamW follows the gradient of one small batch, so the weights move around the point that they approach. A
 mean over the last steps lies nearer to that point:
@@ -7,7 +7,8 @@ mean over the last steps lies nearer to that point:
 
 θ are the weights that train; training itself does not use θ̄. β = .999 is a mean over about 1/(1 - β) = 1,000 steps. In
 the first steps β_t is smaller, so that the mean soon forgets the weights with which training began (the ramp is that
-of TensorFlow's `ExponentialMovingAverage`). Tarvainen & Valpola 2017 take such a mean as their teacher.
+of TensorFlow's `ExponentialMovingAverage`). Polyak & Juditsky give all steps the same weight; here older steps count
+less. Tarvainen & Valpola 2017 take such a mean as their teacher.
 
 A learning rate that falls to zero (`--lr_decay linear`) has the same effect at the end; the mean helps earlier, and
 where the rate is constant (minbert/recipes/RESULTS.md has figures).

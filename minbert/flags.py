@@ -117,8 +117,8 @@ TABLE: dict[str, list[Flag]] = {
              "minbert/heads.py", choices="heads.HEADS", scripts="c", needs="--text2"),
         Flag("--sts_head", "head of STS's separate pairs (default: cosine)", choices="heads.PAIR_HEADS.number",
              scripts="m"),
-        Flag("--sts_loss", "squared error, or pull cosines up and down", default="mse", choices="tasks.STS_LOSSES",
-             scripts="m"),
+        Flag("--sts_loss", "squared error on a scale from 0 to 1, or pull cosines up and down", default="mse",
+             choices="tasks.STS_LOSSES", scripts="m"),
     ],
     "additions to BERT": [
         Flag("--freeze_bert", "train the additions and the heads alone", None, False, needs="--adapter",

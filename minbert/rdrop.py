@@ -7,8 +7,10 @@ dropout, and gives the outputs f₁ and f₂:
     loss = ½·(L(f₁) + L(f₂)) + α·½·mean ℓ_s(f₁, f₂)
 
 ℓ_s is the task's symmetric divergence (`smart.py`): KL both ways for classes, the same with a sigmoid for one logit,
-the squared error for numbers. Gradients flow through both passes. α is about 1 in fine-tuning; the paper's
-translation runs have 5. A step costs two passes instead of one.
+the squared error for numbers. Gradients flow through both passes. A step costs two passes instead of one.
+
+The paper's equation (3) adds the two losses, L(f₁) + L(f₂) + α·½·mean ℓ_s. That is twice the loss here with half of its
+α: the paper's α = 1 is .5 here, and 5, its value for translation, is 2.5. The mean keeps the size of the loss.
 
 Four mistakes are common in public code: one pass is detached; a single logit goes through a softmax, which is 1
 whatever the logit is; the divergence is KL in one direction only; the second pass runs in evaluation mode.
@@ -23,8 +25,8 @@ from minbert.parser import Flag, number
 
 FLAGS = {
     "rdrop": [
-        Flag("--rdrop", "weight α of the difference between two passes with other dropout (the paper's: 1 to 5); see "
-             "minbert/rdrop.py", number, 0.0, "ALPHA", example="10"),
+        Flag("--rdrop", "weight α of the difference between two passes with other dropout (half of the paper's α); "
+             "see minbert/rdrop.py", number, 0.0, "ALPHA", example="10"),
     ]
 }  # fmt: skip
 

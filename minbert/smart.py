@@ -14,6 +14,9 @@ Gradient ascent searches for the maximum (the paper's Algorithm 1). It starts fr
     g = ∇_x̃ ℓ_s(f(x̃), f(x))                    the direction in which the output changes most
     x̃ ← Π_ε(x̃ + η·g/‖g‖_∞)                     a step there; Π_ε keeps each number of x̃ within ε of that of x
 
+The gradient is taken at x̃. At x itself it is 0, since ℓ_s has its minimum there (Algorithm 1 of Hollister, Cooper &
+Brink has this error). ‖g‖_∞ is that of one row: the two sentences of a separate pair are two rows.
+
 Nearness: the Bregman proximal point method keeps the outputs near those of θ̃, a running mean of the weights so far.
 
     D(θ, θ̃) = mean ℓ_s(f(x; θ), f(x; θ̃))        mean over the examples
@@ -44,7 +47,8 @@ from minbert.parser import Flag, at_least, betas, names, number, positive
 
 FLAGS = {
     "smart": [
-        Flag("--smart", "weight λ of the smoothness term (the paper's: 5); see minbert/smart.py", number, 0.0, "LAMBDA",
+        Flag("--smart", "weight λ of the smoothness term (the paper has 1, 3 and 5, reports A and B 5); see "
+             "minbert/smart.py", number, 0.0, "LAMBDA",
              example="100 --smart_epsilon 0.1"),
         Flag("--smart_epsilon", "radius ε around the embeddings (default: 1e-5, the paper's; 0.05 for relative noise)",
              positive, None, "E", needs="--smart", example="0.2"),
@@ -201,7 +205,8 @@ def exact(model: nn.Module) -> Iterator[None]:
 class Proximal:
     """θ̃, the running mean of a model's weights, and the term that keeps the model's outputs near those of θ̃.
 
-    betas: β in the first tenth of the training, and after it (the paper's .99 and .999; two equal ones for a constant).
+    betas: β in the first tenth of the training, and after it (the paper's .99 and .999 unless given; `--bregman` has a
+    constant .995, as the reports; two equal ones are a constant).
     Memory: one copy of the parameters that train. θ̃ starts as θ.
     """
 

@@ -19,7 +19,8 @@ from tests.techniques.test_smart_divergences import check_precision, check_yes_o
 
 def algorithm_1(
     dropout=False, bf16=False, sign=1, project=True, rows=True, unit_start=False, pads_move=False,
-    once=False, in_grad=False, after="as before", outer=lambda f, x, delta: (f(x + delta), f(x)), mean=torch.mean,
+    once=False, in_grad=False, at_x=False, after="as before",
+    outer=lambda f, x, delta: (f(x + delta), f(x)), mean=torch.mean,
 ):  # fmt: skip
     """Jiang et al. 2020, Algorithm 1, lines 3 to 8, row by row. Every option is a mistake."""
 
@@ -35,7 +36,7 @@ def algorithm_1(
             for _ in range(1 if once else steps):
                 if mask is not None and not pads_move:
                     delta[mask == 0] = 0
-                x_tilde = (x + delta).detach().requires_grad_()
+                x_tilde = (x if at_x else x + delta).detach().requires_grad_()
                 distances = divergence(f(x_tilde), f(x).detach())
                 before = distances.mean().detach() if before is None else before
                 if in_grad:
@@ -64,6 +65,7 @@ WRONG = {
     "starts anywhere": algorithm_1(unit_start=True),
     "pads move": algorithm_1(pads_move=True),
     "one step whatever K": algorithm_1(once=True),
+    "gradient at x": algorithm_1(at_x=True),
     "into .grad": algorithm_1(in_grad=True),
     "leaves the model in eval": algorithm_1(after="eval"),
     "leaves the model in train": algorithm_1(after="train"),
@@ -113,9 +115,16 @@ def autocast(method, task: str, pairs: str):
 WORST_POINT = ("descends", "of size 1", "starts anywhere", "sum, not mean")
 ONE_PASS = ("clean pass detached", "perturbed pass detached")
 MISTAKES = {  # check → the mistakes that fail it
-    "algorithm 1": (*WORST_POINT, "one norm for the batch", "pads move", *ONE_PASS, "x̃ detached from x"),
+    "algorithm 1": (
+        *WORST_POINT,
+        "gradient at x",
+        "one norm for the batch",
+        "pads move",
+        *ONE_PASS,
+        "x̃ detached from x",
+    ),
     "algorithm 1 with three steps": ("one step whatever K",),
-    "a linear model": (*WORST_POINT, "one norm for the batch"),
+    "a linear model": (*WORST_POINT, "gradient at x", "one norm for the batch"),
     "a logistic model": WORST_POINT,
     "a logistic model of two logits": WORST_POINT,
     "the mask": ("pads move",),

@@ -39,8 +39,8 @@ def near(share: float, expected: float, n: int) -> bool:
 @pytest.mark.parametrize(
     "masking", [Masking(), Masking(0.3, 0.8, 0.2), Masking(0.15, 1.0, 0.0), Masking(whole_words=True)]
 )
-def test_masking_statistics_over_a_million_tokens(masking):
-    seen, chosen = Masker(TOKENIZER, masking)(IDS, generator_for(1))
+def test_masking_statistics_over_a_million_tokens(masking, masker=Masker):
+    seen, chosen = masker(TOKENIZER, masking)(IDS, generator_for(1))
     n = int(ORDINARY.sum())
     assert n > 1_000_000
     assert not chosen[~ORDINARY].any()  # no special token, no pad
@@ -73,10 +73,10 @@ def test_same_numbers_same_masks_other_pass_other_masks():
     assert abs(both.item() - 0.15**2) < 0.01  # they fall together as often as independent ones do
 
 
-def test_whole_words_are_chosen_with_all_their_pieces():
+def test_whole_words_are_chosen_with_all_their_pieces(masker=Masker):
     goes_on = torch.tensor([piece.startswith("##") for piece in TOKENIZER.vocab])[IDS]
     for whole, expected in ((True, 1.0), (False, 0.7450)):  # .15² + .85²
-        _, chosen = Masker(TOKENIZER, Masking(whole_words=whole))(IDS, generator_for(2))
+        _, chosen = masker(TOKENIZER, Masking(whole_words=whole))(IDS, generator_for(2))
         pairs = goes_on[:, 1:] & ORDINARY[:, :-1]
         same = (chosen[:, 1:] == chosen[:, :-1])[pairs].double().mean().item()
         assert abs(same - expected) < 0.005

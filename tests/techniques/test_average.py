@@ -24,9 +24,9 @@ def walk(model: nn.Module, steps: int):
         yield
 
 
-def test_after_the_ramp_the_mean_is_that_of_pytorchs_averaged_model():
+def test_after_the_ramp_the_mean_is_that_of_pytorchs_averaged_model(kind=Average):
     model = nn.Linear(3, 2).double()
-    average = Average(model, 0.9)
+    average = kind(model, 0.9)
     for _ in walk(model, 100):  # (1 + 100)/(10 + 100) is above .9
         average.update()
     theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
@@ -40,10 +40,10 @@ def test_after_the_ramp_the_mean_is_that_of_pytorchs_averaged_model():
         assert not torch.allclose(average.mean[name], model.get_parameter(name))
 
 
-def test_the_first_means_are_those_of_the_ramp_worked_by_hand():
+def test_the_first_means_are_those_of_the_ramp_worked_by_hand(kind=Average):
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0.0)
-    average = Average(model, 0.5)
+    average = kind(model, 0.5)
     model.weight.data.fill_(1.0)
     expected = (0.9, 0.9 * 2 / 11 + 9 / 11)  # β₀ = 1/10, β₁ = 2/11, of the values 0, 1 and 1
     for value in expected:
@@ -55,9 +55,9 @@ def test_the_first_means_are_those_of_the_ramp_worked_by_hand():
     assert average.mean["weight"].item() == pytest.approx(expected[1] / 2)
 
 
-def test_the_model_has_the_mean_inside_and_its_own_bits_again_after_an_error():
+def test_the_model_has_the_mean_inside_and_its_own_bits_again_after_an_error(kind=Average):
     model = nn.Linear(3, 2)
-    average = Average(model, 0.9)
+    average = kind(model, 0.9)
     for _ in walk(model, 5):
         average.update()
     own, mean = model.weight.clone(), average.mean["weight"].clone()
@@ -114,10 +114,10 @@ def test_a_signal_while_the_weights_are_swapped_saves_those_that_train(tmp_path,
     assert not differences(saved(), expected)
 
 
-def test_frozen_weights_have_no_mean_and_beta_0_keeps_nothing():
+def test_frozen_weights_have_no_mean_and_beta_0_keeps_nothing(kind=Average):
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     model[0].requires_grad_(False)
-    assert set(Average(model, 0.9).mean) == {"1.weight", "1.bias"}
+    assert set(kind(model, 0.9).mean) == {"1.weight", "1.bias"}
     assert not Average(model, 0.0).mean
 
 

@@ -145,6 +145,16 @@ def test_alpha_0_is_the_mean_of_two_plain_losses(kind, term=RDropTerm):
 
 
 @kinds
+def test_twice_the_loss_is_the_papers_equation_3_with_twice_the_alpha(kind, term=RDropTerm):
+    """L = L(f₁) + L(f₂) + α·½·(KL(p‖q) + KL(q‖p)), a mean over the examples."""
+    total, _, _ = total_and_gradient(kind, term)
+    _, _, f1, f2 = outputs_by_hand(kind)
+    loss, labels = KINDS[kind][1], torch.tensor(KINDS[kind][3], dtype=torch.float64)
+    papers = 2 * ALPHA
+    close(2 * total, loss(f1, labels) + loss(f2, labels) + papers / 2 * distance_by_hand(kind, f1, f2))
+
+
+@kinds
 def test_exchanging_the_two_passes_changes_nothing(kind, term=RDropTerm):
     total, gradient, _ = total_and_gradient(kind, term)
     exchanged, its_gradient, _ = total_and_gradient(kind, term, masks=MASKS[::-1])
@@ -201,6 +211,22 @@ def test_a_step_of_bert_is_the_formula_on_two_passes_with_dropouts_next_draws(ta
             torch.testing.assert_close(p.grad, gradient, rtol=1e-9, atol=1e-12, msg=name)
     close(log["rdrop"]["distance"].detach(), TASKS[task].divergence(f1, f2).mean().detach() / 2)
     assert model.training and all(module.training for module in model.modules())
+
+
+def test_a_task_without_dropout_has_the_plain_loss_and_its_gradient():
+    """STS's cosine has no dropout of its own, so that with none inside BERT both passes are equal."""
+    torch.manual_seed(0)
+    config = replace(CONFIG, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = MultitaskBert(BertModel(config), NAMES, heads={"sts": "cosine"}, dropout=0.3).double().train()
+    for task, plain in (("sts", True), ("sst", False)):
+        batch, gradients = double_batch(task), []
+        for terms in ({}, {"rdrop": RDropTerm(model, 0, ALPHA)}):
+            model.zero_grad()
+            torch.manual_seed(5)
+            log = backward(Pass(model, batch, TASKS[task].loss), terms)
+            gradients.append(model.bert.pooler_dense.weight.grad.clone())
+        assert (log["rdrop"]["distance"] == 0) == plain
+        assert torch.allclose(*gradients, rtol=1e-12, atol=0) == plain
 
 
 def test_one_dropout_above_0_is_enough_and_without_any_the_term_is_refused():
