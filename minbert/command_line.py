@@ -17,8 +17,9 @@ from minbert.parser import Flag, Parser
 from minbert.recipe import SCRIPTS, Recipe, letter_of, listing, names, read_recipe
 
 BY_CONTENT = ("data", "pretrained")  # --resume may name another place, if the content is the same
-OF_THE_CALL = ("out", "resume", "overwrite", "predict", "predict_only")  # --resume does not take them from run.json
-FREE = (*BY_CONTENT, *OF_THE_CALL, "save_every", "skip_predictions", "local_files_only", "use_gpu")  # may be given anew
+# --resume does not take these from run.json; predictions that were skipped could not be asked for otherwise.
+OF_THE_CALL = ("out", "resume", "overwrite", "predict", "predict_only", "skip_predictions")
+FREE = (*BY_CONTENT, *OF_THE_CALL, "save_every", "local_files_only", "use_gpu")  # may be given anew
 
 
 def make_parser(script: str, description: str, prog: str | None = None) -> Parser:

@@ -93,6 +93,15 @@ def test_a_folder_with_another_run_is_refused(runs, words, refusal):
     assert "--limit 6, not 5" in line and "name another --out" in line and str(runs) in line
 
 
+def test_predictions_are_added_to_runs_that_were_done_without(runs, words):
+    (job,) = (job for job in jobs(*words, "--predictions") if job.name == "d-mlm-11711")
+    assert experiments.state_of(job) == "stopped" and not (job.out / "predictions").exists()
+    lines = (job.out / "metrics.jsonl").read_text()
+    multitask_classifier.main(experiments.command_for(job)[1:])
+    assert experiments.state_of(job) == "done" and len(list((job.out / "predictions").iterdir())) == 6
+    assert (job.out / "metrics.jsonl").read_text() == lines  # nothing was trained again
+
+
 def test_read_makes_the_tables_from_the_folders_that_are_there(runs, words, tmp_path):
     """Another machine may have made them; their names do not matter."""
     for path in runs.iterdir():
