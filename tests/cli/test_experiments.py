@@ -87,6 +87,14 @@ def test_runs_that_were_done_are_not_done_again(runs, words, capsys):
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*.json*")} == before
 
 
+def test_more_seeds_share_the_weights_that_were_made_with_the_first(runs, words, tmp_path):
+    weights, row = jobs(*words, "--seed", "11712")
+    assert (row.name, experiments.state_of(weights), experiments.state_of(row)) == ("d-mlm-11712", "done", "new")
+    assert "--seed 11711" in " ".join(weights.words)
+    weights, _ = jobs(*words, "--seed", "11712", "--out", str(tmp_path))
+    assert "--seed 11712" in " ".join(weights.words)
+
+
 @pytest.mark.slow
 def test_a_folder_with_another_run_is_refused(runs, words, refusal):
     line = refusal(experiments.main, [*words, "--limit", "5"])
