@@ -18,13 +18,18 @@ from typing import Any
 import torch
 
 from minbert import processes
+from minbert.checkpoint import identity
+from minbert.data import Dataset
 from minbert.files import sha256
+from minbert.multitask import MultitaskBert
 from minbert.recipe import SCRIPTS
+from minbert.tokenizer import BertTokenizer
 
 READ = (  # files of a directory of weights
     "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.index.json", "config.json", "vocab.txt", "added_tokens.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "state.json",
 )  # fmt: skip
+PROGRAM = "a model of a program"  # the name of weights that no flag names
 PACKAGES = ("minbert", "torch", "numpy", "scipy", "tokenizers", "safetensors", "huggingface_hub")
 
 
@@ -54,6 +59,13 @@ def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(args.use_gpu),
     }
+
+
+def describe_program(args: Namespace, model: MultitaskBert, tokenizer: BertTokenizer,
+                     data: dict[str, dict[str, Dataset]]) -> dict[str, Any]:  # fmt: skip
+    """The same where a program calls `train` with a model and data of its own, which no flag and no file describes."""
+    sums = {f"{task}/{split}": part.sha256() for task, splits in data.items() for split, part in splits.items()}
+    return describe(args) | {"weights": {"name": PROGRAM} | identity(model, tokenizer), "data": sums}
 
 
 @cache

@@ -176,6 +176,8 @@ class RunFolder:
                 name = flags_of(script)[key].name
                 raise UserError(f"{name} is {value}, and the run in {self.path} had {flags[key]}; "
                                 "--resume goes on with the same flags")  # fmt: skip
+        if "build" in description["weights"]:
+            return self._check_program(before, description)
         for name in before["weights"] | description["weights"]:
             if name != "name" and before["weights"].get(name) != description["weights"].get(name):
                 raise UserError(
@@ -187,6 +189,20 @@ class RunFolder:
                 task, split = place.split("/")
                 path = (description if place in description["data"] else before)["plan"]["files"][task][split]
                 raise UserError(f"{path}: has changed since the run in {self.path} began; --resume needs the same data")
+
+    def _check_program(self, before: Mapping[str, Any], description: Mapping[str, Any]):
+        """The same for the model and the data of a program; earlier versions did not describe them.
+
+        BERT's weights may differ: in a notebook the model is the one that was in training when the run was stopped.
+        """
+        then = {"build": before["weights"].get("build")} | before["data"]
+        now = {"build": description["weights"]["build"]} | description["data"]
+        for name in then | now if then["build"] else ():
+            if then.get(name) != now.get(name):
+                what = "model is not built" if name == "build" else f"data of {name} are not"
+                raise UserError(
+                    f"the {what} as when the run in {self.path} began; resume needs the same model and data"
+                )
 
 
 def as_json(value: Any) -> Any:

@@ -66,7 +66,10 @@ def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: 
     if values["recipe"] and not values["resume"]:
         check_recipe(script, values, given)
     check_columns(script, values)
-    return settle(script, values, rows, FULL if of_training else None)
+    args = settle(script, values, rows, FULL if of_training else None)
+    if of_training:  # the other flags say nothing of a model that is there
+        args.values = {name: values[name] for name in allowed}
+    return args
 
 
 # ------------------------------------------------------------------------------------------------ settling
