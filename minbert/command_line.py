@@ -176,6 +176,8 @@ def check_columns(script: str, values: Mapping[str, Any]):
         if needed and value and str(values[needed.key]) != value:
             raise UserError(f"{flag.written(values)} needs {flag.needs}, not {needed.written(values)}")
         for other, reason in flag.not_with.items():
+            if other == "--use_gpu" and values["resume"]:
+                continue  # a run may move to a GPU, where --fast_dropout has no effect
             if other in by_name and by_name[other].is_on(values):
                 more = f", {reason}" if reason else ""
                 raise UserError(

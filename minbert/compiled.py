@@ -12,6 +12,7 @@ lengths of rows and batches are variables of the compiled code; a batch of one r
 task where tasks have additions of their own. After the first epoch nothing is left to compile.
 """
 
+import sys
 from types import MethodType
 
 import torch
@@ -22,12 +23,18 @@ from minbert.errors import UserError, one_line
 VARIANTS = 64  # of a function's compiled code; PyTorch's own limit, 8, is soon reached by several tasks
 
 
-def compile_layers(bert: nn.Module):
+def compile_layers(bert: nn.Module, resumed: bool = False):
     """Let the layers of `bert` run through compiled code. The weights, their names and the modules stay as they are.
 
-    UserError where PyTorch cannot compile.
+    UserError where PyTorch cannot compile. A run that is resumed there goes on without compiled code instead.
     """
-    _try(next(bert.parameters()).device)
+    try:
+        _try(next(bert.parameters()).device)
+    except UserError as error:
+        if not resumed:
+            raise UserError(f"{error}; install it, or leave the flag out") from error
+        print(f"{error}, so the run goes on uncompiled", file=sys.stderr)
+        return
     torch._dynamo.config.recompile_limit = VARIANTS
     for kind in {type(layer) for layer in bert.bert_layers}:
         forward = torch.compile(kind.forward, dynamic=True)
@@ -44,5 +51,5 @@ def _try(device: torch.device):
         reason = one_line(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))
         raise UserError(
             f"--compile: PyTorch's compiler does not work here ({reason[:200]}); it needs a C++ compiler such as "
-            "g++, and Triton on a GPU; install it, or leave the flag out"
+            "g++, and Triton on a GPU"
         ) from error

@@ -198,6 +198,15 @@ def test_predictions_that_were_skipped_are_written_by_a_resumed_run_that_does_no
         assert (begun / "predictions" / "sst-test-output.csv").exists() is written
 
 
+def test_a_run_with_fast_dropout_may_go_on_on_a_gpu(argv, tmp_path, refusal):
+    gpu = ["--out", str(tmp_path / "out"), "--use_gpu"]
+    line = refusal(multitask_classifier.main, argv(*gpu[1:], "--fast_dropout"))
+    assert "--fast_dropout cannot be combined with --use_gpu" in line
+    multitask_classifier.main(argv(tmp_path / "out", "--fast_dropout"))
+    args = multitask_classifier.get_args([*gpu, "--resume"])
+    assert args.fast_dropout and args.use_gpu
+
+
 def test_a_page_beside_the_weights_does_not_make_them_others(begun):
     (begun.parent / "weights" / "report.html").write_text("a page")
     multitask_classifier.main(["--out", str(begun), "--resume"])

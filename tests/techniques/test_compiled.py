@@ -15,12 +15,14 @@ from torch._dynamo.utils import counters
 
 from minbert.bert import BertModel
 from minbert.compiled import compile_layers
+from minbert.errors import UserError
 from minbert.multitask import MultitaskBert
 from minbert.optimizer import AdamW
 from minbert.pcgrad import COMBINE, Memory, give_gradients, take_gradients
 from minbert.settings import from_keywords
 from minbert.tasks import TASKS
 from minbert.terms import Pass, backward, build_terms
+from multitask_classifier import build_model
 from tests.conftest import ROOT
 from tests.tasks.small_models import CONFIG, batch_of
 
@@ -98,6 +100,20 @@ def test_compiled_and_plain_training_are_the_same_and_compile_nothing_later(flag
     actual, counts = trained(compiled, flags)
     assert counts[0] > 0 and counts[1] == counts[2]
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)  # a dictionary's error names the weight
+
+
+def test_a_resumed_run_goes_on_uncompiled_where_there_is_no_compiler(monkeypatch, tiny, capsys):
+    def no_compiler(function):
+        raise RuntimeError("no g++ here")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    args = from_keywords("m", option="finetune", pretrained=str(tiny), compile=True)
+    with pytest.raises(UserError, match=r"\(no g\+\+ here\).*; install it, or leave the flag out"):
+        build_model(args)
+    args.resume = True  # a flag of the run cannot be left out
+    model = build_model(args)
+    assert "the run goes on uncompiled" in capsys.readouterr().err
+    assert not any("forward" in vars(layer) for layer in model.bert.bert_layers)
 
 
 @pytest.mark.slow
