@@ -1,5 +1,6 @@
 """Predictions of a run's best model: its prediction files, and answers for one sentence or two."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -18,7 +19,7 @@ from minbert.flags import flags_of, flags_then
 from minbert.folder import RUNS, RunFolder, as_json, newest_run
 from minbert.multitask import MultitaskBert
 from minbert.recipe import letter_of
-from minbert.run import checkpoints
+from minbert.run import checkpoints, epochs_done, missing_best
 from minbert.state import is_state
 from minbert.tokenizer import BertTokenizer
 
@@ -31,14 +32,19 @@ def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
     For a run that was stopped in its first epoch, it is that of the last whole checkpoint; a line on stderr says so.
     """
     args.out = args.out or newest_run(RUNS) or RUNS
-    path = RunFolder(args.out).best
-    if not is_state(path) and (last := _last(RunFolder(args.out), args.attention)):
+    folder = RunFolder(args.out)
+    path, pretraining = folder.best, _is_pretraining(folder)
+    if not is_state(path) and epochs_done(folder) and not pretraining:
+        raise missing_best(folder)
+    if not is_state(path) and not pretraining and (last := _last(folder, args.attention)):
         model, tokenizer = last
     elif not is_state(path):
         inside = ", ".join(sorted(str(other.parent) for other in args.out.glob("*/best")))
         file = next(iter(sorted(args.out.glob("*.pt"))), None)
         what_to_do = "name a run's folder with --out" + (f" ({inside})" if inside else ", or train one first")
-        if any(args.out.glob("checkpoints/*")):
+        if pretraining:
+            what_to_do = f"it is a further pre-training; `--pretrained {args.out}` trains from its weights"
+        elif any(args.out.glob("checkpoints/*")):
             what_to_do = f"its first epoch is not done; `--resume --out {args.out}` goes on with it"
         elif file:
             what_to_do = f"--pretrained {file} takes BERT's weights out of that file, to train from"
@@ -47,6 +53,12 @@ def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
         model, tokenizer = load_model(path, args.attention)
     model.to(find_device(args.use_gpu)).precision = args.precision
     return model, tokenizer
+
+
+def _is_pretraining(folder: RunFolder) -> bool:
+    with contextlib.suppress(UserError, KeyError, ValueError):  # no run.json, or one that is damaged
+        return letter_of(folder.read_description()["script"]) == "p"
+    return False
 
 
 def _last(folder: RunFolder, attention: str) -> tuple[MultitaskBert, BertTokenizer] | None:
