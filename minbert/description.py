@@ -9,6 +9,7 @@ import platform
 import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -54,6 +55,19 @@ def describe(args: Namespace, weights: Path | None = None) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(args.use_gpu),
     }
+
+
+def other_data(script: str, before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """The first data file, as "task/split", that is not the same for two runs of a script. before, now: place → sha256.
+
+    A test file that only one of them has changes no training. It does change the pre-training, which leaves out what is
+    in the test files.
+    """
+    for place in dict(before) | dict(now):
+        alone = place not in before or place not in now
+        if before.get(place) != now.get(place) and not (alone and place.endswith("/test") and script != "p"):
+            return place
+    return None
 
 
 @cache

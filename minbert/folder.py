@@ -28,6 +28,7 @@ from typing import Any
 
 from minbert import processes
 from minbert.command_line import FREE
+from minbert.description import other_data
 from minbert.errors import UserError
 from minbert.files import atomic, is_stream, remove_strays
 from minbert.flags import flags_of, flags_then
@@ -182,11 +183,12 @@ class RunFolder:
                     f"--pretrained {description['weights']['name']}: {name} has changed since the run in "
                     f"{self.path} began; --resume needs the same weights"
                 )
-        for place in before["data"] | description["data"]:
-            if before["data"].get(place) != description["data"].get(place):
-                task, split = place.split("/")
-                path = (description if place in description["data"] else before)["plan"]["files"][task][split]
-                raise UserError(f"{path}: has changed since the run in {self.path} began; --resume needs the same data")
+        if place := other_data(script, before["data"], description["data"]):
+            task, split = place.split("/")
+            path = (description if place in description["data"] else before)["plan"]["files"][task][split]
+            what = "has changed since" if place in before["data"] else "was not there when"
+            what = what if place in description["data"] else "is not there, but was when"
+            raise UserError(f"{path}: {what} the run in {self.path} began; --resume needs the same data")
 
 
 def as_json(value: Any) -> Any:
@@ -219,7 +221,8 @@ def free_folder(parent: Path, name: str) -> Path:
 
 def newest_run(parent: Path) -> Path | None:
     """The run in `parent`, or one folder deeper, whose best model was written last; None without one."""
-    models = [*parent.glob("*/best"), *parent.glob("*/*/best")]
+    models = [path for path in (*parent.glob("*/best"), *parent.glob("*/*/best"))
+              if path.parent.name not in (OLDER, MOVING)]  # fmt: skip
     return max(models, key=lambda path: path.stat().st_mtime).parent if models else None
 
 

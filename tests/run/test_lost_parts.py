@@ -1,4 +1,4 @@
-"""A run's folder of which a part was lost, as after a copy without the large files: what is missing is named.
+"""A run's folder, or its data, of which a part was lost, as after a copy without the large files: it is named.
 
 A run that begins anew without a word, or that predicts with another model than its best, would be worse than an error.
 """
@@ -130,3 +130,43 @@ def test_a_best_model_that_was_lost_can_be_copied_back(out, whole):
     shutil.copytree(whole / "best", out / "best")
     main(["--out", str(out), "--resume"])
     assert not differences(left_behind(out), left_behind(whole))
+
+
+# ------------------------------------------------------------------------------------------ the data
+
+
+@pytest.fixture
+def data(few, tmp_path) -> Path:
+    return Path(shutil.copytree(few, tmp_path / "data"))
+
+
+def test_a_test_file_that_was_lost_does_not_stop_a_run_from_going_on(out, data, capsys, refusal):
+    """No training reads it. What is trained on, or scored, has to be there."""
+    (data / "sts-test-student.csv").unlink()
+    main(["--out", str(out), "--resume", "--data", str(data)])
+    said = capsys.readouterr()
+    assert "resumed after epoch 2" in said.out and "there will be no test predictions for sts" in said.err
+    (data / "sts-dev.csv").unlink()
+    assert "sts-dev.csv: no such file" in refusal(main, ["--out", str(out), "--resume", "--data", str(data)])
+
+
+def test_a_test_file_that_comes_later_is_predicted(tiny, data, tmp_path):
+    argv = f"--pretrained {tiny} --data {data} --out {tmp_path / 'out'} --limit 8 --steps_per_epoch 1 --epochs 1"
+    (data / "sts-test-student.csv").rename(tmp_path / "later")
+    main([*argv.split(), *FULL])
+    (tmp_path / "later").rename(data / "sts-test-student.csv")
+    main(["--out", str(tmp_path / "out"), "--resume"])
+    assert (tmp_path / "out" / "predictions" / "sts-test-output.csv").exists()
+
+
+def test_a_test_file_decides_what_the_pre_training_leaves_out(tiny, data, tmp_path, refusal):
+    out, path = tmp_path / "out", data / "ids-sst-test-student.csv"
+    argv = f"--pretrained {tiny} --data {data} --out {out} --tasks mlm --corpus sst --epochs 1 --steps_per_epoch 1"
+    pretraining.main(argv.split())
+    path.rename(tmp_path / "away")
+    line = refusal(pretraining.main, ["--resume", "--out", str(out)])
+    assert f"{path}: is not there, but was when the run in {out} began; --resume needs the same data" in line
+    (tmp_path / "away").rename(path)
+    shutil.copy(path, data / "ids-cfimdb-test-student.csv")
+    line = refusal(pretraining.main, ["--resume", "--out", str(out)])
+    assert f"ids-cfimdb-test-student.csv: was not there when the run in {out} began" in line
