@@ -28,7 +28,7 @@ from typing import Any
 
 from minbert import processes
 from minbert.command_line import FREE
-from minbert.description import other_data
+from minbert.description import other_data, other_part
 from minbert.errors import UserError
 from minbert.files import atomic, is_stream, remove_strays
 from minbert.flags import flags_of, flags_then
@@ -177,12 +177,10 @@ class RunFolder:
                 name = flags_of(script)[key].name
                 raise UserError(f"{name} is {value}, and the run in {self.path} had {flags[key]}; "
                                 "--resume goes on with the same flags")  # fmt: skip
-        for name in before["weights"] | description["weights"]:
-            if name != "name" and before["weights"].get(name) != description["weights"].get(name):
-                raise UserError(
-                    f"--pretrained {description['weights']['name']}: {name} has changed since the run in "
-                    f"{self.path} began; --resume needs the same weights"
-                )
+        part = "read" if before.get("read") and description.get("read") else "weights"  # earlier versions had no "read"
+        if what := other_part(before[part], description[part]):
+            raise UserError(f"--pretrained {description['weights']['name']}: its {what} the run in {self.path} began; "
+                            "--resume needs the same weights")  # fmt: skip
         if place := other_data(script, before["data"], description["data"]):
             task, split = place.split("/")
             path = (description if place in description["data"] else before)["plan"]["files"][task][split]
