@@ -228,7 +228,7 @@ class Run:
         if not damaged and epochs_done(self.folder):
             raise UserError(
                 f"{self.folder.checkpoints}: no checkpoint there, though epochs of this run are done; copy the run's "
-                "checkpoints there to --resume; --overwrite begins anew"
+                "checkpoints there, or begin anew with --overwrite"
             )
         if not damaged:
             print("stopped before its first checkpoint: the run begins from the start", flush=True)
@@ -289,7 +289,9 @@ def epochs_done(folder: RunFolder) -> bool:
 
 def missing_best(folder: RunFolder) -> UserError:
     """What to say of a run whose best model was lost."""
-    return UserError(f"{folder.best}: not there, though epochs of this run are done; copy it there from where it is")
+    return UserError(
+        f"{folder.best}: not there, though epochs of this run are done; copy it there, or begin anew with --overwrite"
+    )
 
 
 def _release_memory():

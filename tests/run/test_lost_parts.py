@@ -57,7 +57,7 @@ def test_a_run_whose_checkpoints_were_lost_does_not_begin_from_the_start(out, re
     before = files_in(out)
     line = refusal(main, ["--resume", "--out", str(out)])
     assert f"{out / 'checkpoints'}: no checkpoint there, though epochs of this run are done" in line
-    assert "--overwrite begins anew" in line and files_in(out) == before
+    assert "copy the run's checkpoints there, or begin anew with --overwrite" in line and files_in(out) == before
 
 
 def test_checkpoints_that_were_copied_in_part_are_named(out, whole, refusal, capsys):
