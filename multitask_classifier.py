@@ -26,7 +26,7 @@ from minbert.average import Average
 from minbert.checkpoint import about_model, save_model, save_trained
 from minbert.compiled import compile_layers
 from minbert.data import Batches, Dataset, read_split
-from minbert.description import describe
+from minbert.description import describe, describe_program
 from minbert.dropout import draw_in_blocks
 from minbert.engine import Portions, checked_step, find_device, seed_everything, settle_device
 from minbert.epoch_log import EpochLog, report
@@ -67,7 +67,7 @@ def train(model: MultitaskBert, tokenizer: BertTokenizer, data: Data, args: Name
         seed_everything(args.seed)
     if "folder" not in args:
         with RunFolder(args.out).held(args) as args.folder:
-            args.folder.start(args, describe(args))
+            args.folder.start(args, describe_program(args, model, tokenizer, data))
             return train(model, tokenizer, data, args)
     learners = [task for task in data if model.learns(task) and task in args.train_tasks]
     if not learners:

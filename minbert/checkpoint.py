@@ -9,6 +9,7 @@ again, and around no other.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ def about_model(model: MultitaskBert, tokenizer: BertTokenizer) -> dict[str, Any
         "tokenizer": tokenizer.to_json(),
         "max_length": tokenizer.max_length,
     }
+
+
+def identity(model: MultitaskBert, tokenizer: BertTokenizer) -> dict[str, str]:
+    """The sha256 of how `model` is built, of what trains in it and of its dropout; and that of BERT's weights."""
+    build = about_model(model, tokenizer)
+    build["trained"] = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    build["dropout"] = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    text = json.dumps(build, sort_keys=True, default=str)
+    return {"build": hashlib.sha256(text.encode()).hexdigest(), "BERT": fingerprint(model.bert)}
 
 
 def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBert, BertTokenizer]:

@@ -19,10 +19,9 @@ from minbert.recipe import SCRIPTS, Recipe, letter_of, listing, names, read_reci
 FILES = (*(f"{task}_{split}" for task in MULTITASK for split in SPLITS), *SPLITS)  # flags that name a data file
 OUTS = tuple(f"{file}_out" for file in FILES if not file.endswith("train"))  # and a file of predictions
 BY_CONTENT = ("data", "pretrained", *FILES)  # --resume may name another place, if the content is the same
-OF_THE_CALL = ("out", "resume", "overwrite", "predict", "predict_only")  # --resume does not take them from run.json
-FREE = (  # may be given anew
-    *BY_CONTENT, *OF_THE_CALL, *OUTS, "save_every", "skip_predictions", "local_files_only", "use_gpu",
-)  # fmt: skip
+# --resume does not take these from run.json; predictions that were skipped could not be asked for otherwise.
+OF_THE_CALL = ("out", "resume", "overwrite", "predict", "predict_only", "skip_predictions")
+FREE = (*BY_CONTENT, *OF_THE_CALL, *OUTS, "save_every", "local_files_only", "use_gpu")  # may be given anew
 
 
 def make_parser(script: str, description: str, prog: str | None = None) -> Parser:

@@ -9,6 +9,8 @@ Why similar lengths? A batch is padded to its longest row, and the longest of 32
 mean: half of the work would be done on pads.
 """
 
+import hashlib
+import json
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -104,6 +106,13 @@ class Dataset:
     @property
     def labels(self) -> list[float | None]:
         return [example.label for example in self.examples]
+
+    def sha256(self) -> str:
+        """The sha256 of the texts and labels, in their order."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            digest.update(json.dumps([example.texts, example.label], default=float).encode())
+        return digest.hexdigest()
 
     @property
     def rows(self) -> list[tuple[Row, ...]]:

@@ -21,9 +21,12 @@ from typing import Any
 import torch
 
 from minbert import processes
+from minbert.checkpoint import identity
 from minbert.config import BertConfig, config_file
+from minbert.data import Dataset
 from minbert.files import sha256
 from minbert.hub import weight_files
+from minbert.multitask import MultitaskBert
 from minbert.recipe import SCRIPTS
 from minbert.state import TENSORS, VALUES, is_state
 from minbert.tokenizer import BertTokenizer
@@ -32,6 +35,7 @@ READ = (  # files of a directory of weights
     "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.index.json", "config.json", "vocab.txt", "added_tokens.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "state.json",
 )  # fmt: skip
+PROGRAM = "a model of a program"  # the name of weights that no flag names
 PACKAGES = ("minbert", "torch", "numpy", "scipy", "tokenizers", "safetensors", "huggingface_hub")
 
 
@@ -62,6 +66,13 @@ def describe(args: Namespace, weights: Path | None = None, tokenizer: BertTokeni
         "versions": versions(),
         "machine": machine(args.use_gpu),
     }
+
+
+def describe_program(args: Namespace, model: MultitaskBert, tokenizer: BertTokenizer,
+                     data: dict[str, dict[str, Dataset]]) -> dict[str, Any]:  # fmt: skip
+    """The same where a program calls `train` with a model and data of its own, which no flag and no file describes."""
+    sums = {f"{task}/{split}": part.sha256() for task, splits in data.items() for split, part in splits.items()}
+    return describe(args) | {"weights": {"name": PROGRAM} | identity(model, tokenizer), "data": sums}
 
 
 def what_is_read(weights: Path, tokenizer: BertTokenizer, digests: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ the commands, one a line, for the scheduler of a cluster; --read makes the table
 other flags go to the scripts that have them.
 """
 
+import contextlib
 import json
 import os
 import shlex
@@ -127,7 +128,7 @@ def jobs_of(args: Namespace, chunks: dict[str, list[str]]) -> list[Job]:
         reading = maker(recipe_values(recipe.script, row).get("pretrained"))
         weights, drop = (reading.name, "--pretrained") if reading else ("", "")
         if weights and weights not in jobs:
-            add(weights, weights, "p", args.seed, [])
+            add(weights, weights, "p", seed_of(args.out / weights, args.seed), [])
         for label, chosen in recipe.runs:
             chosen += [drop, str(args.out / weights)] if weights else []
             for number in range(args.seed, args.seed + args.seeds):
@@ -135,6 +136,13 @@ def jobs_of(args: Namespace, chunks: dict[str, list[str]]) -> list[Job]:
     if unused := [flag for flag in chunks if flag not in used]:
         raise UserError(f"{unused[0]}: none of the scripts of --table {args.table} has this flag")
     return list(jobs.values())
+
+
+def seed_of(folder: Path, default: int) -> int:
+    """The seed of the run in a folder; `default` where there is none. Runs of further seeds share a row's weights."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # `state_of` names a damaged run
+        return json.loads((folder / "run.json").read_text("utf-8"))["flags"]["seed"]
+    return default
 
 
 # ------------------------------------------------------------------------------------------------ what is done

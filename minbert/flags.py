@@ -45,7 +45,7 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--predict", "ask the model in OUT about one sentence or two, and train nothing", metavar="TEXT",
              many=True),
         Flag("--predict_only", "train nothing; write the predictions of OUT's best model or, in its first epoch, "
-             "of its last checkpoint", None, False),
+             "of its last checkpoint", None, False, not_with={"--skip_predictions": ""}),
     ],
     "data": [
         Flag("--data", "folder of the course's files (default: data/ beside the scripts)", metavar="DIR",

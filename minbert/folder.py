@@ -177,6 +177,8 @@ class RunFolder:
                 name = flags_of(script)[key].name
                 raise UserError(f"{name} is {value}, and the run in {self.path} had {flags[key]}; "
                                 "--resume goes on with the same flags")  # fmt: skip
+        if "build" in description["weights"]:
+            return self._check_program(before, description)
         part = "read" if before.get("read") and description.get("read") else "weights"  # earlier versions had no "read"
         if what := other_part(before[part], description[part]):
             raise UserError(f"--pretrained {description['weights']['name']}: its {what} the run in {self.path} began; "
@@ -187,6 +189,20 @@ class RunFolder:
             what = "has changed since" if place in before["data"] else "was not there when"
             what = what if place in description["data"] else "is not there, but was when"
             raise UserError(f"{path}: {what} the run in {self.path} began; --resume needs the same data")
+
+    def _check_program(self, before: Mapping[str, Any], description: Mapping[str, Any]):
+        """The same for the model and the data of a program; earlier versions did not describe them.
+
+        BERT's weights may differ: in a notebook the model is the one that was in training when the run was stopped.
+        """
+        then = {"build": before["weights"].get("build")} | before["data"]
+        now = {"build": description["weights"]["build"]} | description["data"]
+        for name in then | now if then["build"] else ():
+            if then.get(name) != now.get(name):
+                what = "model is not built" if name == "build" else f"data of {name} are not"
+                raise UserError(
+                    f"the {what} as when the run in {self.path} began; resume needs the same model and data"
+                )
 
 
 def as_json(value: Any) -> Any:

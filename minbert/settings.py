@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minbert.command_line import check_columns, check_recipe, parse, recipe_values, typed
+from minbert.command_line import check_columns, check_recipe, flags_of_run, parse, recipe_values, typed
 from minbert.errors import UserError
 from minbert.examples import SPLITS as STANFORDS
 from minbert.flags import DATA, MULTITASK, QUICKSTART, SINGLE, SPLITS, changed, flags_of, groups, techniques
@@ -20,6 +20,7 @@ from minbert.sampling import SCHEDULES
 from minbert.tasks import TASKS, Task, of_task
 
 MODES = {"pretrain": "last-linear-layer", "freeze": "last-linear-layer", "finetune": "full-model"}  # --option
+QUESTIONS = ("list_recipes", "predict", "predict_only")  # flags of a call of the script that does not train
 TRAINING = ("training", "terms of the loss", "output")  # groups of flags that a model which is already built can take
 FROZEN, FULL = "last-linear-layer", "full-model"
 WEIGHTLESS = ("cosine", "mapped_cosine")  # heads that have nothing to learn
@@ -38,29 +39,37 @@ def from_command_line(script: str, argv: Sequence[str] | None, description: str)
 def from_keywords(script: str, rows: Iterable[Task] | None = None, of_training: bool = False, **keywords) -> Namespace:
     """The settings of keyword arguments, named as the flags are: from_keywords("m", smart=5, epochs=3).
 
-    `mode` is --fine-tune-mode. rows: tasks of your own, in place of those that a flag names. of_training: allow only
-    the flags of the groups TRAINING. Raises TypeError for a name that is no such flag, and UserError for a wrong value
-    and for flags that cannot be combined.
+    `mode` is --fine-tune-mode. With `resume`, the flags of the run in `out` come first. rows: tasks of your own, in
+    place of those that a flag names. of_training: allow only the flags of the groups TRAINING. Raises TypeError for a
+    name that is no such flag, or one of QUESTIONS, and UserError for a wrong value and for flags that cannot be
+    combined.
     """
     flags = flags_of(script)
-    allowed = list(flags)
+    allowed = [name for name in flags if name not in QUESTIONS]
     if of_training:
         allowed = [flag.key for title in TRAINING for flag in groups(script).get(title, ()) if flag.key != "use_gpu"]
     unknown = [name for name in keywords if name not in allowed]
     if unknown:
         raise TypeError(f"unknown keyword {unknown[0]}; the keywords are {', '.join(allowed)}")
-    values = {key: flag.default for key, flag in flags.items()} | (QUICKSTART if keywords.get("quickstart") else {})
-    if keywords.get("recipe"):
-        values |= recipe_values(script, keywords["recipe"])
+    given = {}
     for key, value in keywords.items():
         try:
-            values[key] = typed(flags[key], value)
+            given[key] = typed(flags[key], value)
         except (argparse.ArgumentTypeError, ValueError) as error:
             raise UserError(f"{key}: {error}") from error
-    if keywords.get("recipe"):
-        check_recipe(script, values, keywords)
+    values = {key: flag.default for key, flag in flags.items()} | (QUICKSTART if given.get("quickstart") else {})
+    if given.get("recipe"):
+        values |= recipe_values(script, given["recipe"])
+    if given.get("resume") and not given.get("overwrite"):  # both together are refused below
+        values |= {"overwrite": False} | flags_of_run(script, {"out": values["out"]} | given)
+    values |= given
+    if values["recipe"] and not values["resume"]:
+        check_recipe(script, values, given)
     check_columns(script, values)
-    return settle(script, values, rows, FULL if of_training else None)
+    args = settle(script, values, rows, FULL if of_training else None)
+    if of_training:  # the other flags say nothing of a model that is there
+        args.values = {name: values[name] for name in allowed}
+    return args
 
 
 # ------------------------------------------------------------------------------------------------ settling

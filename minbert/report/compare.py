@@ -9,6 +9,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minbert.description import PROGRAM
+from minbert.flags import flags_then
+from minbert.recipe import SCRIPTS, letter_of
 from minbert.report.folders import Run, by_task, runs_inside
 from minbert.report.read import read_run
 
@@ -32,12 +35,18 @@ def digest(sums: Iterable[str]) -> str:
 
 
 def conditions(run: Run) -> dict[str, Any]:
-    """All that may change a score except the seed: the script, flags, tasks, data, weights and versions."""
-    has_data = bool(run.part("data"))
-    flags = {run.flag(name): value for name, value in run.part("flags").items() if counts(name, has_data)}
+    """All that may change a score except the seed: the script, flags, tasks, data, weights and versions.
+
+    A flag that did not exist yet when the run was made has its default. A program's model has no flags.
+    """
+    has_data, values = bool(run.part("data")), run.part("flags")
+    script = run.description.get("script", "")
+    if (letter := letter_of(script)) and values and run.part("weights").get("name") != PROGRAM:
+        script, values = SCRIPTS[letter], values | flags_then(letter, values)  # in the order of run.json
+    flags = {run.flag(name): value for name, value in values.items() if counts(name, has_data)}
     versions = {f"{name}'s version": value for name, value in run.part("versions").items()}
     return {
-        "script": run.description.get("script", ""),
+        "script": script,
         "tasks": ", ".join(run.tasks),
         **flags,
         "data (digest)": digest(f"{place} {x}" for place, x in run.part("data").items()),  # "sst/train 5d41…"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from minbert.description import PROGRAM
 from minbert.evaluation import all_scores, chance, overall
 from minbert.report import numbers
 from minbert.report.blocks import (
@@ -94,6 +95,10 @@ def made(run: Run) -> Section:
         facts.append(("limit", ", ".join(f"{value(n)} of {task}" for task, n in limit.items()) + " of each file"))
     text = ("The command above repeats the run with these versions on such a machine. The seed fixes what is random: "
             "the fresh heads, dropout and the order of the examples.")  # fmt: skip
+    if weights.get("name") == PROGRAM:
+        text = ("A program made the model and the data, and called train() with them. The line above started that "
+                "program, and does not repeat the run by itself where it is a notebook's. The seed fixes dropout and "
+                "the order of the examples.")  # fmt: skip
     if isinstance(run.took, float):
         text += " The time in all includes the evaluations."
     section.blocks.append(Table("Seed, versions and machine", ("fact", "value"), facts, text))

@@ -87,10 +87,27 @@ def test_runs_that_were_done_are_not_done_again(runs, words, capsys):
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*.json*")} == before
 
 
+def test_more_seeds_share_the_weights_that_were_made_with_the_first(runs, words, tmp_path):
+    weights, row = jobs(*words, "--seed", "11712")
+    assert (row.name, experiments.state_of(weights), experiments.state_of(row)) == ("d-mlm-11712", "done", "new")
+    assert "--seed 11711" in " ".join(weights.words)
+    weights, _ = jobs(*words, "--seed", "11712", "--out", str(tmp_path))
+    assert "--seed 11712" in " ".join(weights.words)
+
+
 @pytest.mark.slow
 def test_a_folder_with_another_run_is_refused(runs, words, refusal):
     line = refusal(experiments.main, [*words, "--limit", "5"])
     assert "--limit 6, not 5" in line and "name another --out" in line and str(runs) in line
+
+
+def test_predictions_are_added_to_runs_that_were_done_without(runs, words):
+    (job,) = (job for job in jobs(*words, "--predictions") if job.name == "d-mlm-11711")
+    assert experiments.state_of(job) == "stopped" and not (job.out / "predictions").exists()
+    lines = (job.out / "metrics.jsonl").read_text()
+    multitask_classifier.main(experiments.command_for(job)[1:])
+    assert experiments.state_of(job) == "done" and len(list((job.out / "predictions").iterdir())) == 6
+    assert (job.out / "metrics.jsonl").read_text() == lines  # nothing was trained again
 
 
 def test_read_makes_the_tables_from_the_folders_that_are_there(runs, words, tmp_path):

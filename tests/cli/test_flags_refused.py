@@ -58,6 +58,7 @@ REFUSED = [  # the flags, and what the one line must name
     ("--smart 5 --smart_tasks sts", ("--smart_tasks sts", "--sts_head cosine", "--fine-tune-mode")),
     ("--task_weights 1,2 --tasks sst", ("--task_weights", "sst")),
     ("--task_weights 1,1,0", ("--task_weights",)),
+    ("--predict_only --skip_predictions", ("--predict_only", "--skip_predictions")),
     ("--limit 0", ("--limit",)),
     ("--limit 10,10", ("--limit",)),
     ("--limit 1.5", ("--limit",)),

@@ -62,6 +62,18 @@ def test_other_data_other_weights_and_other_versions_are_not_another_seed(tmp_pa
     assert list(groups[0].different) == ["data (digest)", "weights (digest)", "python's version", "torch's version"]
 
 
+def test_a_flag_that_did_not_exist_yet_has_its_default(tmp_path):
+    """So runs of an earlier version, which wrote a script's letter, are in one group with later runs."""
+    then, now = ({"script": script} for script in ("m", "multitask_classifier.py"))
+    for i, about in enumerate(
+        (with_flags(1) | then, with_flags(2, even_batches="examples") | now, with_flags(3, even_batches="tokens") | now)
+    ):
+        write_run(tmp_path / str(i), about)
+    groups = in_groups([read_run(tmp_path / str(i)) for i in range(3)])
+    assert [group.seeds for group in groups] == [[1, 2], [3]]
+    assert groups[0].different == {"--even_batches": "examples"}
+
+
 def test_the_folder_of_a_run_and_where_its_data_are_make_no_difference(tmp_path):
     write_run(tmp_path / "a", with_flags(1, out="a", data="/x", save_every="10m"))
     write_run(tmp_path / "b", with_flags(2, out="b", data="/y", save_every="1"))

@@ -181,15 +181,21 @@ def test_the_same_flags_may_be_said_again(begun, capsys):
 
 def test_a_resumed_run_keeps_the_flags_of_place_too(argv, tiny, sample, tmp_path):
     """Also those that may differ: a run on the GPU does not go on on the CPU because nobody said it again."""
-    few = ["--epochs", "1", "--limit", "16", "--save_every", "1m", "--skip_predictions", "--local_files_only"]
+    few = ["--epochs", "1", "--limit", "16", "--save_every", "1m", "--local_files_only"]
     places = ["--pretrained", str(tiny), "--data", str(sample), "--out", str(tmp_path / "out")]
-    multitask_classifier.main(["--quickstart", *places, *few])
+    multitask_classifier.main(["--quickstart", *places, *few, "--skip_predictions"])
     args = multitask_classifier.get_args(["--resume", "--out", str(tmp_path / "out")])
-    assert (args.quickstart, args.save_every, args.skip_predictions, args.local_files_only) == (True, "1m", True, True)
+    assert (args.quickstart, args.save_every, args.local_files_only) == (True, "1m", True)
     assert args.mode == "full-model" and args.lr == 1e-4
-    multitask_classifier.main(["--resume", "--out", str(tmp_path / "out")])
+    multitask_classifier.main(["--resume", "--out", str(tmp_path / "out"), "--skip_predictions"])
     args = multitask_classifier.get_args(["--resume", "--out", str(tmp_path / "out"), "--save_every", "7"])
     assert args.save_every == "7"
+
+
+def test_predictions_that_were_skipped_are_written_by_a_resumed_run_that_does_not_skip_them(begun):
+    for flags, written in (["--skip_predictions"], False), ([], True):
+        multitask_classifier.main(["--out", str(begun), "--resume", *flags])
+        assert (begun / "predictions" / "sst-test-output.csv").exists() is written
 
 
 def test_a_page_beside_the_weights_does_not_make_them_others(begun):
@@ -266,9 +272,10 @@ def test_a_run_of_a_version_without_some_flags_goes_on(begun, refusal):
     for name in ("even_batches", "average"):
         del description["flags"][name]
     (begun / "run.json").write_text(json.dumps(description))
-    multitask_classifier.main(["--out", str(begun), "--resume"])
-    multitask_classifier.main(["--out", str(begun), "--resume", "--even_batches", "examples"])
-    line = refusal(multitask_classifier.main, ["--out", str(begun), "--resume", "--even_batches", "tokens"])
+    resume = ["--out", str(begun), "--resume", "--skip_predictions"]
+    multitask_classifier.main(resume)
+    multitask_classifier.main([*resume, "--even_batches", "examples"])
+    line = refusal(multitask_classifier.main, [*resume, "--even_batches", "tokens"])
     assert "--even_batches tokens: the run in" in line
 
 

@@ -154,6 +154,26 @@ def test_training_a_model_that_is_there_takes_the_flags_of_training_alone():
             from_keywords("m", [task], of_training=True, **{name: 1})
 
 
+@pytest.mark.parametrize("question", [{"predict": ["A film."]}, {"predict_only": True}, {"list_recipes": True}])
+def test_a_question_is_no_keyword_of_a_run_which_would_train(question):
+    (name,) = question
+    with pytest.raises(TypeError, match=f"unknown keyword {name}"):
+        multitask_classifier.run(**question)
+
+
+def test_a_run_that_is_resumed_from_python_has_the_flags_of_its_folder(tiny, sample, tmp_path):
+    few = {"pretrained": str(tiny), "data": str(sample), "limit": 8, "epochs": 1, "tasks": ["sst"], "lr": 1e-3}
+    scores = multitask_classifier.run(**few, skip_predictions=True, out=tmp_path)
+    place = ["--resume", "--out", str(tmp_path)]
+    assert from_keywords("m", out=tmp_path, resume=True).values == multitask_classifier.get_args(place).values
+    assert multitask_classifier.run(out=tmp_path, resume=True, epochs=1, skip_predictions=True) == scores
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(UserError, match=r"--lr 0\.1: the run in .* had 0\.001; --resume keeps the run's flags"):
+        from_keywords("m", out=tmp_path, resume=True, lr=0.1)
+    with pytest.raises(UserError, match="--resume needs --out"):
+        from_keywords("m", resume=True)
+
+
 def test_run_takes_keywords_and_returns_the_dev_scores(tiny, sample, tmp_path):
     scores = multitask_classifier.run(
         pretrained=str(tiny), data=str(sample), limit=8, epochs=1, tasks=["sst", "sts"], out=str(tmp_path)
