@@ -209,7 +209,7 @@ def run(args: Namespace | None = None, **flags) -> dict[str, float]:
         tokenizer = processes.first_alone(lambda: load_tokenizer(args.pretrained, args.local_files_only))
         data = load_data(args, tokenizer)
         model = build_model(args)
-        args.folder.start(args, describe(args, find(args.pretrained, args.local_files_only)))
+        args.folder.start(args, describe(args, find(args.pretrained, args.local_files_only), tokenizer))
         print(f"{'run':18} {args.out}", flush=True)
         scores = train(model, tokenizer, data, args)
         if not args.skip_predictions:

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from minbert.errors import UserError, one_line_errors, stop_early
-from minbert.flags import QUICKSTART, flags_of, flags_then, groups
+from minbert.flags import MULTITASK, QUICKSTART, SPLITS, flags_of, flags_then, groups
 from minbert.parser import Flag, Parser
 from minbert.recipe import SCRIPTS, Recipe, letter_of, listing, names, read_recipe
 
-BY_CONTENT = ("data", "pretrained")  # --resume may name another place, if the content is the same
+FILES = (*(f"{task}_{split}" for task in MULTITASK for split in SPLITS), *SPLITS)  # flags that name a data file
+OUTS = tuple(f"{file}_out" for file in FILES if not file.endswith("train"))  # and a file of predictions
+BY_CONTENT = ("data", "pretrained", *FILES)  # --resume may name another place, if the content is the same
 # --resume does not take these from run.json; predictions that were skipped could not be asked for otherwise.
 OF_THE_CALL = ("out", "resume", "overwrite", "predict", "predict_only", "skip_predictions")
-FREE = (*BY_CONTENT, *OF_THE_CALL, "save_every", "local_files_only", "use_gpu")  # may be given anew
+FREE = (*BY_CONTENT, *OF_THE_CALL, *OUTS, "save_every", "local_files_only", "use_gpu")  # may be given anew
 
 
 def make_parser(script: str, description: str, prog: str | None = None) -> Parser:

@@ -17,18 +17,20 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minbert.command_line import BY_CONTENT, FREE, check_columns, make_parser, maker, recipe_values
+from minbert.description import other_data
 from minbert.errors import UserError, one_line_errors
 from minbert.files import sha256
 from minbert.flags import flags_of, flags_then
 from minbert.parser import Flag, Parser, count, seed
 from minbert.recipe import SCRIPTS, TABLES, Table, read_recipe
 from minbert.results import folders_of, markdown
+from minbert.settings import data_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = [
@@ -155,6 +157,12 @@ def values_of(job: Job) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=str))
 
 
+def file_now(values: Mapping[str, Any], task: str, split: str, before: Mapping[str, Mapping[str, str]]) -> Path:
+    """The data file that a run with these flags reads, where another run read before[task][split]."""
+    own = values.get(f"{task}_{split}") or (values[split] if values.get("train") else None)
+    return Path(own) if own else data_folder(values["data"]) / Path(before[task][split]).name
+
+
 def state_of(job: Job) -> str:
     """Whether a run is "new", "stopped" or "done", from its folder. UserError where the folder holds another run."""
     values, finished = values_of(job), []
@@ -166,13 +174,14 @@ def state_of(job: Job) -> str:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error}); remove {job.out} or name another --out") from error
         for key, flag in flags_of(job.script).items():
-            if (key not in FREE or key in BY_CONTENT) and flags[key] != values[key]:
+            if (key not in FREE or key in BY_CONTENT) and key != "data" and flags[key] != values[key]:
                 raise UserError(f"{path}: belongs to a run with {flag.name} {flags[key]}, not {values[key]}; "
                                 "name another --out")  # fmt: skip
-        for place, before in data.items():
-            task, split = place.split("/")
-            if sha256_once(files[task][split]) != before:
-                raise UserError(f"{files[task][split]}: is not what it was when {path} was written; name another --out")
+        paths = {place: file_now(values, *place.split("/"), files) for place in data}
+        now = {place: sha256_once(file) for place, file in paths.items() if file.exists()}
+        if place := other_data(job.script, data, now):
+            what = "is not what it was when" if place in now else "is not there, but its data were when"
+            raise UserError(f"{paths[place]}: {what} {path} was written; name another --data or another --out")
         lacks = values.get("skip_predictions") is False and not (path.parent / "predictions").is_dir()
         finished.append(bool(run.get("finished")) and not lacks)
     return "new" if not finished else "done" if all(finished) and len(finished) >= len(folders) else "stopped"

@@ -44,8 +44,8 @@ TABLE: dict[str, list[Flag]] = {
         Flag("--list_recipes", "list the recipes, and train nothing", None, False, scripts="mcp"),
         Flag("--predict", "ask the model in OUT about one sentence or two, and train nothing", metavar="TEXT",
              many=True),
-        Flag("--predict_only", "train nothing; write the predictions of OUT's best model, or of its last checkpoint",
-             None, False, not_with={"--skip_predictions": ""}),
+        Flag("--predict_only", "train nothing; write the predictions of OUT's best model or, in its first epoch, "
+             "of its last checkpoint", None, False, not_with={"--skip_predictions": ""}),
     ],
     "data": [
         Flag("--data", "folder of the course's files (default: data/ beside the scripts)", metavar="DIR",

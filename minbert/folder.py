@@ -28,6 +28,7 @@ from typing import Any
 
 from minbert import processes
 from minbert.command_line import FREE
+from minbert.description import other_data, other_part
 from minbert.errors import UserError
 from minbert.files import atomic, is_stream, remove_strays
 from minbert.flags import flags_of, flags_then
@@ -178,17 +179,16 @@ class RunFolder:
                                 "--resume goes on with the same flags")  # fmt: skip
         if "build" in description["weights"]:
             return self._check_program(before, description)
-        for name in before["weights"] | description["weights"]:
-            if name != "name" and before["weights"].get(name) != description["weights"].get(name):
-                raise UserError(
-                    f"--pretrained {description['weights']['name']}: {name} has changed since the run in "
-                    f"{self.path} began; --resume needs the same weights"
-                )
-        for place in before["data"] | description["data"]:
-            if before["data"].get(place) != description["data"].get(place):
-                task, split = place.split("/")
-                path = (description if place in description["data"] else before)["plan"]["files"][task][split]
-                raise UserError(f"{path}: has changed since the run in {self.path} began; --resume needs the same data")
+        part = "read" if before.get("read") and description.get("read") else "weights"  # earlier versions had no "read"
+        if what := other_part(before[part], description[part]):
+            raise UserError(f"--pretrained {description['weights']['name']}: its {what} the run in {self.path} began; "
+                            "--resume needs the same weights")  # fmt: skip
+        if place := other_data(script, before["data"], description["data"]):
+            task, split = place.split("/")
+            path = (description if place in description["data"] else before)["plan"]["files"][task][split]
+            what = "has changed since" if place in before["data"] else "was not there when"
+            what = what if place in description["data"] else "is not there, but was when"
+            raise UserError(f"{path}: {what} the run in {self.path} began; --resume needs the same data")
 
     def _check_program(self, before: Mapping[str, Any], description: Mapping[str, Any]):
         """The same for the model and the data of a program; earlier versions did not describe them.
@@ -235,7 +235,8 @@ def free_folder(parent: Path, name: str) -> Path:
 
 def newest_run(parent: Path) -> Path | None:
     """The run in `parent`, or one folder deeper, whose best model was written last; None without one."""
-    models = [*parent.glob("*/best"), *parent.glob("*/*/best")]
+    models = [path for path in (*parent.glob("*/best"), *parent.glob("*/*/best"))
+              if path.parent.name not in (OLDER, MOVING)]  # fmt: skip
     return max(models, key=lambda path: path.stat().st_mtime).parent if models else None
 
 

@@ -1,5 +1,6 @@
 """Predictions of a run's best model: its prediction files, and answers for one sentence or two."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -13,12 +14,12 @@ from minbert.data import Dataset, Example
 from minbert.engine import find_device
 from minbert.errors import UserError
 from minbert.evaluation import all_scores, chance, in_words, outputs, overall, write_outputs, write_predictions
-from minbert.files import atomic
+from minbert.files import atomic, sha256
 from minbert.flags import flags_of, flags_then
-from minbert.folder import RUNS, RunFolder, as_json, newest_run
+from minbert.folder import RUNS, RunFolder, as_json, check_places, newest_run
 from minbert.multitask import MultitaskBert
 from minbert.recipe import letter_of
-from minbert.run import checkpoints
+from minbert.run import checkpoints, epochs_done, missing_best
 from minbert.state import is_state
 from minbert.tokenizer import BertTokenizer
 
@@ -31,14 +32,19 @@ def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
     For a run that was stopped in its first epoch, it is that of the last whole checkpoint; a line on stderr says so.
     """
     args.out = args.out or newest_run(RUNS) or RUNS
-    path = RunFolder(args.out).best
-    if not is_state(path) and (last := _last(RunFolder(args.out), args.attention)):
+    folder = RunFolder(args.out)
+    path, pretraining = folder.best, _is_pretraining(folder)
+    if not is_state(path) and epochs_done(folder) and not pretraining:
+        raise missing_best(folder)
+    if not is_state(path) and not pretraining and (last := _last(folder, args.attention)):
         model, tokenizer = last
     elif not is_state(path):
         inside = ", ".join(sorted(str(other.parent) for other in args.out.glob("*/best")))
         file = next(iter(sorted(args.out.glob("*.pt"))), None)
         what_to_do = "name a run's folder with --out" + (f" ({inside})" if inside else ", or train one first")
-        if any(args.out.glob("checkpoints/*")):
+        if pretraining:
+            what_to_do = f"it is a further pre-training; `--pretrained {args.out}` trains from its weights"
+        elif any(args.out.glob("checkpoints/*")):
             what_to_do = f"its first epoch is not done; `--resume --out {args.out}` goes on with it"
         elif file:
             what_to_do = f"--pretrained {file} takes BERT's weights out of that file, to train from"
@@ -47,6 +53,12 @@ def best_model(args: Namespace) -> tuple[MultitaskBert, BertTokenizer]:
         model, tokenizer = load_model(path, args.attention)
     model.to(find_device(args.use_gpu)).precision = args.precision
     return model, tokenizer
+
+
+def _is_pretraining(folder: RunFolder) -> bool:
+    with contextlib.suppress(UserError, KeyError, ValueError):  # no run.json, or one that is damaged
+        return letter_of(folder.read_description()["script"]) == "p"
+    return False
 
 
 def _last(folder: RunFolder, attention: str) -> tuple[MultitaskBert, BertTokenizer] | None:
@@ -102,31 +114,67 @@ def write_all_predictions(args: Namespace, data: dict[str, dict[str, Dataset]]) 
 def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
     """`args` with the files, the names, the limit and the precision of the run in OUT, for --predict_only.
 
+    The files may be elsewhere by now: a flag names them, or they are in the folder --data, with the same content.
     UserError for a flag that asks for anything else than the run did, such as another test file.
     """
     path = args.out / "run.json"
     try:
         description = json.loads(path.read_text("utf-8"))
         plan, flags = description["plan"], flags_then(letter_of(description["script"]), description["flags"])
-        args.files = {
-            task: {s: Path(f) for s, f in files.items() if s != "train"} for task, files in plan["files"].items()
-        }
+        before = {task: {s: Path(f) for s, f in files.items()} for task, files in plan["files"].items()}
+        digests = {(task, s): description["data"].get(f"{task}/{s}") for task in before for s in before[task]}
         args.outs = {task: {s: Path(f) for s, f in files.items()} for task, files in plan["outs"].items()}
-        args.prediction_name, args.course_folder, args.limit = plan["prediction_name"], None, plan["limit"]
+        args.prediction_name, args.limit = plan["prediction_name"], plan["limit"]
+        args.course_folder = Path(plan["course_folder"]) if plan.get("course_folder") else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: does not say which files the run had ({error!r}); --predict_only needs it") from error
-    if missing := [task for task in model.tasks if task not in args.files]:
+    if missing := [task for task in model.tasks if task not in before]:
         raise UserError(f"{path}: names no files of {', '.join(missing)}, whose data came from a program; "
                         "--predict_only needs files")  # fmt: skip
+    of_task = "{1}" if args.script == "c" else "{0}_{1}"  # the names of the flags of a task's files
+    keys = {of_task.format(task, split): (task, split) for task in model.tasks for split in before[task]}
+    outs = {f"{key}_out": place for key, place in keys.items() if place[1] != "train"}
     for key, value in args.changed.items():
-        if key not in OF_A_PREDICTION and as_json(flags.get(key)) != as_json(value):
+        if key in outs:
+            task, split = outs[key]
+            args.outs[task][split] = Path(value)
+        elif key not in (*OF_A_PREDICTION, *keys, "data") and as_json(flags.get(key)) != as_json(value):
             flag = flags_of(args.script)[key].written(args.changed)
             raise UserError(f"{flag}: --predict_only takes this from the run in {args.out}; leave the flag out")
+    args.files = {task: before[task] for task in model.tasks}
+    for key, (task, split) in keys.items():
+        if split != "train" or key in args.changed:
+            args.files[task][split] = _file_now(args, key, before[task][split], digests[task, split], flags.get(key))
     if "precision" not in args.changed:
-        model.precision = flags.get("precision", model.precision)
+        args.precision = flags.get("precision", args.precision)
+    check_places(args)
+    args.files = {task: {s: path for s, path in args.files[task].items() if s != "train"} for task in model.tasks}
     args.rows, args.tasks, args.asked_test = model.tasks, list(model.tasks), []
     args.pairs = model.pairs
     return args
+
+
+def _file_now(args: Namespace, key: str, before: Path, digest: str | None, own: str | None) -> Path:
+    """Where a file of a run is now that was at `before`, with the sha256 `digest` if it was there.
+
+    key: of the flag that names it. own: what that flag named in the run. UserError where the content is another one.
+    """
+    if key in args.changed:
+        path = Path(args.changed[key])
+    elif before.exists() and (own or "data" not in args.changed):
+        return before
+    else:
+        path = args.data / before.name
+    flag = flags_of(args.script)[key].name
+    if not path.exists():
+        if key.endswith("test") and key not in args.changed:
+            return path  # which is said later
+        place = f"{path}: not there" + (f", nor is {before}" if before != path and not before.exists() else "")
+        raise UserError(f"{place}; --data names the folder of the files that the run read, {flag} this file")
+    if path != before and digest != sha256(path) and (digest or key in args.changed):
+        raise UserError(f"{path}: is not the file that the run in {args.out} read; --predict_only takes the files with "
+                        f"the same content, from --data or {flag}")  # fmt: skip
+    return path
 
 
 def answer(args: Namespace):

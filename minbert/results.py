@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minbert.command_line import FREE, recipe_values
+from minbert.command_line import FILES, FREE, recipe_values
 from minbert.errors import UserError
 from minbert.flags import SINGLE, flags_of, flags_then
 from minbert.recipe import NAMES, Table, letter_of, read_recipe
 
-NOT_SHOWN = {*FREE, "seed", "recipe"} - {"pretrained"}
+NOT_SHOWN = {*FREE, "seed", "recipe"} - {"pretrained", *FILES}
 NOTE = """\
 Scores are accuracies (for STS Pearson's r) on the dev sets, of the epoch with the best mean of the trained tasks.
 "Theirs" are the report's, of bert-base-uncased and all data. ± is the standard deviation over the seeds. Seconds are of

@@ -147,11 +147,12 @@ class Run:
         return True
 
     def end_epoch(self, line: Mapping[str, Any]):
-        """Add a line to metrics.jsonl, and save."""
-        self.log(line)
+        """Save, with one line more, and add that line to metrics.jsonl; so a run with its line has a checkpoint."""
+        self.lines.append(json.dumps(line) + "\n")
         self.folder.forget_older()
         self.epoch, self.step = self.epoch + 1, 0
         self.save()
+        self._write_lines()
         if signal := processes.largest(torch.tensor(self.stop.signal or 0)).item():
             self.stop.leave(f"stopped after epoch {self.epoch}; --resume goes on from there", signal)
 
@@ -205,10 +206,11 @@ class Run:
     def load(self):
         """Load the newest whole checkpoint; damaged ones are named on stderr, and removed.
 
-        A run without any checkpoint begins from the start. UserError if all are damaged, or the newest does not fit.
+        A run that was stopped before its first checkpoint begins from the start. UserError if all are damaged, if the
+        newest does not fit, or if what an earlier epoch wrote is missing.
         """
         damage, damaged = "", []
-        for path in reversed(checkpoints(self.folder)):
+        for path in reversed(_places(self.folder)):  # also those of which a part is missing
             try:
                 state = read_state(path)
             except UserError as error:
@@ -217,10 +219,17 @@ class Run:
                 damaged.append(path)
                 continue
             self._take(state, path)
+            if self.best and not is_state(self.folder.best):
+                raise missing_best(self.folder)
             for other in damaged:  # else it counts among the two that are kept
                 shutil.rmtree(other, ignore_errors=True)
             print(f"resumed after epoch {self.epoch}{f' and {self.step} steps' if self.step else ''}", flush=True)
             return
+        if not damaged and epochs_done(self.folder):
+            raise UserError(
+                f"{self.folder.checkpoints}: no checkpoint there, though epochs of this run are done; copy the run's "
+                "checkpoints there, or begin anew with --overwrite"
+            )
         if not damaged:
             print("stopped before its first checkpoint: the run begins from the start", flush=True)
             return
@@ -256,8 +265,33 @@ class Run:
 
 def checkpoints(folder: RunFolder) -> list[Path]:
     """The complete checkpoints of a run, the newest last."""
-    paths = folder.checkpoints.glob("epoch-*-step-*") if folder.checkpoints.is_dir() else ()
-    return sorted(path for path in paths if is_state(path))
+    return [path for path in _places(folder) if is_state(path)]
+
+
+def _places(folder: RunFolder) -> list[Path]:
+    return sorted(folder.checkpoints.glob("epoch-*-step-*") if folder.checkpoints.is_dir() else ())
+
+
+def epochs_done(folder: RunFolder) -> bool:
+    """Whether an epoch of a run has ended, as what there is of its files says: checkpoints, metrics.jsonl, best/."""
+    if any(not path.name.startswith("epoch-00000-") for path in _places(folder)):
+        return True
+    try:
+        lines = folder.metrics.read_text("utf-8").splitlines()
+    except OSError:  # the line of before training is written long before best/
+        return is_state(folder.best)
+    for line in lines:
+        with contextlib.suppress(ValueError, AttributeError):  # a torn line
+            if json.loads(line).get("epoch"):
+                return True
+    return False
+
+
+def missing_best(folder: RunFolder) -> UserError:
+    """What to say of a run whose best model was lost."""
+    return UserError(
+        f"{folder.best}: not there, though epochs of this run are done; copy it there, or begin anew with --overwrite"
+    )
 
 
 def _release_memory():

@@ -132,7 +132,7 @@ def run(args: Namespace):
         if corpus.nli:
             print(f"NLI pairs   {len(corpus.nli):,} to read, {len(corpus.nli_dev):,} to score")
         print("".join(f"            {note}\n" for note in corpus.notes), end="", flush=True)
-        args.folder.start(args, describe(args, find(args.pretrained, args.local_files_only)))
+        args.folder.start(args, describe(args, find(args.pretrained, args.local_files_only), tokenizer))
         train(learner, tokenizer, corpus, args)
         args.folder.finish()
 

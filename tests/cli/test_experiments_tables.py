@@ -45,6 +45,16 @@ def test_runs_with_other_flags_are_rows_of_their_own(tmp_path):
     assert [row[6] for row in rows[1:3]] == ["-.250", ".500"] and rows[2][-1] == "`b` (unfinished)"
 
 
+def test_runs_on_other_files_are_rows_of_their_own(tmp_path):
+    """Where the files are is of no matter for --resume; what the predictions are called is of none for the scores."""
+    for name, flags in (("a", {"sst_train": "x.csv"}), ("b", {"sst_train": "y.csv"}), ("c", {"sst_dev_out": "z.csv"})):
+        write_run(tmp_path / name, "c-smart", 1, 0.5)
+        about = json.loads((tmp_path / name / "run.json").read_text())
+        (tmp_path / name / "run.json").write_text(json.dumps(about | {"flags": about["flags"] | flags}))
+    rows = rows_of(markdown(tmp_path, {"C": TABLES["C"]}))
+    assert [row[0] for row in rows[1:4]] == ["SMART `--sst_train x.csv`", "SMART `--sst_train y.csv`", "SMART"]
+
+
 def test_a_run_without_an_epoch_has_no_figures(tmp_path):
     write_run(tmp_path / "a", "c-smart", 1, 0.5, finished=False)
     metrics = tmp_path / "a" / "metrics.jsonl"

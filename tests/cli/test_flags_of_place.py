@@ -1,6 +1,5 @@
 """Flags that say where files are and where they go, and what a run's folder holds."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -122,40 +121,8 @@ def test_frozen_runs_leave_what_they_trained_beside_best(run, tiny):
     assert not (run(*FULL, "--adapter", "low_rank").out / "trained").exists()
 
 
-@pytest.mark.parametrize("more", [(), ("--pairs", "separate,joint,separate")], ids=" ".join)
-def test_predict_only_writes_the_files_of_a_run_that_ended_early(run, tmp_path, more):
-    """The flags, files and names come from run.json, so that --out is enough."""
-    whole = run(*FULL, *more)
-    argv = run.argv(*FULL, *more, "--skip_predictions", "--sst_dev_out", str(tmp_path / "mine.csv"))
-    multitask_classifier.main(["--out", str(tmp_path / "run"), *argv])
-    assert not list(tmp_path.rglob("*output.csv"))
-    multitask_classifier.main(["--out", str(tmp_path / "run"), "--predict_only"])
-    for name in PREDICTIONS - {"predictions/sst-dev-output.csv"}:
-        assert (tmp_path / "run" / name).read_bytes() == (whole.out / name).read_bytes()
-    assert (tmp_path / "mine.csv").read_bytes() == (whole.out / "predictions/sst-dev-output.csv").read_bytes()
-
-
-def test_predict_only_takes_what_the_run_read_and_nothing_else(run, refusal):
-    out = run(*FULL).out
-    for flags in (["--sst_test", "new.csv"], ["--limit", "3"], ["--sts_dev_out", "mine.csv"], ["--data", "elsewhere"]):
-        line = refusal(multitask_classifier.main, ["--out", str(out), "--predict_only", *flags])
-        assert flags[0] in line and "--predict_only takes this from the run" in line
-    multitask_classifier.main(["--out", str(out), "--predict_only", *run.argv(*FULL)])  # all as it was
-
-
 def test_nothing_to_learn_is_said_before_the_folder_is_taken(run, tmp_path, refusal):
     argv = ["--out", str(tmp_path / "out"), *run.argv("--tasks", "sts")]
     assert (
         "nothing to learn" in refusal(multitask_classifier.main, argv) and not (tmp_path / "out" / "run.json").exists()
     )
-
-
-def test_predict_only_needs_a_model_and_its_description(run, tmp_path, refusal):
-    assert "best" in refusal(multitask_classifier.main, ["--out", str(tmp_path), "--predict_only"])
-    out = run.fresh(*FULL).out
-    description = json.loads((out / "run.json").read_text())
-    description["plan"]["files"] = {}  # as where a program calls `train` with data of its own
-    for content, reason in ((description, "names no files of sst"), ({}, "does not say which files")):
-        (out / "run.json").write_text(json.dumps(content))
-        line = refusal(multitask_classifier.main, ["--out", str(out), "--predict_only"])
-        assert "run.json" in line and reason in line

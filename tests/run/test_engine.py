@@ -175,3 +175,12 @@ def test_a_free_folder_has_the_next_number(tmp_path):
     assert newest_run(tmp_path) is None
     (tmp_path / "full-model" / "best").mkdir()
     assert newest_run(tmp_path) == tmp_path / "full-model"
+
+
+def test_the_newest_run_is_none_that_another_run_replaces(tmp_path):
+    """`begin` moves an earlier run's files into older-run/; a run that was stopped before its first model is beside."""
+    for name in ("a/older-run", "b/older-run-moving", "older-run"):
+        (tmp_path / name / "best").mkdir(parents=True)
+    assert newest_run(tmp_path) is None
+    (tmp_path / "a" / "sst" / "best").mkdir(parents=True)  # classifier.py has a folder for each data set
+    assert newest_run(tmp_path) == tmp_path / "a" / "sst"

@@ -227,7 +227,7 @@ def test_another_vocabulary_is_named(begun, refusal):
     words[10], words[11] = words[11], words[10]
     path.write_text("\n".join(words))
     line = refusal(multitask_classifier.main, ["--out", str(begun), "--resume"])
-    assert "vocab.txt has changed since the run" in line
+    assert "its tokenizer has changed since the run" in line
 
 
 @pytest.mark.parametrize("file", ["ids-sst-train.csv", "quora-dev.csv", "sts-test-student.csv"])
