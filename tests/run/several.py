@@ -83,8 +83,7 @@ def _child(rank: int, count: int, port: int, stderr: int, do: Callable[[], Any])
 def train(weights: Path, out: Path, setting: dict[str, Any], **more) -> dict[str, float]:
     """Train a tiny model in float64 (a frozen one in float32, as its vectors are); the last state is kept in OUT."""
     flags = {"option": "finetune", "epochs": 1, "batch_size": 8, "lr": 1e-3, "seed": 7, **STILL} | setting | more
-    args = from_keywords("m", pretrained=str(weights), **flags)
-    args.out = out
+    args = from_keywords("m", pretrained=str(weights), out=str(out), **flags)
     tokenizer, data = loaded(weights, args.pairs)
     torch.manual_seed(7)
     model = build_model(args)
