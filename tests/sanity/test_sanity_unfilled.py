@@ -130,7 +130,7 @@ def test_a_head_that_returns_nothing_is_not_written_yet(body, tmp_path):
     start = "    def predict_similarity(self, input_ids_1, attention_mask_1, input_ids_2, attention_mask_2):\n"
     files = example("course")
     head, _, tail = files["multitask_classifier.py"].partition(start)
-    text = f"{head}{start}        {body}\n\n\n{tail[tail.index('def pair_inputs'):]}"
+    text = f"{head}{start}        {body}\n\n\n{tail[tail.index('def pair_inputs') :]}"
     result = verdicts(tmp_path, {**files, "multitask_classifier.py": text}, ("heads",))["heads"]
     assert (result["status"], result["note"]) == ("not written", "MultitaskBERT.predict_similarity")
     assert result["file"] == "multitask_classifier.py" and result["line"]
