@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minbert.sanity.core import CannotCheck
+from minbert.sanity.core import CannotCheck, NotWritten
 from minbert.sanity.evidence import stands_for
 from minbert.sanity.forms import first
 from minbert.sanity.source import called
@@ -42,7 +42,7 @@ class Answer:
             args, options = self._arguments(inputs)
         self.output = self.method(*args, **options)
         if self.output is None:
-            raise NotImplementedError(self.name)
+            raise NotWritten(self.name, *self.project.place(self.name))
         return self.logits(self.output)
 
     def logits(self, output: Any) -> Tensor:

@@ -15,8 +15,11 @@ NO_EVIDENCE = ("absent", "unknown", "todo")
 
 
 def same(found: Outcome, expected: Outcome, atol: float, rtol: float) -> bool:
-    """Whether two outcomes of a probe are the same: the same tensors, or a failure that is known to be expected."""
-    if any(kind in found for kind in NO_EVIDENCE) or "unseen" in expected:
+    """Whether two outcomes of a probe are the same: the same tensors, or a failure that is known to be expected.
+
+    A probe that does not apply to one of the two is no evidence, and agrees with everything.
+    """
+    if any(kind in found or kind in expected for kind in NO_EVIDENCE) or "unseen" in expected:
         return True
     if "error" in found or "error" in expected:
         return found.get("error", "") == expected.get("error") and expected.get("known", False)
@@ -35,7 +38,7 @@ def distance(found: Outcome, expected: Outcome) -> float:
     """How far apart two outcomes are, from 0 to 1: the norm of the difference, relative to the expected one's."""
     if "values" not in found:
         return 0.0
-    if "error" in expected:
+    if "values" not in expected:
         return 1.0
     total = 0.0
     for name, b in expected["values"].items():

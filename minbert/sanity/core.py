@@ -207,9 +207,12 @@ def fill(module: nn.Module, scale: float = 0.5) -> nn.Module:
 def copy_by_name(right: nn.Module, theirs: nn.Module) -> nn.Module:
     """Copy the right module's parameters into theirs, by name. Whatever else theirs has is left alone.
 
+    A module with names of its own, such as one layer for Q, K and V, may take the starter's names when it is loaded.
     Raises CannotCheck for a parameter that theirs lacks or has in another shape.
     """
     have = dict(theirs.named_parameters())
+    if not all(name in have for name, _ in right.named_parameters()) and _loaded(right, theirs):
+        return theirs
     for name, parameter in right.named_parameters():
         if name not in have:
             raise CannotCheck(f"{type(theirs).__name__} has no parameter `{name}`: keep the starter's names")
@@ -219,6 +222,18 @@ def copy_by_name(right: nn.Module, theirs: nn.Module) -> nn.Module:
             )
         have[name].copy_(parameter)
     return theirs
+
+
+def _loaded(right: nn.Module, theirs: nn.Module) -> bool:
+    """Whether theirs takes all of the right parameters by `load_state_dict`, as the published weights come to it."""
+    weights = {name: parameter.detach().clone() for name, parameter in right.named_parameters()}
+    before = {name: parameter.clone() for name, parameter in theirs.named_parameters()}
+    try:
+        left = theirs.load_state_dict(dict(weights), strict=False)
+    except Exception:  # a hook of theirs fails, or shapes do not fit
+        return False
+    own = {name for name, parameter in theirs.named_parameters() if not torch.equal(parameter, before[name])}
+    return not weights.keys() & {*left.unexpected_keys} and bool(own - weights.keys())
 
 
 @contextmanager

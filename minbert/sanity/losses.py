@@ -27,6 +27,14 @@ from minbert.sanity.loop import (
 )  # fmt: skip
 from minbert.sanity.models import SINGLE
 from minbert.sanity.source import assigned, code_of, definitions, leaves, name_of, nodes, parsed
+from minbert.sanity.steps import (
+    clipped_in_vain,
+    kept_by_reference,
+    log_target,
+    only_bert,
+    other_head,
+    zeroed_before,
+)  # fmt: skip
 from minbert.sanity.totals import KINDS, kinds_of, learned, left_out, unbounded
 
 TASK_OF = {"predict_sentiment": "sst", "predict_paraphrase": "para", "predict_similarity": "sts"}
@@ -70,6 +78,12 @@ LEFT_OUT = "a loss is computed and takes no part in the gradient"
 UNBOUNDED = "the weights of the losses have no lower bound: exp(s)·loss + s"
 NEVER_TRAINS = "the model is never put into training mode"
 STAYS = "training goes on in evaluation mode after the first evaluation"
+ONLY_BERT = "the optimizer has BERT's weights alone: the heads never learn"
+ZERO_BEFORE = "gradients are set to zero every batch, and the step comes every few batches"
+CLIPPED = "gradients are clipped after the step, or before backward"
+KEPT = "the best weights are kept without a copy, and are the last ones"
+OTHER_HEAD = "a task's data go through another task's head"
+LOG_TARGET = "kl_div of a log-probability as the target, without log_target"
 FREEZES = "BERT is frozen where it should train, and trains where it should be frozen"
 FACTS = {
     NLL: "The loss that is applied to the outputs, and whether these are log-probabilities: rows of log Σ exp = 0.",
@@ -85,6 +99,12 @@ FACTS = {
     UNBOUNDED: "The sign of s in a sum of exp(s)·loss and s, where s is a learned weight.",
     NEVER_TRAINS: "Whether anything in the project calls `.train()`, while a loop computes gradients.",
     STAYS: "Whether `.train()` is called only before a loop that trains and evaluates in turn.",
+    ONLY_BERT: "Which parameters the one optimizer of a function that trains the heads is made with.",
+    ZERO_BEFORE: "Whether a loop that steps only where `n % k == 0` sets gradients to zero in every pass.",
+    CLIPPED: "What stands before the clipping in a block that computes gradients, clips them and steps.",
+    KEPT: "Whether `model.state_dict()` is copied where it is kept in a loop and loaded after it.",
+    OTHER_HEAD: "Whose `predict_` method is called in a loop or a branch that is for one task's data.",
+    LOG_TARGET: "What the second argument of `kl_div` is.",
     FREEZES: "What `requires_grad` of BERT's parameters becomes for each word of the option.",
 }
 
@@ -277,6 +297,12 @@ def facts(project: Any, read: list[Loss]) -> dict[str, tuple[str, int] | None]:
         UNBOUNDED: unbounded(project),
         NEVER_TRAINS: never_trains(project),
         STAYS: stays_in_evaluation(project),
+        ONLY_BERT: only_bert(project),
+        ZERO_BEFORE: zeroed_before(project),
+        CLIPPED: clipped_in_vain(project),
+        KEPT: kept_by_reference(project),
+        OTHER_HEAD: other_head(project),
+        LOG_TARGET: log_target(project),
         FREEZES: freezes_backwards(project),
     }
 

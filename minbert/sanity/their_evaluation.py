@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from minbert.sanity.answers import Answer
-from minbert.sanity.core import Absent, CannotCheck
+from minbert.sanity.core import Absent, CannotCheck, NotWritten
 from minbert.sanity.evidence import TOUCHED
 from minbert.sanity.losses import losses
 from minbert.sanity.models import METHODS, NUM_LABELS, build, multitask_class
@@ -130,6 +130,9 @@ class Course:
         positional = [values.pop(p.name) for p in needed if p.kind is p.POSITIONAL_ONLY]
         return function(*positional, **values)
 
+    def _unwritten(self, name: str) -> NotWritten:
+        return NotWritten(name, *self.project.place(name))
+
     def model(self) -> Fake:
         return Fake(self.shaped).train()
 
@@ -142,7 +145,7 @@ class Course:
                 model=self.model(), device=torch.device("cpu"),
             )  # fmt: skip
         if self.results is None:
-            raise NotImplementedError("model_eval_multitask")
+            raise self._unwritten("model_eval_multitask")
         lists, scores = [], []
         for value in returned(self.results, task):
             if numbers := as_numbers(value):
@@ -202,7 +205,7 @@ class Course:
             result = self.call("load_multitask_data", **{"para|quora": files["para"], "sts|simil": files["sts"],
                                "sst|sentim": files["sst"], "split": "train"})  # fmt: skip
         if result is None:
-            raise NotImplementedError("load_multitask_data")
+            raise self._unwritten("load_multitask_data")
         lists = result.values() if isinstance(result, dict) else result
         return next((r for r in lists if isinstance(r, list) and r and ids_of("sts", "dev")[0] in cells(r[0])), None)
 
@@ -267,7 +270,7 @@ class Course:
         loader = batches(self.project, "sst", sets[0] if sets else "")
         result = self.call(name, **{"data|loader": loader}, model=Fake().train(), device=torch.device("cpu"))
         if result is None:
-            raise NotImplementedError(name)
+            raise self._unwritten(name)
         lists = []
         for value in result if isinstance(result, tuple | list) else ():
             if isinstance(value, list | np.ndarray | Tensor) and len(value) == ROWS:

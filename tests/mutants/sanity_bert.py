@@ -226,6 +226,8 @@ INJECTED = {  # part → how its mistakes are made
         swap("key_layer, query_layer, value_layer, att", "key_layer, value_layer, query_layer, att")),
     Injection("k and v in each other's place", "key and value are swapped",
         swap("key_layer, query_layer, value_layer, att", "value_layer, query_layer, key_layer, att")),
+    Injection("q, k and v moved on by one", "Q, K and V are taken in another order than the weights have",
+        swap("key_layer, query_layer, value_layer, att", "value_layer, key_layer, query_layer, att")),
     Injection("keys twice", "the key layer is used for the queries",
         swap("(hidden_states, self.query)", "(hidden_states, self.key)")),
     Injection("queries twice", "the query layer is used for the keys",

@@ -585,6 +585,31 @@ INJECTED: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
             "        loss.backward()\n",
             "        loss = torch.exp(model.log_variance) * loss + model.log_variance\n        loss.backward()\n",
         ),
+        "the optimizer has BERT's weights alone: the heads never learn": (
+            "    model.train()\n", "    model.train()\n    optimizer = AdamW(model.bert.parameters(), lr=args.lr)\n",
+        ),
+        "gradients are set to zero every batch, and the step comes every few batches": (
+            "        optimizer.step()\n", "        if batch.number % 4 == 3:\n            optimizer.step()\n",
+        ),
+        "gradients are clipped after the step, or before backward": (
+            "        optimizer.step()\n",
+            "        optimizer.step()\n        nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n",
+        ),
+        "the best weights are kept without a copy, and are the last ones": (
+            "        optimizer.step()\n",
+            "        optimizer.step()\n        best = model.state_dict()\n    model.load_state_dict(best)\n",
+        ),
+        "a task's data go through another task's head": (
+            "        loss += F.binary_cross_entropy_with_logits(model.predict_paraphrase(*batch), batch.labels)\n",
+            "        if batch.task == 'para':\n            loss += F.binary_cross_entropy_with_logits("
+            "model.predict_similarity(*batch), batch.labels)\n",
+        ),
+        "kl_div of a log-probability as the target, without log_target": (
+            "        loss.backward()\n",
+            "        logits = model.predict_sentiment(*batch[:2])\n"
+            "        loss += F.kl_div(F.log_softmax(logits, dim=-1), F.log_softmax(batch.teacher, dim=-1))\n"
+            "        loss.backward()\n",
+        ),
         "the model is never put into training mode": ("    model.train()\n", ""),
         "training goes on in evaluation mode after the first evaluation": (
             "        loss.backward()\n        optimizer.step()\n",

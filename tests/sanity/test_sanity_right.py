@@ -65,6 +65,33 @@ LORA = """class LoRALinear(nn.Linear):
 """
 
 # fmt: off
+JOINED = """        self.qkv = nn.Linear(config.hidden_size, 3 * self.all_head_size)
+        self._register_load_state_dict_pre_hook(self.join)
+"""
+JOIN = """    def join(self, weights, prefix, *_):
+        for kind in ("weight", "bias"):
+            parts = [weights.pop(f"{prefix}{name}.{kind}", None) for name in ("query", "key", "value")]
+            if parts[0] is not None:
+                weights[f"{prefix}qkv.{kind}"] = torch.cat(parts)
+
+    def transform(self, x, linear_layer):"""
+SPLIT = """        q, k, v = self.qkv(hidden_states).chunk(3, dim=-1)
+        same = nn.Identity()
+        key_layer, value_layer, query_layer = (self.transform(x, same) for x in (k, v, q))
+"""
+
+
+def joined(order: str = "q, k, v") -> Swaps:
+    """One layer for Q, K and V, which joins the published weights when they are loaded."""
+    made = (
+        "        self.query = nn.Linear(config.hidden_size, self.all_head_size)\n"
+        "        self.key = nn.Linear(config.hidden_size, self.all_head_size)\n"
+        "        self.value = nn.Linear(config.hidden_size, self.all_head_size)\n"
+    )
+    transform = "    def transform(self, x, linear_layer):"
+    return swap(made, JOINED, transform, JOIN, C_PROJECTIONS, SPLIT.replace("q, k, v =", f"{order} ="))
+
+
 RIGHT = (  # (what is written otherwise, style, swaps)
     ("nothing", "course", ()),
     ("nothing", "einsum", ()),
@@ -180,6 +207,7 @@ RIGHT = (  # (what is written otherwise, style, swaps)
      swap("class BertSelfAttention(nn.Module):", LORA + "class BertSelfAttention(nn.Module):",
           "self.query = nn.Linear(", "self.query = LoRALinear(",
           "self.value = nn.Linear(", "self.value = LoRALinear(")),
+    ("one layer for Q, K and V", "course", joined()),
     ("positions by arange, [CLS] by narrow", "course",
      swap("self.position_ids[:, :seq_length]", "torch.arange(seq_length, device=input_ids.device).expand(input_shape)",
           "first_tk = sequence_output[:, 0]", "first_tk = sequence_output.narrow(1, 0, 1).squeeze(1)")),
@@ -204,3 +232,15 @@ def cell(says: str, style: str, swaps: Swaps):
 def test_right_in_other_words_gets_no_complaint(style, swaps, tmp_path):
     files = changed(sources(style), swaps)
     assert complaints(verdicts(tmp_path, files, touched(style, files) or BERT + OPTIMIZER)) == []
+
+
+@pytest.mark.parametrize(
+    "order, name",
+    [
+        ("k, q, v", "query and key are swapped"),
+        ("k, v, q", "Q, K and V are taken in another order than the weights have"),
+    ],
+)
+def test_one_layer_for_q_k_and_v_is_judged(order, name, tmp_path):
+    files = changed(sources("course"), joined(order))
+    assert complaints(verdicts(tmp_path, files, ["attention"])) == [f"attention: {name}"]

@@ -56,6 +56,18 @@ def test_probes_leave_their_subject_as_it_was(name):
             assert judge.same(evidence.record_probe(probe, subject), first[probe.name], 0, 0)
 
 
+def test_a_part_that_is_wrong_in_an_unknown_way_is_wrong_and_no_mistake_is_named():
+    """Also where a probe does not apply to the reference with a mistake in it, as to a BERT that does not train."""
+    part = parts.load("heads")
+    outcomes = recorded(part, {})
+    for probe in ("whether pads change the answer", "whether a batch's examples are mixed"):
+        outcomes[probe] = {"error": "RuntimeError", "message": "sizes do not match"}
+    for probe in ("whether dropout is on in evaluation", "whether the second sentence goes unread"):
+        outcomes[probe] = {"values": {"": torch.tensor([7.0])}}
+    found = judge.judge(part, outcomes)
+    assert (found["status"], found["mistakes"]) == ("wrong", [])
+
+
 def test_two_mistakes_at_once_are_both_named():
     part = parts.load("attention")
     table = {m.name: m.pieces for m in part.mistakes}

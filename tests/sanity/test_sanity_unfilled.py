@@ -125,6 +125,26 @@ def test_all_methods_of_a_part_that_are_left_open_are_listed(tmp_path):
     assert result["status"] == "not written" and set(result["note"].split(", ")) == set(heads)
 
 
+@pytest.mark.parametrize("body", ["pass", "# after the milestone\n        pass", "logit = None\n        return logit"])
+def test_a_head_that_returns_nothing_is_not_written_yet(body, tmp_path):
+    start = "    def predict_similarity(self, input_ids_1, attention_mask_1, input_ids_2, attention_mask_2):\n"
+    files = example("course")
+    head, _, tail = files["multitask_classifier.py"].partition(start)
+    text = f"{head}{start}        {body}\n\n\n{tail[tail.index('def pair_inputs') :]}"
+    result = verdicts(tmp_path, {**files, "multitask_classifier.py": text}, ("heads",))["heads"]
+    assert (result["status"], result["note"]) == ("not written", "MultitaskBERT.predict_similarity")
+    assert result["file"] == "multitask_classifier.py" and result["line"]
+
+
+@pytest.mark.parametrize("name", ["model_eval_multitask", "load_multitask_data"])
+def test_an_evaluation_that_returns_nothing_is_not_written_yet(name, tmp_path):
+    file = "evaluation.py" if name == "model_eval_multitask" else "datasets.py"
+    files = unwritten(example("course"), name)
+    files[file] = files[file].replace("raise NotImplementedError  # to be written", "pass")
+    result = verdicts(tmp_path, files, ("evaluation",))["evaluation"]
+    assert (result["status"], result["note"], result["file"]) == ("not written", name, file)
+
+
 def test_one_head_that_is_left_open_does_not_hide_what_is_wrong_in_another(tmp_path):
     files = unwritten(example("course"), "MultitaskBERT.predict_similarity")
     wrong = ("return self.paraphrase_classifier(self.dropout(features))", "return features.mean(1).sigmoid()")

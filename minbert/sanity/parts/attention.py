@@ -165,10 +165,12 @@ def additive(tokens: list[list[int]]) -> Tensor:
 @torch.no_grad()
 def with_weights(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, x: Tensor, mask: Tensor) -> Tensor:
     """The output while the three matrices are these, (C, C), and the biases zero; the weights are put back."""
+    right = weights(hidden_size=width(module))
+    for name, weight in (("query", query), ("key", key), ("value", value)):
+        getattr(right, name).weight.copy_(weight)
+        getattr(right, name).bias.zero_()
     with core.put_back(module):
-        for name, weight in (("query", query), ("key", key), ("value", value)):
-            getattr(module, name).weight.copy_(weight)
-            getattr(module, name).bias.zero_()
+        core.copy_by_name(right, module)
         return module(x, mask)
 
 
@@ -185,7 +187,8 @@ def look_up(module: nn.Module) -> Tensor:
 
 
 def width(module: nn.Module) -> int:
-    return module.query.in_features
+    layers = (m for m in module.modules() if isinstance(m, nn.Linear))  # one layer may be for Q, K and V
+    return (module.query if hasattr(module, "query") else next(layers)).in_features
 
 
 @torch.no_grad()
@@ -316,6 +319,8 @@ def alone(which: int) -> Callable[[nn.Module], dict[str, Tensor]]:
 
 
 def learns(module: nn.Module) -> dict[str, Tensor]:
+    if not hasattr(module, "query"):
+        raise Absent("one layer is for Q, K and V, and has the gradients of all three")
     x = core.seeded("attention input", B, T, width(module))
     return reached(module, ("query", "key", "value"), lambda: module(x * 1, additive(TOKENS)), x)
 
@@ -405,6 +410,10 @@ MISTAKES = (
          "Queries and keys make the scores, and the values are what is averaged. Mind the order of the arguments: "
          "attention(key, query, value, …).")),
     *group(EQUATION, HEADS, FORWARD,
+        ("Q, K and V are taken in another order than the weights have",
+         ({"roles": lambda q, k, v: (k, v, q)}, {"roles": lambda q, k, v: (v, q, k)}),
+         "Where one layer makes all three, they come in the order in which its weights were joined: query, key, value. "
+         "Unpack them in the same order."),
         ("the key layer is used for the queries", {"roles": lambda q, k, v: (k, k, v)},
          "KKᵀ is symmetric: token s then scores t exactly as t scores s. Use the query layer for Q."),
         ("the query layer is used for the keys", {"roles": lambda q, k, v: (q, q, v)},

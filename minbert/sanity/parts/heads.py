@@ -217,9 +217,14 @@ def _moves(m: Model, task: str, scale: float, **changed: Any) -> bool:
     return not torch.equal(before, m.outputs(scale=scale, tasks=(task,), **changed)[task])
 
 
+def with_other_words(ids: Tensor) -> Tensor:
+    """Sentences of the same lengths, so that their masks stay: words are 4 to 17."""
+    return torch.where(ids > 3, 21 - ids, ids)
+
+
 def deaf(s: Subject) -> Tensor:
-    """Whether the second sentences can be changed without any effect, and the first cannot."""
-    first, second = {"ids": IDS.roll(1, dims=0)}, {"others": OTHERS.roll(1, dims=0)}
+    """Whether the second sentences' words can be changed without any effect, and the first ones' cannot."""
+    first, second = {"ids": with_other_words(IDS)}, {"others": with_other_words(OTHERS)}
     blind = None
     for m, task in s.able(*PAIRWISE):
         if any(_moves(m, task, x, **second) for x in SCALES):
@@ -284,7 +289,7 @@ PROBES = (
     Probe("whether dropout is on in evaluation", lambda s: dropped_in_evaluation(s.able(*THREE)),
           "The same sentences twice after `model.eval()`."),
     Probe("whether a batch's examples are mixed", mixed, "Four examples at once, and two and two."),
-    Probe("whether the second sentence goes unread", deaf, "The same pairs with the second sentences exchanged."),
+    Probe("whether the second sentence goes unread", deaf, "The same pairs with other words in the second sentences."),
     Probe("whether the second sentence's mask goes unread", first_mask,
           "The same pairs with all but two tokens masked in the second sentences, or in the first."),
     Probe("whether the outputs have no gradient", without_gradient, "The outputs in training: whether they need none."),
@@ -357,7 +362,7 @@ MISTAKES = (
          "dim 0. Use dim=-1 (the default of `cosine_similarity` is 1, of a squeezed vector that is wrong).")),
     *group("f(u, v)", SBERT, PAIRS,
         ("the second sentence is not read", {"second": lambda u, v: u},
-         "Exchanging the second sentences changes nothing: perhaps a copied line still has the first one's name.")),
+         "Other words in the second sentences change nothing: perhaps a copied line still has the first one's name.")),
     *group("v = Σₜ mask'ₜ·h'ₜ / Σₜ mask'ₜ", SBERT, PAIRS,
         ("the first sentence's mask is used for the second", {"second mask": lambda first, second: first},
          "Masking the second sentences changes nothing: they are read with `attention_mask_1`, so that their words are "
@@ -427,6 +432,24 @@ MISTAKES = (
     *written(losses.STAYS, "f(x) with dropout while training",
             "The evaluation calls `model.eval()`, and nothing puts the model back: from the second epoch on nothing is "
             "dropped. Call `model.train()` at the start of each epoch, inside the loop."),
+    *written(losses.ONLY_BERT, "θ ← θ - α·∇loss, for BERT's θ and the heads'",
+            "`model.bert.parameters()` leaves the heads out: they keep the weights that they began with. Give the "
+            "optimizer `model.parameters()`, or the heads as a group of their own."),
+    *written(losses.ZERO_BEFORE, "g = Σ_k ∇loss_k / K, over the K batches of a step",
+            "`zero_grad` in every pass throws away what the batches before gave, so that a step sees its last batch "
+            "alone. Call `optimizer.zero_grad()` beside `optimizer.step()`, below the same `if`."),
+    *written(losses.CLIPPED, "g ← g·min(1, c/‖g‖), then the step",
+            "Clipping changes the gradients that the next step uses. After the step, or before `backward`, there are "
+            "none that are used. The order is `backward`, clip, `optimizer.step()`."),
+    *written(losses.KEPT, "θ* = θ of the best epoch",
+            "`state_dict()` refers to the model's own weights, which go on changing: what is loaded in the end is what "
+            "the model has already. Keep `copy.deepcopy(model.state_dict())`, or save it to a file."),
+    *written(losses.OTHER_HEAD, "loss_task = ℓ(head_task(u, v), y)",
+            "A copied line calls another task's `predict_` method: the task's own head never learns, and the other one "
+            "learns from wrong labels."),
+    *written(losses.LOG_TARGET, "KL(p‖q) = Σ_k p_k (log p_k - log q_k)",
+            "`F.kl_div(input, target)` takes the probabilities as its target, and of negative numbers the loss is 0 or "
+            "not a number. Use `F.softmax` for the second, or say `log_target=True`."),
     *written(losses.FREEZES, "frozen: ∂loss/∂θ of BERT is not used; fine-tuned: θ ← θ - α·∇loss",
             "\"pretrain\" and \"last-linear-layer\" keep BERT's weights and train the heads alone; \"finetune\" and "
             "\"full-model\" train all. Exchange True and False of `requires_grad`."),
