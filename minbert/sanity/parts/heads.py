@@ -309,6 +309,9 @@ PROBES = (
 CROSS_ENTROPY, BCE = "loss = -log softmax(logits)_label", "loss = -log σ(logit)   for a paraphrase"
 COURSE, SBERT = "the course's handout: the outputs are logits", "Reimers & Gurevych 2019, §3"
 DROPOUT = "Srivastava et al. 2014, §4: at test time no unit is dropped"
+WITH_DROPOUT = "Srivastava et al. 2014, §4: in training units are dropped at random"
+TASKS = "the course's handout: BERT and the heads of all tasks are trained"
+DOCS = "PyTorch's documentation: "
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -330,9 +333,9 @@ PREDICTS = ("MultitaskBERT.forward", "MultitaskBERT.predict_sentiment", "LinearH
 TRAINING = ("train_multitask", "train")
 
 
-def written(fact: str, equation: str, why: str) -> tuple[Mistake, ...]:
-    """A mistake that is read from the source."""
-    return group(equation, COURSE, TRAINING, (fact, {fact: True}, why))
+def written(fact: str, equation: str, source: str, why: str) -> tuple[Mistake, ...]:
+    """A mistake that is read from the source code. source: the place that says what is right."""
+    return group(equation, source, TRAINING, (fact, {fact: True}, why))
 
 
 MISTAKES = (
@@ -393,64 +396,65 @@ MISTAKES = (
     *group("∂loss/∂θ", COURSE, PREDICTS,
         ("the outputs have no gradient", {"gradient": lambda x: x.detach()},
          "Nothing can be learned from outputs that are detached, rounded, or computed under `torch.no_grad()`.")),
-    *written(losses.NLL, "nll_loss(log p) = -log p_label",
+    *written(losses.NLL, "nll_loss(log p) = -log p_label", DOCS + "nll_loss",
             "`F.nll_loss` takes log-probabilities. Of raw logits it has no lower bound, and the loss runs away to -∞. "
             "Return `F.log_softmax(logits, dim=-1)`, or use `F.cross_entropy`."),
-    *written(losses.BCE, BCE,
+    *written(losses.BCE, BCE, DOCS + "binary_cross_entropy",
             "`F.binary_cross_entropy` takes a probability and fails on anything outside [0, 1]. Use "
             "`F.binary_cross_entropy_with_logits`."),
-    *written(losses.ROUNDED, "∂ round(x)/∂x = 0",
+    *written(losses.ROUNDED, "∂ round(x)/∂x = 0", DOCS + "autograd mechanics",
             "Rounding, `argmax` and `detach` have no gradient: nothing is learned from such a loss. Take the loss of "
             "the raw outputs, and round only for the predictions."),
-    *written(losses.EVERY, "loss = mean_i (ŷ_i - y_i)²",
+    *written(losses.EVERY, "loss = mean_i (ŷ_i - y_i)²", DOCS + "broadcasting semantics",
             "PyTorch spreads (B, 1) and (B,) to (B, B): every output is pulled towards every label, and all outputs "
             "become the labels' mean. Give both one shape: `outputs.view(-1)` beside `labels.view(-1)`."),
-    *written(losses.KL, "KL(p‖q) = Σ_k p_k (log p_k - log q_k)",
+    *written(losses.KL, "KL(p‖q) = Σ_k p_k (log p_k - log q_k)", DOCS + "kl_div",
             "`F.kl_div(input, target)` takes the logarithm of the probabilities as its input, and the probabilities as "
             "its target. Use `F.log_softmax` for the first."),
-    *written(losses.TWICE, "θ ← θ - α·∇loss, once a batch",
+    *written(losses.TWICE, "θ ← θ - α·∇loss, once a batch", DOCS + "torch.amp",
             "`loss.backward()` and `scaler.scale(loss).backward()` both run: the gradient is added twice, once scaled "
             "by thousands and once not. Keep the scaled one alone, and step with `scaler.step(optimizer)`."),
-    *written(losses.NEVER_ZERO, "g = ∇loss of this batch",
+    *written(losses.NEVER_ZERO, "g = ∇loss of this batch", DOCS + "zeroing out gradients",
             "`backward` adds to the gradients that are there, so that every batch is pulled by all batches before. "
             "Call `optimizer.zero_grad()` before each `backward`."),
-    *written(losses.ONCE_AN_EPOCH, "g = ∇loss of this batch",
+    *written(losses.ONCE_AN_EPOCH, "g = ∇loss of this batch", DOCS + "zeroing out gradients",
             "`backward` adds to the gradients that are there: within an epoch every step follows all batches before "
             "it. Call `optimizer.zero_grad()` after each `optimizer.step()`, inside the loop over batches."),
-    *written(losses.UNUSED, "α_t = α·λ(t)",
+    *written(losses.UNUSED, "α_t = α·λ(t)", DOCS + "torch.optim, how to adjust the learning rate",
             "Without `scheduler.step()` after each `optimizer.step()` the learning rate stays at its first value, "
             "which is 0 where the schedule begins with a warm-up."),
-    *written(losses.LEFT_OUT, "loss = Σ_task loss_task",
+    *written(losses.LEFT_OUT, "loss = Σ_task loss_task", TASKS,
             "A task whose loss is not in the sum, or is overwritten by the next one, learns nothing: its head keeps "
             "the weights that it began with. Add it to what `backward` is called on."),
-    *written(losses.UNBOUNDED, "L = Σ_task exp(-s_task)·loss_task + s_task",
+    *written(losses.UNBOUNDED, "L = Σ_task exp(-s_task)·loss_task + s_task", "Kendall, Gal & Cipolla 2018, §3",
             "The sum falls without end as s does, so that every loss gets a weight of 0. s is the logarithm of a "
             "variance, and its sign in the exponent is minus."),
-    *written(losses.NEVER_TRAINS, "f(x) with dropout while training",
+    *written(losses.NEVER_TRAINS, "f(x) with dropout while training", WITH_DROPOUT,
             "BERT comes out of `from_pretrained` in evaluation mode, and evaluating puts the model there: without "
             "`model.train()` at the start of each epoch nothing is dropped."),
-    *written(losses.STAYS, "f(x) with dropout while training",
+    *written(losses.STAYS, "f(x) with dropout while training", WITH_DROPOUT,
             "The evaluation calls `model.eval()`, and nothing puts the model back: from the second epoch on nothing is "
             "dropped. Call `model.train()` at the start of each epoch, inside the loop."),
-    *written(losses.ONLY_BERT, "θ ← θ - α·∇loss, for BERT's θ and the heads'",
+    *written(losses.ONLY_BERT, "θ ← θ - α·∇loss, for BERT's θ and the heads'", TASKS,
             "`model.bert.parameters()` leaves the heads out: they keep the weights that they began with. Give the "
             "optimizer `model.parameters()`, or the heads as a group of their own."),
-    *written(losses.ZERO_BEFORE, "g = Σ_k ∇loss_k / K, over the K batches of a step",
+    *written(losses.ZERO_BEFORE, "g = Σ_k ∇loss_k / K, over the K batches of a step", DOCS + "gradient accumulation",
             "`zero_grad` in every pass throws away what the batches before gave, so that a step sees its last batch "
             "alone. Call `optimizer.zero_grad()` beside `optimizer.step()`, below the same `if`."),
-    *written(losses.CLIPPED, "g ← g·min(1, c/‖g‖), then the step",
+    *written(losses.CLIPPED, "g ← g·min(1, c/‖g‖), then the step", DOCS + "clip_grad_norm_",
             "Clipping changes the gradients that the next step uses. After the step, or before `backward`, there are "
             "none that are used. The order is `backward`, clip, `optimizer.step()`."),
-    *written(losses.KEPT, "θ* = θ of the best epoch",
+    *written(losses.KEPT, "θ* = θ of the best epoch", DOCS + "saving and loading models",
             "`state_dict()` refers to the model's own weights, which go on changing: what is loaded in the end is what "
             "the model has already. Keep `copy.deepcopy(model.state_dict())`, or save it to a file."),
-    *written(losses.OTHER_HEAD, "loss_task = ℓ(head_task(u, v), y)",
+    *written(losses.OTHER_HEAD, "loss_task = ℓ(head_task(u, v), y)", TASKS,
             "A copied line calls another task's `predict_` method: the task's own head never learns, and the other one "
             "learns from wrong labels."),
-    *written(losses.LOG_TARGET, "KL(p‖q) = Σ_k p_k (log p_k - log q_k)",
+    *written(losses.LOG_TARGET, "KL(p‖q) = Σ_k p_k (log p_k - log q_k)", DOCS + "kl_div",
             "`F.kl_div(input, target)` takes the probabilities as its target, and of negative numbers the loss is 0 or "
             "not a number. Use `F.softmax` for the second, or say `log_target=True`."),
     *written(losses.FREEZES, "frozen: ∂loss/∂θ of BERT is not used; fine-tuned: θ ← θ - α·∇loss",
+            "the course's handout, --fine-tune-mode and --option",
             "\"pretrain\" and \"last-linear-layer\" keep BERT's weights and train the heads alone; \"finetune\" and "
             "\"full-model\" train all. Exchange True and False of `requires_grad`."),
 )  # fmt: skip
