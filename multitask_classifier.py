@@ -179,7 +179,7 @@ def build_model(args: Namespace) -> MultitaskBert:
     if args.fast_dropout:
         draw_in_blocks(model)
     if args.compile:
-        compile_layers(model.bert, args.resume)
+        compile_layers(model.bert, args.resume or args.values["resume"])
     if args.mode == FROZEN or args.freeze_bert:
         model.freeze_bert()
         if args.bert_dropout is None and not args.additions:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from minbert.command_line import BY_CONTENT, FREE, check_columns, make_parser, maker, recipe_values
 from minbert.description import other_data
 from minbert.errors import UserError, one_line_errors
-from minbert.files import sha256
+from minbert.files import file_name, sha256
 from minbert.flags import flags_of, flags_then
 from minbert.parser import Flag, Parser, count, seed
 from minbert.recipe import SCRIPTS, TABLES, Table, read_recipe
@@ -160,7 +160,7 @@ def values_of(job: Job) -> dict[str, Any]:
 def file_now(values: Mapping[str, Any], task: str, split: str, before: Mapping[str, Mapping[str, str]]) -> Path:
     """The data file that a run with these flags reads, where another run read before[task][split]."""
     own = values.get(f"{task}_{split}") or (values[split] if values.get("train") else None)
-    return Path(own) if own else data_folder(values["data"]) / Path(before[task][split]).name
+    return Path(own) if own else data_folder(values["data"]) / file_name(before[task][split])
 
 
 def state_of(job: Job) -> str:

@@ -17,7 +17,7 @@ import types
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import torch
 
@@ -25,6 +25,11 @@ from minbert.errors import UserError
 
 TEMPORARY = ".minbert-tmp"  # how the names of unfinished files end
 STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}  # by number, since by name a file behind them is emptied first
+
+
+def file_name(path: str | Path) -> str:
+    """The last part of a path, which another system may have written: of C:\\data\\a.csv it is a.csv."""
+    return PureWindowsPath(path).name
 
 
 def is_stream(path: Path) -> bool:

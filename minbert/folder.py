@@ -111,8 +111,9 @@ class RunFolder:
         if not args.resume:
             return self.begin(description)
         self.check_same(description)
-        folder = self.read_description()["plan"].get("course_folder")
-        args.course_folder = Path(folder) if folder else None
+        plan = self.read_description()["plan"]
+        args.course_folder = Path(plan["course_folder"]) if plan.get("course_folder") else None
+        args.prediction_name = plan.get("prediction_name") or args.prediction_name
 
     def begin(self, description: Mapping[str, Any]):
         """Write run.json. An earlier run's files are moved into older-run/, until `forget_older`."""

@@ -14,7 +14,7 @@ from minbert.data import Dataset, Example
 from minbert.engine import find_device
 from minbert.errors import UserError
 from minbert.evaluation import all_scores, chance, in_words, outputs, overall, write_outputs, write_predictions
-from minbert.files import atomic, sha256
+from minbert.files import atomic, file_name, sha256
 from minbert.flags import flags_of, flags_then
 from minbert.folder import RUNS, RunFolder, as_json, check_places, newest_run
 from minbert.multitask import MultitaskBert
@@ -120,7 +120,8 @@ def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
     path = args.out / "run.json"
     try:
         description = json.loads(path.read_text("utf-8"))
-        plan, flags = description["plan"], flags_then(letter_of(description["script"]), description["flags"])
+        plan, script = description["plan"], letter_of(description["script"])
+        flags = flags_then(script, description["flags"])
         before = {task: {s: Path(f) for s, f in files.items()} for task, files in plan["files"].items()}
         digests = {(task, s): description["data"].get(f"{task}/{s}") for task in before for s in before[task]}
         args.outs = {task: {s: Path(f) for s, f in files.items()} for task, files in plan["outs"].items()}
@@ -131,20 +132,24 @@ def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
     if missing := [task for task in model.tasks if task not in before]:
         raise UserError(f"{path}: names no files of {', '.join(missing)}, whose data came from a program; "
                         "--predict_only needs files")  # fmt: skip
-    of_task = "{1}" if args.script == "c" else "{0}_{1}"  # the names of the flags of a task's files
+    given = args.changed if script == args.script else {k: v for k, v in args.changed.items() if k == "data"}
+    of_task = "{1}" if script == "c" else "{0}_{1}"  # the names of the flags of a task's files
     keys = {of_task.format(task, split): (task, split) for task in model.tasks for split in before[task]}
     outs = {f"{key}_out": place for key, place in keys.items() if place[1] != "train"}
     for key, value in args.changed.items():
-        if key in outs:
+        if key in outs and key in given:
             task, split = outs[key]
             args.outs[task][split] = Path(value)
-        elif key not in (*OF_A_PREDICTION, *keys, "data") and as_json(flags.get(key)) != as_json(value):
+        elif key not in (*OF_A_PREDICTION, *(keys.keys() & given.keys()), "data") and as_json(
+            flags.get(key)
+        ) != as_json(value):
             flag = flags_of(args.script)[key].written(args.changed)
             raise UserError(f"{flag}: --predict_only takes this from the run in {args.out}; leave the flag out")
     args.files = {task: before[task] for task in model.tasks}
     for key, (task, split) in keys.items():
-        if split != "train" or key in args.changed:
-            args.files[task][split] = _file_now(args, key, before[task][split], digests[task, split], flags.get(key))
+        if split != "train" or key in given:
+            flag, digest = flags_of(script)[key].name, digests[task, split]
+            args.files[task][split] = _file_now(args, flag, given.get(key), before[task][split], digest, flags.get(key))
     if "precision" not in args.changed:
         args.precision = flags.get("precision", args.precision)
     check_places(args)
@@ -154,24 +159,24 @@ def settings_of_run(args: Namespace, model: MultitaskBert) -> Namespace:
     return args
 
 
-def _file_now(args: Namespace, key: str, before: Path, digest: str | None, own: str | None) -> Path:
+def _file_now(args: Namespace, flag: str, given: str | None, before: Path, digest: str | None, own: str | None) -> Path:
     """Where a file of a run is now that was at `before`, with the sha256 `digest` if it was there.
 
-    key: of the flag that names it. own: what that flag named in the run. UserError where the content is another one.
+    flag: names it. given, own: what that flag names now, and what it named in the run. UserError where the content is
+    another one.
     """
-    if key in args.changed:
-        path = Path(args.changed[key])
+    if given:
+        path = Path(given)
     elif before.exists() and (own or "data" not in args.changed):
         return before
     else:
-        path = args.data / before.name
-    flag = flags_of(args.script)[key].name
+        path = args.data / file_name(before)
     if not path.exists():
-        if key.endswith("test") and key not in args.changed:
+        if flag.endswith("test") and not given:
             return path  # which is said later
         place = f"{path}: not there" + (f", nor is {before}" if before != path and not before.exists() else "")
         raise UserError(f"{place}; --data names the folder of the files that the run read, {flag} this file")
-    if path != before and digest != sha256(path) and (digest or key in args.changed):
+    if path != before and digest != sha256(path) and (digest or given):
         raise UserError(f"{path}: is not the file that the run in {args.out} read; --predict_only takes the files with "
                         f"the same content, from --data or {flag}")  # fmt: skip
     return path

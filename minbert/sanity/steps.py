@@ -55,10 +55,17 @@ def only_bert(project: Any) -> Place:
     def found(file: Path) -> Iterator[ast.AST]:
         for function in _trainings(file):
             calls = list(_calls(function))
-            made = [c for c in calls if OPTIMIZER.match(name_of(c)) and c.args]
+            made = [c for c in calls if OPTIMIZER.match(name_of(c))]
             heads = any(name_of(c) in OF_TASK for c in calls)
-            alone = len(made) == 1 and heads and "add_param_group" not in map(name_of, calls)
-            if alone and re.fullmatch(r"[\w.]+\.bert\.parameters\(\)", ast.unparse(made[0].args[0])):
+            stepped = {ast.unparse(c.args[0] if c.args else c.func.value) for c in calls if _steps(c)}
+            alone = len(made) == len(stepped) == 1 and made[0].args and "add_param_group" not in map(name_of, calls)
+            others = (c for other in _trainings(file) if other is not function for c in _calls(other))
+            if (
+                alone
+                and heads
+                and not any(OPTIMIZER.match(name_of(c)) for c in others)
+                and re.fullmatch(r"[\w.]+\.bert\.parameters\(\)", ast.unparse(made[0].args[0]))
+            ):
                 yield made[0]
 
     return _placed(project, found)
@@ -70,10 +77,11 @@ def zeroed_before(project: Any) -> Place:
     def found(file: Path) -> Iterator[ast.AST]:
         for loop in (n for n in nodes(file) if isinstance(n, ast.For | ast.While)):
             kinds = [_kind(s) for s in loop.body]
-            steps = [c for c in _calls(loop) if _is_step(c)]
+            steps = [c for c in _calls(loop) if _steps(c)]
+            by_hand = any(isinstance(n, ast.Attribute) and n.attr == "grad" for n in ast.walk(loop))  # kept elsewhere
             rare = [c for s in loop.body if isinstance(s, ast.If) and _is_modulo(s.test)
                     for below in s.body for c in _calls(below) if _is_step(c)]  # fmt: skip
-            if "zero" in kinds and "backward" in kinds and steps and len(rare) == len(steps):
+            if {"zero", "backward"} <= {*kinds} and rare and len(rare) == len(steps) and not by_hand:
                 yield loop.body[kinds.index("zero")]
 
     return _placed(project, found)
@@ -83,10 +91,14 @@ def _is_modulo(test: ast.expr) -> bool:
     return any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mod) for n in ast.walk(test))
 
 
+def _steps(call: ast.Call) -> bool:
+    """A step of anything but a schedule."""
+    return name_of(call) == "step" and isinstance(call.func, ast.Attribute) and not re.search("(?i)sched", _owner(call))
+
+
 def _is_step(call: ast.Call) -> bool:
-    """`optimizer.step()` or `scaler.step(optimizer)`; not the step of a schedule."""
-    of = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-    return name_of(call) == "step" and bool(re.search(r"(?i)opt|scaler", of)) and not re.search("(?i)sched", of)
+    """`optimizer.step()` or `scaler.step(optimizer)`."""
+    return _steps(call) and bool(re.search(r"(?i)opt|scaler", _owner(call)))
 
 
 def _kind(statement: ast.stmt) -> str:
@@ -103,7 +115,8 @@ def _kind(statement: ast.stmt) -> str:
 def clipped_in_vain(project: Any) -> Place:
     """Where gradients are clipped after the step that used them, or before `backward` makes the next ones.
 
-    All of the three stand in one block of a loop, so that their order is known.
+    All of the three stand in one block, so that their order is known. Where a step comes before and after, there are
+    several optimizers.
     """
 
     def found(file: Path) -> Iterator[ast.AST]:
@@ -116,7 +129,9 @@ def clipped_in_vain(project: Any) -> Place:
                 inner = {name_of(c) for s in block if not _kind(s) for c in _calls(s)}
                 if {"backward", "step", "clip"} <= {*known} and not inner & {"backward", "step", *CLIPS}:
                     yield from (
-                        s for i, (kind, s) in enumerate(order) if kind == "clip" and _before(known, i) == "step"
+                        s
+                        for i, (kind, s) in enumerate(order)
+                        if kind == "clip" and _before(known, i) == "step" != _before(known[::-1], len(known) - 1 - i)
                     )
 
     return _placed(project, found)
@@ -128,7 +143,10 @@ def _before(kinds: list[str], i: int) -> str:
 
 
 def kept_by_reference(project: Any) -> Place:
-    """Where `best = model.state_dict()` is set while the model trains, and loaded into the same model afterwards."""
+    """Where `best = model.state_dict()` is set while the model trains, and loaded into the same model afterwards.
+
+    A name that is given anything else too, such as what a file has, may hold a copy.
+    """
 
     def found(file: Path) -> Iterator[ast.AST]:
         for function in _trainings(file):
@@ -141,7 +159,9 @@ def kept_by_reference(project: Any) -> Place:
                 for target, value in (pair for n in inside for pair in assigned(n)):
                     if isinstance(value, ast.Call) and name_of(value) == "state_dict" and _owner(value):
                         pair = _owner(value), ast.unparse(target)
-                        if any(load[:2] == pair and load[2] not in inside for load in loads):
+                        given = [v for n in ast.walk(function) for t, v in assigned(n) if ast.unparse(t) == pair[1]]
+                        kept = all(isinstance(v, ast.Constant) or name_of(v) == "state_dict" for v in given)
+                        if kept and any(load[:2] == pair and load[2] not in inside for load in loads):
                             yield value
 
     return _placed(project, found)
@@ -165,11 +185,20 @@ def other_head(project: Any) -> Place:
                 for block in _of_task(function, mine):
                     calls = [c for s in block for c in _calls(s)]
                     of_others = [c for c in calls if name_of(c) in OF_TASK]
-                    loss = any(re.search(LOSSES_OF[mine], name_of(c) or name_of(c.func)) for c in calls)
-                    if of_others and loss:
+                    made = [pair for s in block for n in ast.walk(s) for pair in assigned(n)]
+                    outputs = {ast.unparse(t) for t, v in made if any(name_of(c) in OF_TASK for c in _calls(v))}
+                    losses = [c for c in calls if re.search(LOSSES_OF[mine], name_of(c) or name_of(c.func))]
+                    if any(_is_of(c, outputs) for c in losses):
                         yield of_others[0]
 
     return _placed(project, found)
+
+
+def _is_of(loss: ast.Call, outputs: set[str]) -> bool:
+    """Whether a loss is of a head's outputs: of a call of `predict_…`, or of a name for what that gave."""
+    inside = (n for x in (*loss.args, *(k.value for k in loss.keywords)) for n in ast.walk(x))
+    return any((isinstance(n, ast.Call) and name_of(n) in OF_TASK) or (isinstance(n, ast.Name) and n.id in outputs)
+               for n in inside)  # fmt: skip
 
 
 def _of_task(function: ast.AST, head: str) -> Iterator[list[ast.stmt]]:
@@ -182,10 +211,13 @@ def _of_task(function: ast.AST, head: str) -> Iterator[list[ast.stmt]]:
 
 
 def log_target(project: Any) -> Place:
-    """Where `kl_div` gets log-probabilities as its target, and is not told so."""
+    """Where PyTorch's `kl_div` gets log-probabilities as its target, and is not told so."""
 
     def found(file: Path) -> Iterator[ast.AST]:
-        for call in (n for n in nodes(file) if isinstance(n, ast.Call) and name_of(n) == "kl_div"):
+        imported = any(isinstance(n, ast.ImportFrom) and n.module == "torch.nn.functional"
+                       and any(a.name == "kl_div" and not a.asname for a in n.names) for n in nodes(file))  # fmt: skip
+        names = r"(\w+\.)*(F|functional)\.kl_div" + ("|kl_div" if imported else "")
+        for call in (n for n in nodes(file) if isinstance(n, ast.Call) and re.fullmatch(names, ast.unparse(n.func))):
             options = {k.arg: k.value for k in call.keywords}
             target = options.get("target") or next(iter(call.args[1:2]), None)
             logs = isinstance(target, ast.Call) and name_of(target) == "log_softmax"

@@ -164,3 +164,21 @@ def test_predict_only_needs_a_model_and_its_description(run, tmp_path, refusal):
         (out / "run.json").write_text(json.dumps(content))
         line = refusal(main, ["--out", str(out), "--predict_only"])
         assert "run.json" in line and reason in line
+
+
+def test_the_other_script_predicts_with_a_run_whose_data_were_moved(run, places, tmp_path, refusal):
+    """The flags of a run's files are those of the script that made it; --data is a flag of both."""
+    whole = run(*FULL).out
+    out, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(whole, out)
+    shutil.copytree(places["data"], data)
+    description = json.loads((out / "run.json").read_text())
+    files = description["plan"]["files"]
+    for splits in files.values():  # as a run on Windows writes them
+        splits.update({split: "C:\\me\\data\\" + Path(path).name for split, path in splits.items()})
+    (out / "run.json").write_text(json.dumps(description))
+    assert "--sst_dev this file" in refusal(classifier.main, ["--out", str(out), "--predict_only"])
+    for script in (main, classifier.main):
+        shutil.rmtree(out / "predictions")
+        script(["--out", str(out), "--predict_only", "--data", str(data)])
+        assert predictions(out) == predictions(whole)
