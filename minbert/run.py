@@ -39,7 +39,6 @@ from minbert.progress import Progress
 from minbert.state import finite, is_state, read_state, write_state
 
 KEPT = 2  # checkpoints
-TRIMMED = 100  # steps from one `_release_memory` to the next
 
 
 class Run:
@@ -98,8 +97,6 @@ class Run:
                 yield i, steps[i]
                 bar.update()
                 self.step = i + 1
-                if self.step % TRIMMED == 0:
-                    _release_memory()
                 signal, due = processes.largest(torch.tensor([self.stop.signal or 0, self._is_due()])).tolist()
                 if signal or due:
                     self.save()
