@@ -232,9 +232,11 @@ def page_html(title: str, sections: Sequence[Section], page: Page, intro: str = 
 
 
 def check_place(path: Path):
-    """UserError where `path` is a folder, or a file that is not an earlier page of ours."""
+    """UserError where `path` is a folder, a name without .html, or a file that is not an earlier page of ours."""
     if path.is_dir():
         raise UserError(f"--out {path}: is a folder; name a file, such as {path / 'report.html'}")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {path}: browsers show such a file as text; name {path}.html")
     if path.exists() and GENERATOR not in path.read_bytes()[:4096].decode("utf-8", errors="replace"):
         raise UserError(f"--out {path}: is there and is no page of this program; name another file")
 

@@ -158,6 +158,12 @@ def test_the_command_prints_the_page_and_says_what_is_missing(tmp_path, capsys, 
     assert err.count("\n") == 1 and "pip install matplotlib" in err and not (folder / "report.html").exists()
 
 
+def test_a_page_whose_name_does_not_end_in_html_is_refused_before_it_is_written(tmp_path, refusal):
+    folder = write_run(tmp_path / "run")
+    line = refusal(main, [str(folder), "--out", str(tmp_path / "both")])
+    assert line.endswith(f"name {tmp_path / 'both'}.html") and not (tmp_path / "both").exists()
+
+
 def test_pictures_are_svg_inside_and_png_beside_with_a_title_and_a_table_each(tmp_path):
     pytest.importorskip("matplotlib")
     path = report([write_run(tmp_path / "run", rows={"sts": ROWS["sts"]})])
