@@ -9,7 +9,6 @@ again, and around no other.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from minbert import processes
 from minbert.bert import BertModel
 from minbert.config import BertConfig
 from minbert.errors import UserError
+from minbert.files import sha256_of
 from minbert.multitask import MultitaskBert, part_of
 from minbert.pretrained import as_model, saved_tokenizer
 from minbert.state import finite, is_state, read_state, write_state
@@ -55,8 +55,7 @@ def identity(model: MultitaskBert, tokenizer: BertTokenizer) -> dict[str, str]:
     build = about_model(model, tokenizer)
     build["trained"] = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     build["dropout"] = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
-    text = json.dumps(build, sort_keys=True, default=str)
-    return {"build": hashlib.sha256(text.encode()).hexdigest(), "BERT": fingerprint(model.bert)}
+    return {"build": sha256_of(build), "BERT": fingerprint(model.bert)}
 
 
 def load_model(path: str | Path, attention: str = "plain") -> tuple[MultitaskBert, BertTokenizer]:

@@ -4,7 +4,6 @@ The run's folder keeps it (`folder.py`), --resume compares it, and the page abou
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -24,7 +23,7 @@ from minbert import processes
 from minbert.checkpoint import identity
 from minbert.config import BertConfig, config_file
 from minbert.data import Dataset
-from minbert.files import sha256
+from minbert.files import sha256, sha256_of
 from minbert.hub import weight_files
 from minbert.multitask import MultitaskBert
 from minbert.recipe import SCRIPTS
@@ -35,6 +34,7 @@ READ = (  # files of a directory of weights
     "*.safetensors", "*.bin", "*.pt", "*.ckpt", "*.index.json", "config.json", "vocab.txt", "added_tokens.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "state.json",
 )  # fmt: skip
+CHECKPOINT = "the checkpoint"  # a file of weights, whatever its name is
 PROGRAM = "a model of a program"  # the name of weights that no flag names
 PACKAGES = ("minbert", "torch", "numpy", "scipy", "tokenizers", "safetensors", "huggingface_hub")
 
@@ -42,7 +42,7 @@ PACKAGES = ("minbert", "torch", "numpy", "scipy", "tokenizers", "safetensors", "
 def describe(args: Namespace, weights: Path | None = None, tokenizer: BertTokenizer | None = None) -> dict[str, Any]:
     """The content of a new run's run.json. weights: the directory or the checkpoint that the run starts from."""
     parts = {path.name: path for pattern in READ for path in (weights.glob(pattern) if weights else ())}
-    parts = dict(sorted(parts.items())) if parts or not weights else {"the checkpoint": weights}
+    parts = dict(sorted(parts.items())) if parts or not weights else {CHECKPOINT: weights}
     files = {task: {split: str(path) for split, path in paths.items()} for task, paths in args.files.items()}
     data = {f"{task}/{split}": Path(path) for task, paths in files.items() for split, path in paths.items()}
     digests = {name: sha256(path) for name, path in parts.items() if path.is_file()}
@@ -81,19 +81,16 @@ def what_is_read(weights: Path, tokenizer: BertTokenizer, digests: Mapping[str, 
     Two folders with the same weights may differ in other files: in a tokenizer.json beside the vocab.txt, in the order
     of a config's entries, in weights of a second format. digests: name of a file → sha256.
     """
-    files = [path for path in (weights / TENSORS, weights / VALUES) if is_state(weights)] or weight_files(weights)
-    result = {path.name: digests.get(path.name) or sha256(path) for path in files if path.is_file()}
     if weights.is_file():
-        result = {"checkpoint": sha256(weights)}
-    elif not is_state(weights):
-        result["config"] = _digest(BertConfig.from_json(config_file(weights)).to_dict())
+        result = {"checkpoint": digests[CHECKPOINT]}
+    else:
+        files = (weights / TENSORS, weights / VALUES) if is_state(weights) else weight_files(weights)
+        result = {path.name: digests.get(path.name) or sha256(path) for path in files if path.is_file()}
+        if not is_state(weights):
+            result["config"] = sha256_of(BertConfig.from_json(config_file(weights)).to_dict())
     whole = json.loads(tokenizer.to_json())
     parts = {name: whole[name] for name in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
-    return result | {"tokenizer": _digest(parts | {"max_length": tokenizer.max_length})}
-
-
-def _digest(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return result | {"tokenizer": sha256_of(parts | {"max_length": tokenizer.max_length})}
 
 
 def other_part(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import torch
 
@@ -108,6 +109,11 @@ def sha256(path: str | Path) -> str:
     """The file's sha256, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(values: Any) -> str:
+    """The sha256 of plain values, such as a dictionary, whose keys may come in any order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------- reading safely
